@@ -1,0 +1,104 @@
+package policy
+
+import (
+	"net/netip"
+	"time"
+
+	"tlsonly/internal/addr"
+)
+
+// Assessment is what is known of one destination. It is a value: nobody changes one that was handed out.
+type Assessment struct {
+	Destination addr.Destination `json:"destination"`
+	// Problem is set when there is no host to speak of: null-mx, no-such-domain, dns-failure, timeout.
+	Problem Reason `json:"problem,omitempty"`
+	// Detail is the cause in words, for logs and administrators, never for a stranger.
+	Detail string `json:"detail,omitempty"`
+	// Hosts are the mail hosts in the order an MTA tries them.
+	Hosts []Host `json:"hosts,omitempty"`
+	// Secure reports that the MX answer (or its proven absence) was DNSSEC-validated.
+	Secure bool `json:"dnssec"`
+	// When the look was taken, and until when it serves without another.
+	When  time.Time `json:"when"`
+	Until time.Time `json:"until"`
+	// Pinned reports that the destination was seen to offer TLS and must not fall back behind it.
+	Pinned bool `json:"pinned,omitempty"`
+	// Partial reports that hosts were still being looked at: those have no observation yet.
+	Partial bool `json:"partial,omitempty"`
+}
+
+// Host is one mail host of a destination.
+type Host struct {
+	Name       addr.Domain `json:"name"` // the MX host, or an address literal
+	Preference uint16      `json:"preference"`
+	Implicit   bool        `json:"implicit,omitempty"` // no MX record: RFC 5321, section 5.1
+	// Problem is set when the host has no address to try: no-such-domain, dns-failure, timeout.
+	Problem Reason `json:"problem,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+	// Alias is the end of a CNAME chain at the host's name, which RFC 5321 forbids and MTAs follow.
+	Alias addr.Domain `json:"cname,omitzero"`
+	// Secure reports that the address answers were DNSSEC-validated.
+	Secure bool `json:"dnssec"`
+	// Observations are what the addresses did, in the order they were tried.
+	Observations []Observation `json:"observations,omitempty"`
+}
+
+// Outcome is what one address did when it was probed. It is what was seen, not a judgement.
+type Outcome string
+
+// The outcomes.
+const (
+	SawTLS         Outcome = "tls"              // handshake done, or as much of it as shows version and cipher
+	SawNoSTARTTLS  Outcome = "no-starttls"      // a whole EHLO (or HELO) reply, no STARTTLS in it
+	SawRefused     Outcome = "starttls-refused" // STARTTLS offered, then answered with 454, 502 or the like
+	SawBroken      Outcome = "handshake"        // 220 to STARTTLS, then no TLS: an alert, garbage, a reset, injection
+	SawUnreachable Outcome = "unreachable"      // no connection, or no SMTP service: refused, reset, 421, 4xx, 5xx, garbage
+	SawTimeout     Outcome = "timeout"          // silence, at any stage
+	SawMangled     Outcome = "mangled"          // EHLO keywords overwritten (250-XXXXXXXA) by a device between: our network or theirs
+)
+
+// Stage is a step of the dialogue with a mail host.
+type Stage string
+
+// The stages, in their order.
+const (
+	StageConnect   Stage = "connect"
+	StageBanner    Stage = "banner"
+	StageEHLO      Stage = "ehlo"
+	StageSTARTTLS  Stage = "starttls"
+	StageHandshake Stage = "handshake"
+	StageQuit      Stage = "quit"
+)
+
+// Observation is what one address of a mail host did, once.
+type Observation struct {
+	Address netip.AddrPort `json:"address"`
+	Outcome Outcome        `json:"outcome"`
+	// Stage is where the dialogue ended: quit when all went well.
+	Stage Stage `json:"stage"`
+	// Detail is the cause in words: an error, or the host's own reply (printable, cut to 200 octets).
+	Detail     string        `json:"detail,omitempty"`
+	Banner     string        `json:"banner,omitempty"`     // first line after the code
+	Extensions []string      `json:"extensions,omitempty"` // EHLO keywords with parameters, as sent
+	Version    Version       `json:"tls_version,omitempty"`
+	Cipher     string        `json:"cipher,omitempty"`       // IANA name
+	Bits       int           `json:"bits,omitempty"`         // strength of the symmetric cipher
+	Exchange   string        `json:"key_exchange,omitempty"` // "X25519", "X25519MLKEM768", "RSA", …
+	HelloOnly  bool          `json:"hello_only,omitempty"`   // version and cipher chosen by the host, but our TLS stack can't go on from there
+	Chain      []Certificate `json:"chain,omitempty"`        // as shown, leaf first
+	Took       time.Duration `json:"took"`                   // connect to QUIT, in ns
+	When       time.Time     `json:"when"`
+}
+
+// Certificate is what a host showed of itself.
+type Certificate struct {
+	Subject     string    `json:"subject"`
+	Issuer      string    `json:"issuer"`
+	Names       []string  `json:"names,omitempty"` // DNS names and addresses, as in the certificate
+	NotBefore   time.Time `json:"not_before"`
+	NotAfter    time.Time `json:"not_after"`
+	Key         string    `json:"key"`         // "RSA 2048", "ECDSA P-256", "Ed25519"
+	Signature   string    `json:"signature"`   // "SHA256-RSA"
+	Fingerprint string    `json:"fingerprint"` // SHA-256 of the certificate, hex
+	Raw         []byte    `json:"-"`           // DER
+}

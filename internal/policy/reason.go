@@ -1,0 +1,121 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"tlsonly/internal/addr"
+)
+
+// Reason says why a recipient got its verdict. The list is closed; "" is "nothing was wrong".
+type Reason string
+
+// The reasons.
+const (
+	NoSTARTTLS       Reason = "no-starttls"
+	Handshake        Reason = "handshake"
+	WeakTLS          Reason = "weak-tls"
+	NotAuthenticated Reason = "not-authenticated"
+	DaneMismatch     Reason = "dane-mismatch"
+	MTASTSMismatch   Reason = "mta-sts-mismatch"
+	NullMX           Reason = "null-mx"
+	NoSuchDomain     Reason = "no-such-domain"
+	LostTLS          Reason = "lost-tls"
+	DNSFailure       Reason = "dns-failure"
+	Unreachable      Reason = "unreachable"
+	Timeout          Reason = "timeout"
+	Forward          Reason = "forward"
+)
+
+// Reasons lists all reasons, in the order of the manual.
+func Reasons() []Reason {
+	return []Reason{NoSTARTTLS, Handshake, WeakTLS, NotAuthenticated, DaneMismatch, MTASTSMismatch, NullMX,
+		NoSuchDomain, LostTLS, DNSFailure, Unreachable, Timeout, Forward}
+}
+
+// Unknown reports whether r says that the capability isn't known, so that on_unknown decides.
+func (r Reason) Unknown() bool {
+	return r == DNSFailure || r == Unreachable || r == Timeout
+}
+
+// Permanent reports whether r refuses the recipient whatever a rule says: nobody could deliver there.
+func (r Reason) Permanent() bool { return r == NullMX || r == NoSuchDomain }
+
+// Reply is an SMTP reply of one line. The zero Reply is none.
+type Reply struct {
+	Code     int    // 550
+	Enhanced string // "5.7.10"
+	Text     string
+}
+
+// String returns the line as it goes out.
+func (r Reply) String() string { return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text) }
+
+// Temporary reports whether the client is asked to come back.
+func (r Reply) Temporary() bool { return r.Code/100 == 4 }
+
+// ReplyFor gives the reply for a recipient that is rejected or deferred: the only texts a stranger sees. help is a
+// URL that is added, or "". Accept and Hold have no reply.
+func ReplyFor(v Verdict, r Reason, d addr.Destination, help string) Reply {
+	if v != Reject && v != Defer {
+		return Reply{}
+	}
+	var reply Reply
+	switch r {
+	case NullMX: // RFC 7505, section 4.2
+		reply = Reply{556, "5.1.10", fmt.Sprintf("%s does not accept mail", d)}
+	case NoSuchDomain:
+		reply = Reply{550, "5.1.2", fmt.Sprintf("%s does not exist", d)}
+	case DNSFailure, Unreachable, Timeout:
+		reply = Reply{550, "5.7.5", fmt.Sprintf("TLS capability of %s is not known", d)}
+		if v == Defer {
+			reply.Text += " yet, try again"
+		}
+	default:
+		reply = Reply{550, "5.7.10", fmt.Sprintf("TLS required: %s %s", d, blame(r))}
+	}
+	if v == Defer {
+		reply.Code = 451
+		reply.Enhanced = "4" + strings.TrimPrefix(reply.Enhanced, "5")
+	}
+	if help != "" && len(reply.String())+len("; see ")+len(help) <= maxReply {
+		reply.Text += "; see " + help
+	}
+	return reply
+}
+
+// maxReply is the most a reply line may have before its CRLF: RFC 5321, section 4.5.3.1.5.
+const maxReply = 510
+
+func blame(r Reason) string {
+	switch r {
+	case NoSTARTTLS:
+		return "does not offer STARTTLS"
+	case Handshake:
+		return "cannot complete a TLS handshake"
+	case WeakTLS:
+		return "offers only TLS below this site's minimum"
+	case NotAuthenticated:
+		return "cannot be authenticated"
+	case DaneMismatch:
+		return "does not match its DANE records"
+	case MTASTSMismatch:
+		return "does not match its MTA-STS policy"
+	case LostTLS:
+		return "offered TLS before and does not now"
+	}
+	return "does not meet this site's requirements"
+}
+
+// Worse returns the reason that says more of two hosts of one destination: what came closest to success, for that
+// is what the other side's administrator has to mend. A reason that is Unknown always wins, for the other host may yet offer TLS.
+func Worse(a, b Reason) Reason {
+	order := []Reason{NoSTARTTLS, LostTLS, Handshake, WeakTLS, NotAuthenticated, MTASTSMismatch, DaneMismatch,
+		DNSFailure, Unreachable, Timeout}
+	// A reason that isn't in the list still says more than "", which would mean that all is well.
+	if a == "" || b != "" && slices.Index(order, b) > slices.Index(order, a) {
+		return b
+	}
+	return a
+}
