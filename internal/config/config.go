@@ -1,0 +1,164 @@
+// Package config reads the daemon's one configuration file. It answers what the file asks for, with every default
+// filled in, or everything that is wrong with it, line by line: a program that enforces must not start on a typo.
+//
+// The whole file that the manual describes is known. A key whose work this version doesn't do is checked like any
+// other and then refused, unless its value says what this version does anyway: nothing is accepted and ignored.
+// Keys are taken only as they are written in the manual; TOML tells On_Fail from on_fail, and so does this.
+//
+// It decides nothing about mail (package rules does) and opens nothing but the file: that an address can be bound
+// or a resolver answers is found out by who uses it. Besides package rules only this one knows the form of the
+// file. TOML 1.0 and 1.1 are read.
+//
+// A Config is not changed after it was made; to reload, the caller loads another and keeps the old one if that
+// fails.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/config/value"
+	"tlsonly/rules"
+)
+
+// DefaultPath is where the file is when no other is named.
+const DefaultPath = "/etc/tlsonly/tlsonly.toml"
+
+// maxSize is far above what 100,000 rules need.
+const maxSize = 16 << 20
+
+// Config is what the file asks for. Default gives what an empty file does.
+type Config struct {
+	Milter     Milter
+	DNS        DNS
+	Probe      Probe
+	Cache      Cache
+	Forwarding Forwarding
+	Relay      Relay
+	Rules      *rules.Set // never nil
+
+	name string // of the file
+}
+
+// Milter is the table [milter].
+type Milter struct {
+	Listen   Endpoint
+	Deadline time.Duration // a recipient is answered by then
+	Help     string        // a URL added to refusals, or ""
+	Headers  bool          // look at headers too, to refuse "TLS-Required: no"
+}
+
+// DNS is the table [dns].
+type DNS struct {
+	Resolver      string // "address:port"; "" is the first of /etc/resolv.conf
+	DNSSEC        string // "auto", "on" or "off"
+	TrustResolver bool   // believe AD from a resolver that isn't on this host, too
+}
+
+// Probe is the table [probe].
+type Probe struct {
+	HELO        string // "" is the host's name
+	Port        uint16
+	Timeout     time.Duration // one host, connect to QUIT
+	Concurrency int           // probes under way at once
+	PerHost     int           // of them to one MX host
+	PreferIPv6  bool          // which addresses of a host are tried first
+}
+
+// Cache is the table [cache]: how long an answer serves.
+type Cache struct {
+	Success time.Duration
+	Failure time.Duration
+	Unknown time.Duration
+}
+
+// Forwarding is the table [forwarding].
+type Forwarding struct {
+	local map[addr.Domain]bool
+}
+
+// IsLocal reports whether mail to d is delivered here; that to domains below it isn't.
+func (f Forwarding) IsLocal(d addr.Domain) bool { return f.local[d] }
+
+// Default returns what an empty file asks for: no rules, every other setting as the manual says.
+func Default() *Config {
+	return &Config{
+		Milter: Milter{
+			Listen:   Endpoint{Network: "tcp", Address: "127.0.0.1:8891"},
+			Deadline: 20 * time.Second,
+		},
+		DNS:   DNS{DNSSEC: "auto"},
+		Probe: Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
+		Cache: Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
+		Rules: rules.New(nil),
+	}
+}
+
+// Fault is something wrong on one line of the file, or, from Warnings, something odd.
+type Fault struct {
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Text string `json:"text"`
+}
+
+// String returns "FILE:LINE: text".
+func (f Fault) String() string { return fmt.Sprintf("%s:%d: %s", f.File, f.Line, f.Text) }
+
+// Error is everything wrong with a file, sorted by line. The caller starts nothing, or keeps what it has.
+type Error struct{ Faults []Fault }
+
+// Error returns one line a fault.
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Load reads the file at path. The error is an *Error when it could be read and is wrong.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return Parse(path, data, time.Now())
+}
+
+// Parse reads data as the file called name. The location of now says which time zone a rule's last day is meant in.
+// Every error is an *Error.
+func Parse(name string, data []byte, now time.Time) (*Config, error) {
+	if len(data) > maxSize {
+		return nil, &Error{[]Fault{{name, 1, fmt.Sprintf("larger than %d MiB", maxSize>>20)}}}
+	}
+	root, err := parseTree(string(data))
+	if wrong := (*value.Error)(nil); errors.As(err, &wrong) {
+		return nil, &Error{[]Fault{{name, wrong.Line, wrong.Text}}}
+	}
+	c, faults := build(root, now)
+	if len(faults) > 0 {
+		return nil, &Error{named(name, faults)}
+	}
+	c.name = name
+	return c, nil
+}
+
+// named sorts faults and says of which file they are.
+func named(name string, faults []value.Fault) []Fault {
+	value.Sort(faults)
+	fs := make([]Fault, len(faults))
+	for i, f := range faults {
+		fs[i] = Fault{name, f.Line, f.Text}
+	}
+	return fs
+}

@@ -1,0 +1,312 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+)
+
+const ruleFiles = "../../testdata/rules"
+
+// now is before every day that the good files name as a last one, except "over".
+func now() time.Time { return time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC) }
+
+// files returns the files of a folder of cases by name.
+func files(t testing.TB, folder string) map[string][]byte {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(ruleFiles, folder, "*.toml"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no cases in %s (%v)", folder, err)
+	}
+	found := map[string][]byte{}
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[filepath.Base(p)] = data
+	}
+	return found
+}
+
+func TestBadFiles(t *testing.T) {
+	for name, data := range files(t, "bad") {
+		t.Run(name, func(t *testing.T) {
+			var want []string
+			for line := range strings.Lines(string(data)) {
+				text, ok := strings.CutPrefix(strings.TrimPrefix(line, "\ufeff"), "# want: ")
+				if !ok {
+					break
+				}
+				want = append(want, name+":"+strings.TrimSuffix(text, "\n"))
+			}
+			if len(want) == 0 {
+				t.Fatal("no want")
+			}
+			c, err := Parse(name, data, now())
+			var faults *Error
+			if c != nil || !errors.As(err, &faults) {
+				t.Fatalf("%+v, %v; want faults", c, err)
+			}
+			if got := err.Error(); got != strings.Join(want, "\n") {
+				t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+func TestGoodFiles(t *testing.T) {
+	for name, data := range files(t, "good") {
+		if _, err := Parse(name, data, now()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func parse(t *testing.T, text string) *Config {
+	t.Helper()
+	c, err := Parse("test.toml", []byte(text), now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestWhole(t *testing.T) {
+	c := parse(t, string(files(t, "good")["whole.toml"]))
+	r := c.Rules.Rules()[1]
+	same := func(what string, got, want any) {
+		t.Helper()
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+	}
+	same("milter", c.Milter, Milter{Endpoint{"unix", "/var/spool/postfix/tlsonly/milter.sock"}, 15 * time.Second,
+		"https://help.example.com/tls", true})
+	same("dns", c.DNS, DNS{"127.0.0.1:5353", "on", false})
+	same("probe", c.Probe, Probe{"mail.example.com", 2525, 10 * time.Second, 32, 2, true})
+	same("cache", c.Cache, Cache{12 * time.Hour, 5 * time.Minute, 30 * time.Second})
+	same("rule's from", r.From, []addr.Pattern{addr.MustPattern("@clinic.example"), addr.MustPattern("billing@example.com")})
+	same("rule's user", r.User, []string{"alice"})
+	same("rule's to", r.To, []addr.Pattern{addr.MustPattern("*")})
+	same("rule's demand", r.Demand(), policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS13, MinBits: 256})
+	same("rule's on_fail", r.OnFail, policy.ActionHold)
+	same("rule's on_unknown", r.OnUnknown, policy.ActionAccept)
+	same("rule's mode", r.Mode, policy.Observe)
+	same("rule's line", r.Line, 65)
+	first := c.Rules.Rules()[0]
+	same("reason", first.Why, "contract 4711")
+	same("until", first.Until, time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC))
+	for d, want := range map[string]bool{"example.com": true, "xn--bcher-kva.example": true, "sub.example.com": false} {
+		same("local "+d, c.Forwarding.IsLocal(addr.MustDomain(d)), want)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c := parse(t, "")
+	want := Default()
+	want.name = "test.toml"
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("empty file: %+v, want %+v", c, want)
+	}
+	if got := c.Milter.Listen.String(); got != "inet:127.0.0.1:8891" {
+		t.Errorf("listen %s", got)
+	}
+	r := parse(t, "[[rule]]\nname = 'a'\ntls = 'encrypt'").Rules.Rules()[0]
+	if r.MinVersion != policy.TLS12 || r.MinBits != 128 || r.OnFail != policy.ActionReject ||
+		r.OnUnknown != policy.ActionDefer || r.Mode != policy.Enforce || !r.Until.IsZero() || r.To != nil || r.Line != 1 {
+		t.Errorf("rule of defaults: %+v", r)
+	}
+}
+
+func TestEndpoint(t *testing.T) {
+	for in, want := range map[string]string{
+		"inet:127.0.0.1:8891":          "inet:127.0.0.1:8891",
+		"inet:8891@127.0.0.1":          "inet:127.0.0.1:8891", // Sendmail
+		"inet:8891@[127.0.0.1]":        "inet:127.0.0.1:8891",
+		"inet:localhost:0":             "inet:localhost:0",
+		"inet:[::1]:8891":              "inet:[::1]:8891",
+		"inet6:8891@::1":               "inet:[::1]:8891",
+		"inet6:[::1]:8891":             "inet:[::1]:8891",
+		"unix:/run/tlsonly/milter":     "unix:/run/tlsonly/milter",
+		"local:/run/tlsonly/milter":    "unix:/run/tlsonly/milter",
+		"unix:/run/tlsonly/a@b:c.sock": "unix:/run/tlsonly/a@b:c.sock",
+	} {
+		if got := parse(t, "[milter]\nlisten = '"+in+"'").Milter.Listen.String(); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestResolver(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                "",
+		"127.0.0.1":       "127.0.0.1:53",
+		"192.0.2.1:5353":  "192.0.2.1:5353",
+		"::1":             "[::1]:53",
+		"[2001:db8::1]:5": "[2001:db8::1]:5",
+	} {
+		if got := parse(t, "[dns]\nresolver = '"+in+"'").DNS.Resolver; got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestRelay(t *testing.T) {
+	c := parse(t, `[relay]
+"*" = "[smart.example]:587"
+"a.example" = "mx.a.example"
+".a.example" = "[192.0.2.1]"
+".deep.a.example" = "deep.example:26"
+"BÜCHER.example" = "books.example"`)
+	for domain, want := range map[string]string{
+		"a.example":               "mx.a.example",
+		"b.a.example":             "[192.0.2.1]",
+		"c.b.a.example":           "[192.0.2.1]",
+		"deep.a.example":          "[192.0.2.1]",
+		"x.deep.a.example":        "deep.example:26",
+		"xn--bcher-kva.example":   "books.example",
+		"a.xn--bcher-kva.example": "[smart.example]:587",
+		"[192.0.2.9]":             "[smart.example]:587",
+		"aa.example":              "[smart.example]:587",
+	} {
+		hop, ok := c.Relay.For(addr.MustDomain(domain))
+		if !ok || hop != addr.MustDestination(want) {
+			t.Errorf("%s: %s %v, want %s", domain, hop, ok, want)
+		}
+	}
+	if hop, ok := (Relay{}).For(addr.MustDomain("a.example")); ok {
+		t.Errorf("no relay: %s", hop)
+	}
+}
+
+// TestUntil: a rule ends with its last day, where the daemon is.
+func TestUntil(t *testing.T) {
+	zone := time.FixedZone("there", -5*3600)
+	for in, want := range map[string]string{
+		"2027-01-31":                "2027-02-01",
+		"2027-12-31":                "2028-01-01",
+		"2027-01-31T23:59:59":       "2027-02-01",
+		"2027-01-31T02:00:00Z":      "2027-01-31", // the evening before, there
+		"2027-01-31T23:00:00-05:00": "2027-02-01",
+	} {
+		c, err := Parse("t", []byte("[[rule]]\nname = 'a'\ntls = 'may'\nuntil = "+in), now().In(zone))
+		if err != nil {
+			t.Fatal(err)
+		}
+		midnight, _ := time.ParseInLocation(time.DateOnly, want, zone)
+		if got := c.Rules.Rules()[0].Until; !got.Equal(midnight) {
+			t.Errorf("%s: until %s, want %s", in, got, midnight)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	const a = "[[rule]]\nname = 'a'\nfrom = ['@a.example']\ntls = 'encrypt'\n"
+	const to = "to = ['x@far.example']\n"
+	rule := func(name, lines string) string { return "[[rule]]\nname = '" + name + "'\n" + lines }
+	for _, c := range []struct{ text, want string }{
+		{a, ""},
+		{"", "t:1: no rule asks for TLS: nobody's mail is protected"},
+		{rule("b", "from = ['*']\ntls = 'may'"), "t:1: no rule asks for TLS: nobody's mail is protected"},
+		{rule("b", "tls = 'encrypt'"), `t:1: rule "b": names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`},
+		{rule("b", "from = ['*']\ntls = 'encrypt'"), ""},
+		{a + "until = 2026-11-14", `t:1: rule "a": ends with 2026-11-14`},
+		{a + "until = 2026-11-15", ""},
+		{a + "until = 2026-11-01", `t:1: rule "a": ends with 2026-11-01`},
+		{rule("b", "until = 2026-10-31\ntls = 'may'\n") + a, `t:1: rule "b": is over since the end of 2026-10-31`},
+		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\n") + a, `t:1: rule "b": asks may of single addresses of far.example, ` +
+			`rule "a" of line 6 asks encrypt: at delivery the strictest holds for the domain`},
+		{rule("b", "user = ['u']\n"+to+"tls = 'none'\n") + a, `t:1: rule "b": asks none of single addresses of far.example, ` +
+			`rule "a" of line 6 asks encrypt: at delivery the strictest holds for the domain`},
+		{rule("b", "from = ['@b.example']\n"+to+"tls = 'may'\n") + a, ""},                  // other senders
+		{rule("b", "from = ['@a.example']\n"+to+"tls = 'encrypt'\n") + a, ""},              // the same demand
+		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\n") + a, ""}, // a whole domain
+		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\n") + a + "to = ['@near.example']\n", ""},
+	} {
+		parsed, err := Parse("t", []byte(c.text), now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range Warnings(parsed, now()) {
+			got = append(got, f.String())
+		}
+		if strings.Join(got, "\n") != c.want {
+			t.Errorf("%s\ngot  %q\nwant %q", c.text, got, c.want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tlsonly.toml")
+	if _, err := Load(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("[milter]\nheaders = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || err.Error() != path+":2: [milter] headers 1: want true or false, without quotes" {
+		t.Errorf("bad file: %v", err)
+	}
+	if _, err := Load(filepath.Dir(path)); err == nil {
+		t.Error("a folder was read")
+	}
+	if _, err := Parse("big", make([]byte, maxSize+1), now()); err == nil || err.Error() != "big:1: larger than 16 MiB" {
+		t.Errorf("big file: %v", err)
+	}
+}
+
+// TestManyRules: an unreachable rule is found among many that share a selector with it.
+func TestManyRules(t *testing.T) {
+	var b strings.Builder
+	const n = 20_000
+	for i := range n {
+		fmt.Fprintf(&b, "[[rule]]\nname = \"%d\"\nfrom = [\"u%d@a.example\", \"@a%d.example\"]\nto = [\"@b%d.example\"]\ntls = \"encrypt\"\n", i, i%100, i, i)
+	}
+	b.WriteString("[[rule]]\nname = \"last\"\nfrom = [\"u7@a.example\"]\nto = [\"x@b107.example\"]\ntls = \"may\"\n")
+	_, err := Parse("many", []byte(b.String()), now())
+	if want := fmt.Sprintf(`many:%d: rule "last": unreachable: rule "107" of line 536 decides before it`, 5*n+1); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, folder := range []string{"bad", "good"} {
+		for _, data := range files(f, folder) {
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("f", data, now())
+		again, errAgain := Parse("f", data, now())
+		if !reflect.DeepEqual(c, again) || !reflect.DeepEqual(err, errAgain) {
+			t.Fatalf("differs the second time: %v, %v", err, errAgain)
+		}
+		if err == nil {
+			Warnings(c, now())
+			return
+		}
+		var faults *Error
+		if !errors.As(err, &faults) || len(faults.Faults) == 0 {
+			t.Fatalf("no faults: %v", err)
+		}
+		lines := strings.Count(string(data), "\n") + 1
+		for i, fault := range faults.Faults {
+			if fault.Line < 1 || fault.Line > lines {
+				t.Errorf("line %d of %d: %s", fault.Line, lines, fault.Text)
+			}
+			if i > 0 && fault.Line < faults.Faults[i-1].Line {
+				t.Error("not sorted:", err)
+			}
+		}
+	})
+}

@@ -1,0 +1,63 @@
+package config
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsonly/rules"
+)
+
+// The file that the README shows is one that this version takes, and has every key that this version knows.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "\n## The file\n")
+	_, block, ok2 := strings.Cut(section, "```toml\n")
+	block, _, ok3 := strings.Cut(block, "```")
+	if !ok || !ok2 || !ok3 {
+		t.Fatal("README.md has no block of TOML below \"The file\"")
+	}
+	if _, err := Parse("README.md", []byte(block), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)); err != nil {
+		t.Error(err)
+	}
+	shown := map[string]bool{}
+	table := ""
+	for line := range strings.Lines(block) {
+		if m := regexp.MustCompile(`^\[+([a-z]+)\]+`).FindStringSubmatch(line); m != nil {
+			table = m[1]
+		} else if m := regexp.MustCompile(`^([a-z_]+) *=`).FindStringSubmatch(line); m != nil {
+			shown[table+"."+m[1]] = true
+		}
+	}
+	var missing []string
+	for name, table := range tables() {
+		for _, key := range table.keys {
+			if !shown[name+"."+key] {
+				missing = append(missing, name+"."+key)
+			}
+		}
+	}
+	for _, key := range rules.Keys() {
+		if !shown["rule."+key] {
+			missing = append(missing, "rule."+key)
+		}
+	}
+	slices.Sort(missing)
+	if !slices.Equal(missing, notYet) {
+		t.Errorf("not in the README: %q\nnot built yet: %q", missing, notYet)
+	}
+}
+
+// notYet are the keys that are refused as not supported.
+var notYet = []string{
+	"binding.on_lost", "binding.others", "binding.senders",
+	"forwarding.aliases", "forwarding.forward", "forwarding.postfix", "forwarding.sieve", "forwarding.virtual",
+	"http.listen", "milter.attest", "milter.redact_bounces", "monitor.every", "probe.ca_file",
+	"rule.forwarder", "rule.honor", "rule.match", "rule.pin", "socketmap.listen", "store.url",
+}

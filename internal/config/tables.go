@@ -1,0 +1,277 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/config/value"
+	"tlsonly/rules"
+)
+
+// table reads one table of the file.
+type table struct {
+	keys []string // that it can have; none: any
+	read func(c *Config, t value.Table) []value.Fault
+}
+
+// tables says what each table of the file is. A key moves from NotYet to Into when its work is built, and its
+// default becomes the manual's then.
+func tables() map[string]table {
+	return map[string]table{
+		"milter": section("milter", value.Keys[Config]{
+			"listen":         value.Into(func(c *Config) *Endpoint { return &c.Milter.Listen }, readEndpoint),
+			"deadline":       value.Into(func(c *Config) *time.Duration { return &c.Milter.Deadline }, readDeadline),
+			"attest":         value.NotYet[Config](value.Word("off", "warn", "enforce"), value.Is("off")),
+			"redact_bounces": value.NotYet[Config](value.Bool, value.Is(false)),
+			"headers":        value.Into(func(c *Config) *bool { return &c.Milter.Headers }, value.Bool),
+			"help":           value.Into(func(c *Config) *string { return &c.Milter.Help }, value.URL),
+		}),
+		"socketmap": section("socketmap", value.Keys[Config]{
+			"listen": value.NotYet[Config](orEmpty(readEndpoint), value.Is(Endpoint{})),
+		}),
+		"http": section("http", value.Keys[Config]{
+			"listen": value.NotYet[Config](orEmpty(readHostPort), value.Empty),
+		}),
+		"dns": section("dns", value.Keys[Config]{
+			"resolver":       value.Into(func(c *Config) *string { return &c.DNS.Resolver }, orEmpty(readResolver)),
+			"dnssec":         value.Into(func(c *Config) *string { return &c.DNS.DNSSEC }, value.Word("auto", "on", "off")),
+			"trust_resolver": value.Into(func(c *Config) *bool { return &c.DNS.TrustResolver }, value.Bool),
+		}),
+		"probe": section("probe", value.Keys[Config]{
+			"helo":        value.Into(func(c *Config) *string { return &c.Probe.HELO }, orEmpty(readHELO)),
+			"port":        value.Into(func(c *Config) *uint16 { return &c.Probe.Port }, readPort),
+			"timeout":     value.Into(func(c *Config) *time.Duration { return &c.Probe.Timeout }, value.Duration(time.Second, 2*time.Minute)),
+			"concurrency": value.Into(func(c *Config) *int { return &c.Probe.Concurrency }, value.Int(1, 10000)),
+			"per_host":    value.Into(func(c *Config) *int { return &c.Probe.PerHost }, value.Int(1, 100)),
+			"ca_file":     value.NotYet[Config](orEmpty(readPath), value.Empty),
+			"prefer":      value.Into(func(c *Config) *bool { return &c.Probe.PreferIPv6 }, readPrefer),
+		}),
+		"cache": section("cache", value.Keys[Config]{
+			"success": value.Into(func(c *Config) *time.Duration { return &c.Cache.Success }, readServing),
+			"failure": value.Into(func(c *Config) *time.Duration { return &c.Cache.Failure }, readServing),
+			"unknown": value.Into(func(c *Config) *time.Duration { return &c.Cache.Unknown }, readServing),
+		}),
+		"store": section("store", value.Keys[Config]{
+			"url": value.NotYet[Config](orEmpty(readStore), value.Empty),
+		}),
+		"binding": section("binding", value.Keys[Config]{
+			"senders": value.NotYet[Config](value.Word("map", "table"), never),
+			"others":  value.NotYet[Config](value.Word("pinned", "published", "off"), value.Is("off")),
+			"on_lost": value.NotYet[Config](value.Word("defer", "bounce"), never),
+		}),
+		"monitor": section("monitor", value.Keys[Config]{
+			"every": value.NotYet[Config](orEmpty(value.Duration(time.Minute, 30*24*time.Hour)), value.Is(time.Duration(0))),
+		}),
+		"forwarding": section("forwarding", value.Keys[Config]{
+			"postfix": value.NotYet[Config](readPostfix, value.Is("off")),
+			"aliases": value.NotYet[Config](value.List(readPath), value.None),
+			"virtual": value.NotYet[Config](value.List(readPath), value.None),
+			"forward": value.NotYet[Config](value.List(readPath), value.None),
+			"sieve":   value.NotYet[Config](value.List(readPath), value.None),
+			"local":   value.Into(func(c *Config) *map[addr.Domain]bool { return &c.Forwarding.local }, readDomains),
+		}),
+		"relay": {read: readRelay},
+	}
+}
+
+// section makes a table of keys.
+func section(name string, keys value.Keys[Config]) table {
+	return table{
+		keys: slices.Sorted(maps.Keys(keys)),
+		read: func(c *Config, t value.Table) []value.Fault { return keys.Read(c, t, "["+name+"] ") },
+	}
+}
+
+// build makes a Config of the whole file.
+func build(root value.Table, now time.Time) (*Config, []value.Fault) {
+	c := Default()
+	all := tables()
+	all["rule"] = table{} // for the suggestion; read below
+	var faults []value.Fault
+	for key, v := range root.Keys {
+		known, ok := all[key]
+		switch t, isTable := v.Any.(value.Table); {
+		case key == "rule":
+			rs, wrong := readRules(v, now)
+			c.Rules = rules.New(rs)
+			faults = append(faults, wrong...)
+		case !ok && isTable:
+			faults = append(faults, value.Fault{Line: v.Line, Text: value.Unknown("table", key, all)})
+		case !ok:
+			faults = append(faults, value.Fault{Line: v.Line, Text: value.Unknown("key", key, all)})
+		case !isTable:
+			faults = append(faults, value.Fault{Line: v.Line, Text: fmt.Sprintf("%s: want one table, [%s]", key, key)})
+		default:
+			faults = append(faults, known.read(c, t)...)
+			if key == "dns" && !c.DNS.believable() {
+				faults = append(faults, value.Fault{Line: t.Keys["dnssec"].Line, Text: `[dns] dnssec "on" needs a ` +
+					`resolver on a loopback address, or trust_resolver = true: else nobody vouches for its word`})
+			}
+		}
+	}
+	return c, faults
+}
+
+// believable reports whether the resolver named, if any, can be asked as dnssec says.
+func (d DNS) believable() bool {
+	if d.DNSSEC != "on" || d.TrustResolver || d.Resolver == "" {
+		return true
+	}
+	ap, err := netip.ParseAddrPort(d.Resolver)
+	return err == nil && ap.Addr().Unmap().IsLoopback()
+}
+
+func readRules(v value.Value, now time.Time) ([]*rules.Rule, []value.Fault) {
+	list, ok := v.Any.([]value.Value)
+	tables := make([]value.Table, len(list))
+	for i, e := range list {
+		var isTable bool
+		tables[i], isTable = e.Any.(value.Table)
+		ok = ok && isTable
+	}
+	if !ok {
+		return nil, []value.Fault{{Line: v.Line, Text: "rule: want tables, each [[rule]]"}}
+	}
+	rs, faults := rules.Parse(tables, now)
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return rs, nil
+}
+
+// orEmpty makes a reader take "", too.
+func orEmpty[T any](read func(value.Value) (T, error)) func(value.Value) (T, error) {
+	return func(v value.Value) (T, error) {
+		if v.Any == "" {
+			var zero T
+			return zero, nil
+		}
+		return read(v)
+	}
+}
+
+func never(string) bool { return false }
+
+// readDeadline leaves time below the 30 seconds after which Postfix (milter_command_timeout) gives a filter up: an
+// answer that comes later is none. Sendmail waits as long as its own setting, T=R:, says.
+func readDeadline(v value.Value) (time.Duration, error) {
+	d, err := value.Duration(time.Second, 25*time.Second)(v)
+	if err != nil {
+		return 0, value.Wrong(v, `want a duration from "1s" to "25s", for Postfix gives a filter up after 30s`)
+	}
+	return d, nil
+}
+
+func readServing(v value.Value) (time.Duration, error) {
+	return value.Duration(time.Second, 30*24*time.Hour)(v)
+}
+
+func readPort(v value.Value) (uint16, error) {
+	n, err := value.Int(1, 65535)(v)
+	return uint16(n), err
+}
+
+// readHELO takes a host name or an address literal (RFC 5321, section 4.1.1.1).
+func readHELO(v value.Value) (string, error) {
+	d, err := value.Domain(v)
+	return d.String(), err
+}
+
+// readPath takes the path of a file: from the root, or below "~", the user's home directory.
+func readPath(v value.Value) (string, error) {
+	s, err := value.Text(v)
+	if err == nil && !strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "~/") {
+		err = value.Wrong(v, "want a path that begins with /")
+	}
+	return s, err
+}
+
+func readPostfix(v value.Value) (string, error) {
+	if v.Any == "auto" || v.Any == "off" {
+		return v.Any.(string), nil
+	}
+	s, err := readPath(v)
+	if err != nil {
+		err = value.Wrong(v, "want auto, off or a configuration folder")
+	}
+	return s, err
+}
+
+func readStore(v value.Value) (string, error) {
+	s, err := value.Text(v)
+	if err == nil && !strings.HasPrefix(s, "sqlite:///") && !strings.HasPrefix(s, "postgres://") {
+		err = value.Wrong(v, `want "sqlite:///path" or "postgres://…"`)
+	}
+	return s, err
+}
+
+func readDomains(v value.Value) (map[addr.Domain]bool, error) {
+	ds, err := value.List(value.Domain)(v)
+	set := make(map[addr.Domain]bool, len(ds))
+	for _, d := range ds {
+		set[d] = true
+	}
+	return set, err
+}
+
+func readPrefer(v value.Value) (bool, error) {
+	family, err := value.Word("ipv4", "ipv6")(v)
+	return family == "ipv6", err
+}
+
+func readHostPort(v value.Value) (string, error) {
+	s, err := value.Text(v)
+	if err != nil {
+		return "", err
+	}
+	hp, ok := hostPort(s)
+	if !ok {
+		return "", value.Wrong(v, "want host:port")
+	}
+	return hp, nil
+}
+
+// readResolver takes an address, "address:port" and "[address]:port". A name won't do: who would resolve it?
+func readResolver(v value.Value) (string, error) {
+	s, err := value.Text(v)
+	if err != nil {
+		return "", err
+	}
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(ip, 53).String(), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return "", value.Wrong(v, "want an IP address or address:port")
+	}
+	return ap.String(), nil
+}
+
+// hostPort takes "host:port" with a host that is an IP address or a name.
+func hostPort(s string) (string, bool) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || !isHost(host) || !isPort(port) {
+		return "", false
+	}
+	return net.JoinHostPort(host, port), true
+}
+
+func isHost(s string) bool {
+	if net.ParseIP(s) != nil {
+		return true
+	}
+	d, err := addr.ParseDomain(s)
+	return err == nil && !d.IsLiteral()
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && strconv.FormatUint(n, 10) == s
+}

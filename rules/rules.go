@@ -1,0 +1,154 @@
+// Package rules holds the [[rule]] tables: it parses them, finds the rule that decides for a sender and a recipient,
+// and judges what is known of a destination by it. It is pure: no I/O, no clock of its own.
+//
+// The first rule that matches a (sender, recipient) pair decides; where none matches, nothing is asked. Within one
+// rule the selectors from and user are two ways to name the sender and either suffices; sender and to must both
+// match. Finding the rules of a sender costs map look-ups, not a walk over all rules.
+package rules
+
+import (
+	"slices"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+)
+
+// Rule is one [[rule]] table.
+type Rule struct {
+	Name       string
+	From       []addr.Pattern
+	User       []string       // SASL logins, folded, or "*" for every login; with From empty too: everybody
+	To         []addr.Pattern // recipients; empty: all
+	Level      policy.Level
+	MinVersion policy.Version
+	MinBits    int
+	OnFail     policy.Action
+	OnUnknown  policy.Action
+	Mode       policy.Mode
+	Until      time.Time // the first instant at which the rule is over; zero: it never is
+	Why        string    // key "reason"
+	Line       int       // where its table begins in the file
+}
+
+// Demand is what the rule asks of a destination.
+func (r *Rule) Demand() policy.Demand {
+	return policy.Demand{Level: r.Level, MinVersion: r.MinVersion, MinBits: r.MinBits}
+}
+
+// Active reports whether the rule is in force at now.
+func (r *Rule) Active(now time.Time) bool { return r.Until.IsZero() || now.Before(r.Until) }
+
+// Set is all rules of a file, in their order. It never changes; a new file makes a new Set.
+type Set struct {
+	rules []*Rule
+	// Where each way to name a sender leads: indexes into rules, ascending.
+	anybody []int // no sender selector, or "*"
+	null    []int
+	exact   map[addr.Address][]int
+	domain  map[addr.Domain][]int
+	below   map[addr.Domain][]int
+	user    map[string][]int
+	anyUser []int
+}
+
+// New makes a Set of rules that Parse has found good. It keeps the slice.
+func New(rs []*Rule) *Set {
+	s := &Set{
+		rules:  rs,
+		exact:  map[addr.Address][]int{},
+		domain: map[addr.Domain][]int{},
+		below:  map[addr.Domain][]int{},
+		user:   map[string][]int{},
+	}
+	for i, r := range rs {
+		if len(r.From) == 0 && len(r.User) == 0 {
+			s.anybody = append(s.anybody, i)
+		}
+		for _, p := range r.From {
+			switch p.Kind() {
+			case addr.Any:
+				s.anybody = append(s.anybody, i)
+			case addr.Null:
+				s.null = append(s.null, i)
+			case addr.Exact:
+				s.exact[p.Address()] = append(s.exact[p.Address()], i)
+			case addr.InDomain:
+				s.domain[p.Domain()] = append(s.domain[p.Domain()], i)
+			case addr.Below:
+				s.below[p.Domain()] = append(s.below[p.Domain()], i)
+			}
+		}
+		for _, u := range r.User {
+			if u == "*" {
+				s.anyUser = append(s.anyUser, i)
+			} else {
+				u = foldUser(u)
+				s.user[u] = append(s.user[u], i)
+			}
+		}
+	}
+	return s
+}
+
+// foldUser gives the one form of a login that is compared; logins are folded as local parts are.
+func foldUser(login string) string { return addr.Address{Local: login}.Fold().Local }
+
+// Rules returns the rules in their order; the caller doesn't change them.
+func (s *Set) Rules() []*Rule { return s.rules }
+
+// Sender returns the rules that a message of this sender can meet, in order. user is the SASL login, "" for none.
+func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
+	var found []int
+	found = append(found, s.anybody...)
+	if from.IsNull() {
+		found = append(found, s.null...)
+	} else {
+		f := from.Fold()
+		found = append(found, s.exact[f]...)
+		if base := f.Base(); base != f {
+			found = append(found, s.exact[base]...)
+		}
+		found = append(found, s.domain[f.Domain]...)
+		for d := f.Domain; len(s.below) > 0 && !d.IsZero(); d = d.Parent() {
+			found = append(found, s.below[d]...)
+		}
+	}
+	if user != "" {
+		found = append(found, s.anyUser...)
+		found = append(found, s.user[foldUser(user)]...)
+	}
+	if len(found) == 0 {
+		return Candidates{}
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	c := Candidates{rules: make([]*Rule, 0, len(found))}
+	for _, i := range found {
+		if s.rules[i].Active(now) {
+			c.rules = append(c.rules, s.rules[i])
+		}
+	}
+	return c
+}
+
+// Candidates are the rules that can decide for one sender, in order.
+type Candidates struct{ rules []*Rule }
+
+// Empty reports whether no rule concerns the sender: its mail is none of our business.
+func (c Candidates) Empty() bool { return len(c.rules) == 0 }
+
+// Match returns the first rule that selects the recipient, or nil.
+func (c Candidates) Match(to addr.Address) *Rule {
+	for _, r := range c.rules {
+		if len(r.To) == 0 {
+			return r
+		}
+		for _, p := range r.To {
+			if p.Match(to) {
+				return r
+			}
+		}
+	}
+	return nil
+}
