@@ -1,0 +1,129 @@
+package destination
+
+import (
+	"sync"
+	"time"
+)
+
+// cache keeps answers, and makes sure that one question is worked on once at a time. An answer past its end no longer
+// serves, but stays until the next one, which is compared with it.
+type cache[K comparable, V any] struct {
+	mu      sync.Mutex
+	limit   int
+	entries map[K]entry[V]
+	flights map[K]*flight[V]
+}
+
+type entry[V any] struct {
+	value V
+	when  time.Time // it was found
+	until time.Time // it serves
+}
+
+// serves reports whether the answer is good at now and was found no earlier than after. One from the future was found
+// before the clock was set back: nobody knows how old it is.
+func (e entry[V]) serves(now, after time.Time) bool {
+	return now.Before(e.until) && !e.when.Before(after) && !e.when.After(now.Add(time.Minute))
+}
+
+// flight is one question being worked on.
+type flight[V any] struct {
+	mu      sync.Mutex
+	value   V
+	done    bool
+	changed chan struct{} // closed at each change, then replaced
+}
+
+func (c *cache[K, V]) init(limit int) {
+	c.limit = limit
+	c.entries = map[K]entry[V]{}
+	c.flights = map[K]*flight[V]{}
+}
+
+// get returns the value if it was found no earlier than after, or the flight to wait for; mine says that the caller
+// has to fly it and end it with land and finish.
+func (c *cache[K, V]) get(key K, now, after time.Time) (value V, f *flight[V], mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.entries[key]; ok && e.serves(now, after) {
+		return e.value, nil, false
+	}
+	if f = c.flights[key]; f == nil {
+		f = &flight[V]{changed: make(chan struct{})}
+		c.flights[key] = f
+		mine = true
+	}
+	return value, f, mine
+}
+
+// land keeps what a flight found and returns the answer kept so far, if any; that one stays where it serves still
+// and keep says so. Those who wait are told by finish.
+func (c *cache[K, V]) land(key K, found entry[V], keep func(old, found V) bool) (before V) {
+	c.mu.Lock()
+	old, ok := c.entries[key]
+	if !ok || !old.serves(found.when, time.Time{}) || !keep(old.value, found.value) {
+		c.store(key, found)
+	}
+	delete(c.flights, key)
+	c.mu.Unlock()
+	return old.value
+}
+
+// put keeps an answer that was found elsewhere, unless a later one is here.
+func (c *cache[K, V]) put(key K, found entry[V]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old, ok := c.entries[key]; !ok || !old.when.After(found.when) {
+		c.store(key, found)
+	}
+}
+
+// drop forgets an answer.
+func (c *cache[K, V]) drop(key K) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.entries, key)
+}
+
+func (c *cache[K, V]) store(key K, e entry[V]) {
+	if _, ok := c.entries[key]; !ok && len(c.entries) >= c.limit {
+		c.evict()
+	}
+	c.entries[key] = e
+}
+
+// evict drops a hundredth of the entries, whichever come first: a full cache costs a look, never an answer.
+func (c *cache[K, V]) evict() {
+	n := c.limit/100 + 1
+	for key := range c.entries {
+		if n == 0 {
+			return
+		}
+		delete(c.entries, key)
+		n--
+	}
+}
+
+// update tells those who wait what is known so far.
+func (f *flight[V]) update(value V) {
+	f.mu.Lock()
+	f.value = value
+	close(f.changed)
+	f.changed = make(chan struct{})
+	f.mu.Unlock()
+}
+
+// finish tells those who wait what was found.
+func (f *flight[V]) finish(value V) {
+	f.mu.Lock()
+	f.value, f.done = value, true
+	close(f.changed)
+	f.mu.Unlock()
+}
+
+// state returns what is known, a channel closed at the next change, and whether that was all.
+func (f *flight[V]) state() (value V, changed <-chan struct{}, done bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.value, f.changed, f.done
+}

@@ -1,0 +1,389 @@
+// Package destination finds out what is known of one destination: where its mail hosts are and what each of them
+// does when an MTA would come to deliver. It answers with a policy.Assessment and judges nothing.
+//
+// The walk is an MTA's own: MX by preference, the domain's own address where there is no MX (RFC 5321, section
+// 5.1), null MX (RFC 7505), no MX look-up for a host in brackets. Every host is looked at once, however many
+// destinations share it, and every destination is assessed once, however many recipients wait for it. Answers
+// serve from memory until their end; how long that is depends on what was seen: success, failure or nothing. A look
+// that found out nothing never replaces a good answer before its end.
+//
+// A look goes on when the caller stops waiting, so that the next one finds its result. Callers hold an Assessor for
+// the life of the program and Close it at the end.
+//
+// SECURITY: what a resolver or a mail host says is untrusted; the number of hosts and addresses looked at is
+// bounded here, the size and time of each dialogue in the packages dns and starttls.
+package destination
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/destination/dns"
+	"tlsonly/internal/destination/starttls"
+	"tlsonly/internal/policy"
+)
+
+// Resolver is the part of dns.Resolver that a walk needs.
+type Resolver interface {
+	MX(ctx context.Context, d addr.Domain) (dns.Answer[dns.MX], error)
+	Addrs(ctx context.Context, d addr.Domain) (dns.Answer[netip.Addr], error)
+}
+
+// Prober is starttls.Prober.
+type Prober interface {
+	Probe(ctx context.Context, t starttls.Target) policy.Observation
+}
+
+// Config is what an Assessor works with. Resolver and Prober are needed; zero fields mean the defaults named.
+type Config struct {
+	Resolver Resolver
+	Prober   Prober
+	Port     uint16        // of mail hosts; 25
+	IPv6     bool          // try a host's IPv6 addresses first
+	Timeout  time.Duration // one host, all its addresses together; 15 s
+
+	Concurrency int // hosts looked at at the same time; 64
+	PerHost     int // addresses of one host tried at the same time; 1
+	// AllAddresses looks at every address of a host; otherwise a look ends at the first that offers good TLS.
+	AllAddresses bool
+
+	Success time.Duration // how long an answer serves when a host offered TLS; 24 h
+	Failure time.Duration // … when every host was seen not to; 15 min
+	Unknown time.Duration // … when that isn't known; 1 min
+	Entries int           // answers kept; 1,000,000
+
+	// Found is told of every finished look, before those who wait for it: what was known so far (When is zero for nothing)
+	// and what was found. It doesn't wait; nil: nobody is told.
+	Found func(before, found policy.Assessment)
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// The walk is bounded: nobody needs more hosts than this, and an MTA gives up earlier.
+const (
+	maxHosts     = 20
+	maxAddresses = 8
+)
+
+// Assessor assesses destinations and remembers the answers. Make one with New.
+type Assessor struct {
+	c     Config
+	ctx   context.Context
+	stop  context.CancelFunc
+	slots *semaphore.Weighted
+	wg    sync.WaitGroup
+
+	destinations cache[addr.Destination, policy.Assessment]
+	hosts        cache[hostKey, policy.Host]
+}
+
+type hostKey struct {
+	name addr.Domain
+	port uint16
+}
+
+// New returns an Assessor, or an error when c lacks what it needs.
+func New(c Config) (*Assessor, error) {
+	if c.Resolver == nil || c.Prober == nil {
+		return nil, errors.New("destination: a resolver and a prober are needed")
+	}
+	setDefault(&c.Port, 25)
+	setDefault(&c.Timeout, 15*time.Second)
+	setDefault(&c.Concurrency, 64)
+	setDefault(&c.PerHost, 1)
+	setDefault(&c.Success, 24*time.Hour)
+	setDefault(&c.Failure, 15*time.Minute)
+	setDefault(&c.Unknown, time.Minute)
+	setDefault(&c.Entries, 1_000_000)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Assessor{c: c, slots: semaphore.NewWeighted(int64(c.Concurrency))}
+	a.ctx, a.stop = context.WithCancel(context.Background())
+	a.destinations.init(c.Entries)
+	a.hosts.init(c.Entries)
+	return a, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Close ends all looks under way and waits until they have.
+func (a *Assessor) Close() error {
+	a.stop()
+	a.wg.Wait()
+	return nil
+}
+
+// Assess returns what is known of d: from memory while that serves, else by looking. It returns as soon as enough
+// says that what is known so far suffices (nil: only all of it does), when all is known, or when ctx ends; then with
+// what is known by then and Partial set, or with Problem Timeout where nothing is. Safe for concurrent use.
+func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
+	known, f, mine := a.destinations.get(d, a.c.Now(), time.Time{})
+	if f == nil {
+		return known
+	}
+	if mine {
+		a.wg.Go(func() { a.walk(d, f, time.Time{}) })
+	}
+	return await(ctx, d, f, enough)
+}
+
+// Refresh looks at d now, whatever is known, joining a look under way; what was seen of a mail host within age is
+// taken for it, for hosts are shared. It returns what the look found, which memory may have good reason not to keep.
+func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Duration) policy.Assessment {
+	now := a.c.Now()
+	// Nothing kept was found after now, so this is a flight always.
+	_, f, mine := a.destinations.get(d, now, now.Add(time.Hour))
+	if mine {
+		a.wg.Go(func() { a.walk(d, f, now.Add(-age)) })
+	}
+	return await(ctx, d, f, nil)
+}
+
+// Seed puts answers into memory that were found before this process began, or by another one.
+func (a *Assessor) Seed(known ...policy.Assessment) {
+	for _, k := range known {
+		a.destinations.put(k.Destination, entry[policy.Assessment]{k, k.When, k.Until})
+		for _, h := range k.Hosts {
+			if len(h.Observations) > 0 {
+				when := h.Observations[0].When
+				h.Preference, h.Implicit = 0, false
+				a.hosts.put(hostKey{h.Name, a.port(k.Destination)}, entry[policy.Host]{h, when, when.Add(a.lifetime("", []policy.Host{h}))})
+			}
+		}
+	}
+}
+
+// Drop forgets what is known of d.
+func (a *Assessor) Drop(d addr.Destination) { a.destinations.drop(d) }
+
+func (a *Assessor) port(d addr.Destination) uint16 {
+	if p := d.Port(); p != 0 {
+		return p
+	}
+	return a.c.Port
+}
+
+func await(ctx context.Context, d addr.Destination, f *flight[policy.Assessment], enough func(policy.Assessment) bool) policy.Assessment {
+	for {
+		known, changed, done := f.state()
+		if done || enough != nil && known.Partial && enough(known) {
+			return known
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if !known.Partial {
+				known = policy.Assessment{Destination: d, Problem: policy.Timeout, Detail: "no answer by the deadline", Partial: true}
+			}
+			return known
+		}
+	}
+}
+
+// walk assesses d, telling f of each step and in the end memory. Hosts seen since after serve from memory.
+func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after time.Time) {
+	result := policy.Assessment{Destination: d, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
+	defer func() { // deferred, so that a panic in a look leaves nobody waiting
+		if p := recover(); p != nil {
+			a.c.Log.Error("panic in a look", "destination", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+		result.Partial = false
+		result.When = a.c.Now()
+		result.Until = result.When.Add(a.lifetime(result.Problem, result.Hosts))
+		before := a.destinations.land(d, entry[policy.Assessment]{result, result.When, result.Until}, keepAssessment)
+		if a.c.Found != nil && a.ctx.Err() == nil {
+			a.c.Found(before, result)
+		}
+		f.finish(result)
+	}()
+
+	hosts, answer := a.mailHosts(d)
+	if len(hosts) == 0 {
+		result = answer
+		return
+	}
+	answer.Hosts = hosts
+	answer.Partial = true
+	f.update(clone(answer))
+
+	type found struct {
+		i    int
+		host policy.Host
+	}
+	results := make(chan found, len(hosts))
+	for i, h := range hosts {
+		a.wg.Go(func() {
+			results <- found{i, a.host(hostKey{h.Name, a.port(d)}, after)}
+		})
+	}
+	for range hosts {
+		r := <-results
+		merged := r.host
+		merged.Preference, merged.Implicit = hosts[r.i].Preference, hosts[r.i].Implicit
+		answer.Hosts = append([]policy.Host(nil), answer.Hosts...)
+		answer.Hosts[r.i] = merged
+		f.update(clone(answer))
+	}
+	result = answer
+}
+
+func clone(a policy.Assessment) policy.Assessment {
+	a.Hosts = append([]policy.Host(nil), a.Hosts...)
+	return a
+}
+
+// mailHosts lists the hosts that take d's mail, in order, without having looked at them; or none and the answer.
+func (a *Assessor) mailHosts(d addr.Destination) ([]policy.Host, policy.Assessment) {
+	answer := policy.Assessment{Destination: d}
+	if d.Direct() {
+		return []policy.Host{{Name: d.Host()}}, answer
+	}
+	mx, err := a.c.Resolver.MX(a.ctx, d.Host())
+	if err != nil {
+		answer.Problem, answer.Detail = reasonOf(err), err.Error()
+		return nil, answer
+	}
+	answer.Secure, answer.Detail = mx.Secure, mx.Detail
+	switch mx.Status {
+	case dns.NoSuchDomain:
+		answer.Problem = policy.NoSuchDomain
+		return nil, answer
+	case dns.NoData:
+		// RFC 5321, section 5.1: no MX record at all means the domain itself, with preference 0.
+		return []policy.Host{{Name: d.Host(), Implicit: true}}, answer
+	}
+	var hosts []policy.Host
+	null := false
+	seen := map[addr.Domain]bool{}
+	for _, r := range mx.Records {
+		switch {
+		case r.Null:
+			null = true
+		case seen[r.Host]:
+		case len(hosts) < maxHosts:
+			seen[r.Host] = true
+			hosts = append(hosts, policy.Host{Name: r.Host, Preference: r.Preference})
+		}
+	}
+	switch {
+	case len(hosts) > 0: // RFC 7505, section 3: a null MX beside others is a mistake; the others count
+		return hosts, answer
+	case null:
+		answer.Problem = policy.NullMX
+	default:
+		answer.Problem = policy.Unreachable
+		if answer.Detail == "" {
+			answer.Detail = "no usable MX record"
+		}
+	}
+	return nil, answer
+}
+
+// reasonOf gives the reason that an error of the resolver carries.
+func reasonOf(err error) policy.Reason {
+	var e *dns.Error
+	if errors.As(err, &e) {
+		return e.Reason()
+	}
+	return policy.DNSFailure
+}
+
+// host returns what is known of one mail host, by looking where needed; it waits for a look under way.
+func (a *Assessor) host(key hostKey, after time.Time) policy.Host {
+	known, f, mine := a.hosts.get(key, a.c.Now(), after)
+	if f == nil {
+		return known
+	}
+	if mine {
+		a.look(key, f)
+	}
+	for {
+		known, changed, done := f.state()
+		if done {
+			return known
+		}
+		<-changed
+	}
+}
+
+func (a *Assessor) look(key hostKey, f *flight[policy.Host]) {
+	h := policy.Host{Name: key.name, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
+	defer func() {
+		if p := recover(); p != nil {
+			a.c.Log.Error("panic in a look", "host", key.name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+		now := a.c.Now()
+		a.hosts.land(key, entry[policy.Host]{h, now, now.Add(a.lifetime("", []policy.Host{h}))}, keepHost)
+		f.finish(h)
+	}()
+	h = a.probeHost(key)
+}
+
+// keepAssessment and keepHost say that an answer was good and the new one found out nothing.
+func keepAssessment(old, found policy.Assessment) bool {
+	return quality(old.Problem, old.Hosts) == success && quality(found.Problem, found.Hosts) == unknown
+}
+
+func keepHost(old, found policy.Host) bool {
+	return quality("", []policy.Host{old}) == success && quality("", []policy.Host{found}) == unknown
+}
+
+// What a look was, for how long it serves.
+type outcome int
+
+const (
+	success outcome = iota // a host offered TLS
+	failure                // every host was seen not to, or there is none
+	unknown
+)
+
+func quality(problem policy.Reason, hosts []policy.Host) outcome {
+	result := failure
+	if problem.Unknown() {
+		result = unknown
+	}
+	for _, h := range hosts {
+		if h.Problem.Unknown() {
+			result = unknown
+		}
+		for _, o := range h.Observations {
+			switch o.Outcome {
+			case policy.SawTLS:
+				return success
+			case policy.SawUnreachable, policy.SawTimeout, policy.SawMangled:
+				result = unknown
+			}
+		}
+	}
+	return result
+}
+
+// lifetime says how long an answer serves.
+func (a *Assessor) lifetime(problem policy.Reason, hosts []policy.Host) time.Duration {
+	switch quality(problem, hosts) {
+	case success:
+		return a.c.Success
+	case failure:
+		return a.c.Failure
+	}
+	return a.c.Unknown
+}

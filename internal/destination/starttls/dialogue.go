@@ -1,0 +1,196 @@
+package starttls
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"tlsonly/internal/policy"
+)
+
+// maxExtensions is how many EHLO keywords are reported.
+const maxExtensions = 100
+
+// conversation is a connection to a mail host, in the clear and later perhaps over TLS.
+type conversation struct {
+	conn     net.Conn
+	in       *bufio.Reader
+	deadline time.Time
+	stop     func() bool
+}
+
+// newConversation binds conn to ctx: its deadline holds for every read and write, its end wakes them.
+func newConversation(ctx context.Context, conn net.Conn) *conversation {
+	c := &conversation{conn: conn, in: newReader(conn)}
+	c.deadline, _ = ctx.Deadline()
+	conn.SetDeadline(c.deadline)
+	c.stop = context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	return c
+}
+
+func (c *conversation) close() {
+	c.stop()
+	c.conn.Close()
+}
+
+// greet waits for the banner, says EHLO or HELO, and notes banner and extensions in o.
+func (c *conversation) greet(helo string, o *policy.Observation) *failure {
+	banner, f := c.read(policy.StageBanner)
+	if f != nil {
+		return f
+	}
+	o.Banner = printable(banner.lines[0])
+	if banner.code/100 != 2 {
+		// RFC 5321, section 3.1: 554 is "no SMTP service here"; 421 and the other 4xx are for later.
+		return c.leave(policy.SawUnreachable, policy.StageBanner, banner)
+	}
+	hello, f := c.command("EHLO "+helo, policy.StageEHLO)
+	if f != nil {
+		return f
+	}
+	fallback := hello.code/100 == 5
+	if fallback {
+		// RFC 5321, section 3.2: a server that knows no EHLO is greeted with HELO.
+		if hello, f = c.command("HELO "+helo, policy.StageEHLO); f != nil {
+			return f
+		}
+	}
+	if hello.code/100 != 2 {
+		return c.leave(policy.SawUnreachable, policy.StageEHLO, hello)
+	}
+	offered, mangled := false, overwritten(banner.lines[0])
+	if !fallback {
+		// RFC 5321, section 4.1.1.1: the first line is the host's name and greeting, a keyword is on each other.
+		for _, line := range hello.lines[1:] {
+			if len(o.Extensions) < maxExtensions {
+				o.Extensions = append(o.Extensions, printable(line))
+			}
+			offered = offered || keyword(line) == "STARTTLS"
+			mangled = mangled || masked(keyword(line))
+		}
+	}
+	switch {
+	case offered:
+		return nil
+	case mangled:
+		return c.leave(policy.SawMangled, policy.StageEHLO, hello)
+	}
+	return c.leave(policy.SawNoSTARTTLS, policy.StageEHLO, hello)
+}
+
+// starttls asks for TLS and takes the 220.
+func (c *conversation) starttls() *failure {
+	// RFC 3207, section 4: STARTTLS is never pipelined with anything.
+	answer, f := c.command("STARTTLS", policy.StageSTARTTLS)
+	switch {
+	case f != nil:
+		return f
+	case answer.code == 421: // RFC 5321, section 3.8: the host is going away, which says nothing of TLS
+		return c.leave(policy.SawUnreachable, policy.StageSTARTTLS, answer)
+	case answer.code != 220:
+		return c.leave(policy.SawRefused, policy.StageSTARTTLS, answer)
+	}
+	// CVE-2011-0411: text that comes with the 220 came in the clear and would be taken for the host's own words
+	// over TLS. A server has nothing to say before our ClientHello.
+	if n := c.in.Buffered(); n > 0 {
+		text, _ := c.in.Peek(min(n, maxText/2))
+		return &failure{policy.SawBroken, policy.StageSTARTTLS, fmt.Errorf("plain text after the 220: %q", printable(string(text)))}
+	}
+	return nil
+}
+
+// handshake turns the conversation to TLS.
+func (c *conversation) handshake(ctx context.Context, name string) (tls.ConnectionState, *failure) {
+	conn := tls.Client(c.conn, clientConfig(name))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return tls.ConnectionState{}, &failure{policy.SawBroken, policy.StageHandshake, err}
+	}
+	c.conn, c.in = conn, newReader(conn)
+	return conn.ConnectionState(), nil
+}
+
+// hello sends a ClientHello of our own and reads what the server makes of it.
+func (c *conversation) hello(name string) (*serverHello, *failure) {
+	record, err := clientHello(name)
+	if err == nil {
+		_, err = c.conn.Write(record)
+	}
+	var h *serverHello
+	if err == nil {
+		h, err = readServerHello(c.in)
+	}
+	if err != nil {
+		return nil, &failure{policy.SawBroken, policy.StageHandshake, err}
+	}
+	return h, nil
+}
+
+// leave ends a dialogue that showed what a reply says with QUIT. A host that sent 421 has hung up already.
+func (c *conversation) leave(outcome policy.Outcome, stage policy.Stage, r reply) *failure {
+	if r.code != 421 {
+		c.quit()
+	}
+	return &failure{outcome, stage, errors.New(r.String())}
+}
+
+// quit says QUIT and waits a moment for the reply: whatever becomes of it, what was seen before stands.
+func (c *conversation) quit() {
+	if limit := time.Now().Add(quitWait); limit.Before(c.deadline) {
+		c.conn.SetDeadline(limit)
+	}
+	if _, err := io.WriteString(c.conn, "QUIT\r\n"); err == nil {
+		_, _ = readReply(c.in)
+	}
+}
+
+// command sends a line and reads its reply.
+func (c *conversation) command(line string, stage policy.Stage) (reply, *failure) {
+	if c.in.Buffered() > 0 {
+		// Two answers to one question: from here on replies and commands would not belong together.
+		return reply{}, &failure{policy.SawUnreachable, stage, fmt.Errorf("%w: a reply nothing was asked for", errSyntax)}
+	}
+	if _, err := io.WriteString(c.conn, line+"\r\n"); err != nil {
+		return reply{}, &failure{policy.SawUnreachable, stage, err}
+	}
+	return c.read(stage)
+}
+
+func (c *conversation) read(stage policy.Stage) (reply, *failure) {
+	r, err := readReply(c.in)
+	if errors.Is(err, io.EOF) {
+		err = errors.New("connection closed")
+	}
+	if err != nil {
+		return reply{}, &failure{policy.SawUnreachable, stage, err}
+	}
+	return r, nil
+}
+
+// keyword returns the EHLO keyword of a line in upper case (RFC 5321, section 4.1.1.1). Some hosts write "AUTH=LOGIN".
+func keyword(line string) string {
+	word := strings.TrimLeft(line, " \t")
+	if i := strings.IndexAny(word, " \t="); i >= 0 {
+		word = word[:i]
+	}
+	return strings.ToUpper(word)
+}
+
+// masked reports whether a keyword was overwritten: Cisco's SMTP inspection writes XXXXXXXA over STARTTLS.
+func masked(word string) bool {
+	if len(word) < len("STARTTLS") {
+		return false
+	}
+	last := word[len(word)-1]
+	return strings.Trim(word[:len(word)-1], "X") == "" && 'A' <= last && last <= 'Z'
+}
+
+// overwritten reports whether a banner was: the same devices, older, leave "220 ******2****0**" and know no EHLO.
+func overwritten(banner string) bool {
+	return strings.Count(banner, "*") >= max(8, len(banner)*2/3)
+}
