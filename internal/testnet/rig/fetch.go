@@ -1,0 +1,83 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+)
+
+// FetchSendmail makes sure that Debian's Sendmail is unpacked in the user's cache directory. It needs apt-get, dpkg and a
+// network when it isn't, so it must be called before Isolate; later calls cost a stat.
+//
+// Unpacked, not installed: the package conflicts with every other MTA's.
+func FetchSendmail(ctx context.Context) error {
+	if Isolated() == nil || os.Getenv(stageVar) == keeper {
+		return nil // no network here; StartSendmail says when there's no Sendmail
+	}
+	prefix, err := sendmailCache()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(prefix); err == nil {
+		return nil
+	}
+	if err := fetchSendmail(ctx, prefix); err != nil {
+		return fmt.Errorf("fetch sendmail: %w", err)
+	}
+	return nil
+}
+
+// sendmailCache returns the directory that Sendmail is unpacked in.
+func sendmailCache() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		if os.Geteuid() != 0 {
+			return "", err
+		}
+		cache = "/var/cache" // root without $HOME, as CI runs it
+	}
+	return filepath.Join(cache, "tlsonly-test", "sendmail-"+runtime.GOARCH), nil
+}
+
+// fetchSendmail unpacks beside the target and renames, so that the cache is complete or absent, whoever else fetches.
+func fetchSendmail(ctx context.Context, prefix string) error {
+	parent := filepath.Dir(prefix)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp(parent, "fetch-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if err := os.Chmod(work, 0o755); err != nil {
+		return err
+	}
+	get := exec.CommandContext(ctx, "apt-get", "download", "-qq", "sendmail-bin", "sendmail-cf", "libwrap0", "liblockfile1", "libnsl2")
+	get.Dir = work
+	if _, err := run(get); err != nil {
+		return err
+	}
+	debs, err := filepath.Glob(filepath.Join(work, "*.deb"))
+	if err != nil || len(debs) == 0 {
+		return errors.Join(errors.New("apt-get downloaded nothing"), err)
+	}
+	root := filepath.Join(work, "root")
+	for _, deb := range debs {
+		if _, err := run(exec.CommandContext(ctx, "dpkg", "-x", deb, root)); err != nil {
+			return err
+		}
+	}
+	// The dynamic linker ignores LD_LIBRARY_PATH for setgid programs.
+	if err := os.Chmod(filepath.Join(root, "usr/libexec/sendmail/sendmail"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(root, prefix); err != nil && !errors.Is(err, os.ErrExist) {
+		return err // ErrExist: somebody else was faster, with the same
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package milter
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/testnet/rig"
+	"tlsonly/rules"
+)
+
+// TestRecorded says to the server what real MTAs said to a milter, and looks at the answers: one letter each, in
+// order. Files that the table doesn't name are held to what holds for all.
+func TestRecorded(t *testing.T) {
+	want := map[string]string{
+		"postfix-simple":        "O c c ia",
+		"postfix-two-messages":  "O c c ia c c y ia",
+		"postfix-pickup":        "O c c c y",
+		"postfix-reject":        "O c c y c ia",
+		"postfix-reject-all":    "O c y c c ia",
+		"postfix-null-sender":   "O c c ia",
+		"postfix-addresses":     "O c c c c c ia",
+		"postfix-rset":          "O c c c c ia",
+		"postfix-drop":          "O c c",
+		"postfix-second-ehlo":   "O c c c c ia",
+		"sendmail-simple":       "O c c ia",
+		"sendmail-two-messages": "O c c ia c c y ia",
+		"sendmail-reject":       "O c c y c ia",
+		"sendmail-reject-all":   "O c y c c ia",
+		"sendmail-null-sender":  "O c c ia",
+		"sendmail-addresses":    "O c c c c c ia",
+		"sendmail-rset":         "O c c c c ia",
+		"sendmail-drop":         "O c c",
+		"sendmail-second-ehlo":  "O c c c c ia",
+		"sendmail-starttls":     "O c c ia",
+		"postfix-login":         "O c c ia",
+		"sendmail-full":         "O c c ia",
+		"postfix-full":          "O c c ia",
+	}
+	set := rules.New([]*rules.Rule{rule("site", "@sender.test", nil), rule("bounces", "<>", nil)})
+	files, err := filepath.Glob("../testdata/milter/*.session")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recorded sessions: %v", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".session")
+		t.Run(name, func(t *testing.T) {
+			f, err := os.Open(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			session, err := rig.ParseSession(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := start(t, func(c *Config) {
+				c.Rules = func() *rules.Set { return set }
+				c.Decider.Local = func(d addr.Domain) bool { return false }
+			})
+			conn := b.dial(t)
+			answers, err := rig.Play(t.Context(), conn, session)
+			if err != nil {
+				t.Fatalf("%v\nlog:\n%s", err, b.log)
+			}
+			conn.Close()
+			var got strings.Builder
+			for i, a := range answers {
+				if i > 0 && !strings.Contains("iqm", string(answers[i-1].Kind)) {
+					got.WriteByte(' ')
+				}
+				got.WriteByte(a.Kind)
+				if text := string(a.Data); a.Kind == 'y' && text != "550 5.7.10 TLS required: tls-none.test does not offer STARTTLS\x00" {
+					t.Errorf("reply %q", text)
+				}
+			}
+			if w, ok := want[name]; ok && got.String() != w {
+				t.Errorf("answers %s\nwant    %s\nlog:\n%s", got.String(), w, b.log)
+			}
+			if strings.ContainsAny(got.String(), "tpsd") {
+				t.Errorf("answers %s", got.String())
+			}
+			if st := b.Stats(); st.Malformed+st.Panics > 0 || st.Messages == 0 {
+				t.Errorf("%+v\n%s", st, b.log)
+			}
+		})
+	}
+}

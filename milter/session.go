@@ -1,0 +1,420 @@
+package milter
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/rules"
+)
+
+// session is one connection of an MTA: one SMTP client, any number of messages one after the other. The library
+// calls its methods from one goroutine.
+type session struct {
+	server        *Server
+	canQuarantine bool
+	ctx           context.Context
+	cancel        context.CancelFunc
+	msg           *message // from MAIL to the end of the message; nil between messages
+}
+
+// message is all that is known of one message. Nothing of it outlives the message.
+type message struct {
+	ctx        context.Context
+	cancel     context.CancelFunc
+	from       addr.Address
+	candidates rules.Candidates
+	queueID    string // "" while the MTA hasn't said
+	// atEnd: Postfix handed the message in itself (sendmail command, re-injection), and there is no client that could
+	// be refused a recipient. Recipients are decided in the background, the message is answered at its end.
+	atEnd bool
+	// broken: something went wrong in here; nothing of the message is accepted any more.
+	broken        bool
+	copies        int // headers with our name that came with it
+	tlsRequiredNo bool
+	refusal       policy.Reply // atEnd: a recipient that could not be parsed
+	recipients    []*recipient // that a rule concerns and that were not refused at RCPT
+	looks         sync.WaitGroup
+	slots         chan struct{}
+}
+
+// recipient is one that waits for the end of its message.
+type recipient struct {
+	Decision
+	decided bool // false: the message was dropped, or a panic came, before it was
+}
+
+// maxLooks bounds the decisions under way at the same time for one message without a client.
+const maxLooks = 16
+
+func (s *Server) newSession(actions gomilter.OptAction) *session {
+	ctx, cancel := context.WithCancel(s.ctx)
+	return &session{server: s, canQuarantine: actions&gomilter.OptQuarantine != 0, ctx: ctx, cancel: cancel}
+}
+
+// recovered turns a panic of a callback into a temporary failure of the message; other sessions don't notice.
+func (s *session) recovered(event string, resp **gomilter.Response) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s.panicked(event, p)
+	if s.msg != nil {
+		s.msg.broken = true
+	}
+	if resp != nil {
+		*resp = gomilter.RespTempFail
+	}
+}
+
+func (s *session) panicked(event string, p any) {
+	s.server.panics.Add(1)
+	s.server.c.Log.Error("panic in a milter session", "event", event, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
+// MailFrom begins a message. One that no rule can concern is accepted at once: the MTA sends nothing more of it.
+func (s *session) MailFrom(path, _ string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
+	defer s.recovered("mail", &resp)
+	s.drop()
+	set := s.server.c.Rules()
+	if len(set.Rules()) == 0 {
+		return gomilter.RespAccept, nil
+	}
+	from, err := sender(path, m)
+	if err != nil {
+		// Who it is can't be said, so no rule can be ruled out.
+		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "err", err)
+		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
+	}
+	candidates := set.Sender(from, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
+	if candidates.Empty() {
+		return gomilter.RespAccept, nil
+	}
+	s.server.messages.Add(1)
+	queueID := m.Get(gomilter.MacroQueueId)
+	s.msg = &message{
+		from:       from,
+		candidates: candidates,
+		queueID:    queueID,
+		// Postfix's smtpd says the mailer and no queue ID here, Sendmail says both, Postfix's cleanup for mail without
+		// a client only the queue ID. RcptTo looks again.
+		atEnd: queueID != "" && m.Get(gomilter.MacroMailMailer) == "",
+	}
+	s.msg.ctx, s.msg.cancel = context.WithCancel(s.ctx)
+	return gomilter.RespContinue, nil
+}
+
+// sender parses the envelope sender. A bare name gets its domain from the MTA: Postfix has completed it, Sendmail will
+// with the host's own name.
+func sender(path string, m gomilter.Modifier) (addr.Address, error) {
+	from, err := addr.ParsePath(path)
+	if err != nil || from.IsNull() || !from.Domain.IsZero() {
+		return from, err
+	}
+	full, err := addr.ParsePath(m.Get(gomilter.MacroMailAddr))
+	if err == nil && full.Fold().Local == from.Fold().Local && !full.Domain.IsZero() {
+		return full, nil
+	}
+	if host, err := addr.ParseDomain(m.Get(gomilter.MacroMTAFQDN)); err == nil {
+		from.Domain = host
+	}
+	return from, nil
+}
+
+// RcptTo decides for one recipient. Accept is never the answer: Postfix would take it for the whole message.
+func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
+	defer s.recovered("rcpt", &resp)
+	msg := s.msg
+	if msg == nil || msg.broken {
+		return gomilter.RespTempFail, nil
+	}
+	route := Route{Mailer: m.Get(gomilter.MacroRcptMailer), Host: m.Get(gomilter.MacroRcptHost)}
+	if route.Mailer != "" {
+		msg.atEnd = false
+	}
+	if id := m.Get(gomilter.MacroQueueId); id != "" {
+		msg.queueID = id
+	}
+	to, err := addr.ParsePath(path)
+	if err != nil || to.IsNull() {
+		s.server.c.Log.Info("recipient refused", "qid", msg.queueID, "from", msg.from, "rcpt", path, "err", err)
+		reply := policy.Reply{Code: 501, Enhanced: "5.1.3", Text: "Bad recipient address syntax"}
+		if msg.atEnd {
+			msg.refusal = reply
+			return gomilter.RespContinue, nil
+		}
+		return s.answer(reply), nil
+	}
+	if msg.candidates.Match(to) == nil {
+		return gomilter.RespContinue, nil
+	}
+	if msg.atEnd {
+		s.decideLater(to, route)
+		return gomilter.RespContinue, nil
+	}
+	d := s.decide(msg.ctx, msg.candidates, to, route)
+	switch d.Verdict {
+	case policy.Accept, policy.Hold:
+		msg.recipients = append(msg.recipients, &recipient{Decision: d, decided: true})
+		return gomilter.RespContinue, nil
+	}
+	s.log(msg, &d)
+	return s.answer(d.Reply), nil
+}
+
+// decide is Decide, and defers what should be held where the MTA has no quarantine.
+func (s *session) decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
+	decider := &s.server.c.Decider
+	d := decider.Decide(ctx, c, to, route)
+	if d.Verdict == policy.Hold && !s.canQuarantine {
+		d.Verdict, d.Would = policy.Defer, policy.Defer
+		d.Reply = policy.ReplyFor(d.Verdict, d.Reason, d.Destination, decider.Help)
+	}
+	return d
+}
+
+// decideLater decides in the background; EndOfMessage waits for it. It blocks while too many are under way.
+func (s *session) decideLater(to addr.Address, route Route) {
+	msg := s.msg
+	if msg.slots == nil {
+		msg.slots = make(chan struct{}, maxLooks)
+	}
+	r := &recipient{}
+	msg.recipients = append(msg.recipients, r)
+	msg.slots <- struct{}{} // freed within a deadline
+	msg.looks.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				s.panicked("rcpt", p)
+			}
+			<-msg.slots
+		}()
+		d := s.decide(msg.ctx, msg.candidates, to, route)
+		if msg.ctx.Err() == nil {
+			r.Decision, r.decided = d, true
+		}
+	})
+}
+
+// Header counts forged copies of our header and finds TLS-Required. The MTA waits for no answer, where it can.
+func (s *session) Header(name, value string, _ gomilter.Modifier) (resp *gomilter.Response, err error) {
+	defer s.recovered("header", &resp)
+	if s.msg != nil {
+		switch {
+		case isHeader(name, tagHeader):
+			s.msg.copies++
+		case isHeader(name, tlsRequiredHeader) && saysNo(value):
+			s.msg.tlsRequiredNo = true
+		}
+	}
+	return gomilter.RespContinue, nil
+}
+
+// EndOfMessage answers for the message: tags it, holds it, or refuses it where RcptTo could not.
+func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, err error) {
+	defer s.recovered("end of message", &resp)
+	msg := s.msg
+	if msg == nil {
+		return gomilter.RespTempFail, nil
+	}
+	defer s.forget()
+	msg.looks.Wait()
+	if msg.broken {
+		return gomilter.RespTempFail, nil
+	}
+	if id := m.Get(gomilter.MacroQueueId); id != "" {
+		msg.queueID = id
+	}
+	verdict, reply, ok := s.outcome(msg)
+	if !ok {
+		return gomilter.RespTempFail, nil
+	}
+	if reply.Code != 0 {
+		s.logAll(msg, verdict)
+		return s.answer(reply), nil
+	}
+	accepted := make([]*Decision, 0, len(msg.recipients))
+	var held *Decision
+	for _, r := range msg.recipients {
+		accepted = append(accepted, &r.Decision)
+		if r.Verdict == policy.Hold && held == nil {
+			held = &r.Decision
+		}
+	}
+	if err := editHeaders(m, msg.copies, tagValue(accepted)); err != nil {
+		return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
+	}
+	if held != nil {
+		if err := m.Quarantine(fmt.Sprintf("tlsonly: rule %+q: %s", held.Rule.Name, held.Reason)); err != nil {
+			return gomilter.RespTempFail, fmt.Errorf("quarantine: %w", err)
+		}
+	}
+	s.logAll(msg, verdict)
+	return gomilter.RespAccept, nil
+}
+
+// outcome is the verdict for the whole message: the strictest of its recipients'. ok is false where one could not
+// be decided.
+func (s *session) outcome(msg *message) (verdict policy.Verdict, reply policy.Reply, ok bool) {
+	verdict = policy.Accept
+	protected := false
+	for _, r := range msg.recipients {
+		if !r.decided {
+			return "", policy.Reply{}, false
+		}
+		if r.Verdict.Rank() > verdict.Rank() {
+			verdict, reply = r.Verdict, r.Reply
+		}
+		protected = protected || r.Rule.Level.Enforces() && r.Rule.Mode == policy.Enforce
+	}
+	switch {
+	case msg.refusal.Code != 0:
+		return policy.Reject, msg.refusal, true
+	case protected && msg.tlsRequiredNo && s.server.c.RefuseTLSRequiredNo:
+		// RFC 8689, section 4.2: the header asks every MTA on the way to do without the TLS that the rule asks for.
+		text := "TLS required: this site does not honor TLS-Required: no"
+		if help := s.server.c.Decider.Help; help != "" {
+			text += "; see " + help
+		}
+		return policy.Reject, policy.Reply{Code: 550, Enhanced: "5.7.10", Text: text}, true
+	}
+	return verdict, reply, true
+}
+
+// answer makes a reply the library's. Doubled percent signs and the like are its care.
+func (s *session) answer(r policy.Reply) *gomilter.Response {
+	resp, err := gomilter.RejectWithCodeAndReason(uint16(r.Code), r.Enhanced+" "+r.Text)
+	if err != nil {
+		s.server.c.Log.Error("reply cannot be sent", "reply", r.String(), "err", err)
+		return gomilter.RespTempFail
+	}
+	return resp
+}
+
+// Abort drops the message: RSET, a second EHLO, a client that left.
+func (s *session) Abort(m gomilter.Modifier) error {
+	defer s.recovered("abort", nil)
+	s.name(m)
+	s.drop()
+	return nil
+}
+
+// Cleanup ends the session. Sendmail sends no abort before it.
+func (s *session) Cleanup(m gomilter.Modifier) {
+	defer s.recovered("cleanup", nil)
+	defer s.cancel()
+	s.name(m)
+	s.drop()
+}
+
+// NewConnection comes at the start, and when the MTA uses the connection for another SMTP client.
+func (s *session) NewConnection(gomilter.Modifier) error {
+	defer s.recovered("connection", nil)
+	s.drop()
+	return nil
+}
+
+// name keeps the queue ID while the library still knows it.
+func (s *session) name(m gomilter.Modifier) {
+	if id := m.Get(gomilter.MacroQueueId); s.msg != nil && id != "" {
+		s.msg.queueID = id
+	}
+}
+
+// drop ends a message that didn't come to its end. What was decided for it is logged all the same.
+func (s *session) drop() {
+	if msg := s.msg; msg != nil {
+		msg.cancel()
+		msg.looks.Wait()
+		s.logAll(msg, "")
+	}
+	s.forget()
+}
+
+func (s *session) forget() {
+	if s.msg != nil {
+		s.msg.cancel()
+		s.msg = nil
+	}
+}
+
+// logAll logs the recipients that waited for the queue ID. message is the verdict for the whole, "" for none.
+func (s *session) logAll(msg *message, message policy.Verdict) {
+	for _, r := range msg.recipients {
+		switch {
+		case !r.decided:
+		case message != "" && message != r.Verdict:
+			s.log(msg, &r.Decision, slog.String("message", string(message)))
+		default:
+			s.log(msg, &r.Decision)
+		}
+	}
+}
+
+// log writes the one line of a recipient.
+func (s *session) log(msg *message, d *Decision, more ...slog.Attr) {
+	log := s.server.c.Log
+	if !log.Enabled(s.ctx, slog.LevelInfo) {
+		return
+	}
+	destination := "local"
+	if !d.Destination.IsZero() {
+		destination = d.Destination.String()
+	} else if len(d.Destinations) > 0 {
+		var all []string
+		for _, hop := range d.Destinations {
+			all = append(all, hop.String())
+		}
+		destination = strings.Join(all, ",")
+	}
+	attrs := append(make([]slog.Attr, 0, 12),
+		slog.String("qid", msg.queueID),
+		slog.String("from", msg.from.String()),
+		slog.String("rcpt", d.Recipient.String()),
+		slog.String("rule", d.Rule.Name),
+		slog.String("destination", destination),
+		slog.String("level", string(d.Rule.Level)),
+		slog.String("verdict", string(d.Verdict)),
+		slog.String("reason", string(d.Reason)),
+	)
+	if d.Would != d.Verdict {
+		attrs = append(attrs, slog.String("would", string(d.Would)))
+	}
+	if d.Cause != "" {
+		attrs = append(attrs, slog.String("err", d.Cause))
+	}
+	log.LogAttrs(s.ctx, slog.LevelInfo, "decision", append(attrs, more...)...)
+}
+
+// The events below are not asked for. An MTA that can't leave one out gets the answer that changes nothing.
+
+func (s *session) Connect(string, string, uint16, string, gomilter.Modifier) (*gomilter.Response, error) {
+	return gomilter.RespContinue, nil
+}
+
+func (s *session) Helo(string, gomilter.Modifier) (*gomilter.Response, error) {
+	return gomilter.RespContinue, nil
+}
+
+func (s *session) Data(gomilter.Modifier) (*gomilter.Response, error) {
+	return gomilter.RespContinue, nil
+}
+
+func (s *session) Headers(gomilter.Modifier) (*gomilter.Response, error) {
+	return gomilter.RespContinue, nil
+}
+
+func (s *session) BodyChunk([]byte, gomilter.Modifier) (*gomilter.Response, error) {
+	return gomilter.RespContinue, nil
+}
+
+func (s *session) Unknown(string, gomilter.Modifier) (*gomilter.Response, error) {
+	return gomilter.RespContinue, nil
+}
