@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/milter"
+)
+
+// explanation is the answer of explain --json.
+type explanation struct {
+	From         addr.Address        `json:"from"`
+	User         string              `json:"user,omitempty"`
+	To           addr.Address        `json:"to"`
+	Rule         string              `json:"rule,omitempty"`
+	RuleReason   string              `json:"rule_reason,omitempty"`
+	Level        policy.Level        `json:"level,omitempty"`
+	Mode         policy.Mode         `json:"mode,omitempty"`
+	Destinations []addr.Destination  `json:"destinations,omitempty"`
+	Local        bool                `json:"local"`
+	Verdict      policy.Verdict      `json:"verdict"`
+	Would        policy.Verdict      `json:"would,omitempty"`
+	Reason       policy.Reason       `json:"reason,omitempty"`
+	Cause        string              `json:"cause,omitempty"`
+	Reply        string              `json:"reply,omitempty"`
+	Assessments  []policy.Assessment `json:"assessments,omitempty"`
+}
+
+func (p *program) explain(ctx context.Context, args []string) int {
+	fs := flag.NewFlagSet("explain", flag.ContinueOnError)
+	file := configFlag(fs)
+	from := fs.String("from", "", "envelope sender `ADDRESS`, \"<>\" for the empty one")
+	to := fs.String("to", "", "recipient `ADDRESS`")
+	user := fs.String("user", "", "SASL `LOGIN` of the client")
+	asJSON := fs.Bool("json", false, "answer in JSON")
+	rest, code, ok := p.parse(fs, args)
+	if !ok {
+		return code
+	}
+	if len(rest) > 0 || *to == "" || *from == "" && *user == "" {
+		return p.fail("explain needs --from A (or --user U) and --to B, and takes no arguments")
+	}
+	sender, err := addr.ParsePath(*from)
+	if err != nil {
+		return p.fail("--from: %v", err)
+	}
+	recipient, err := addr.ParsePath(*to)
+	if err != nil {
+		return p.fail("--to: %v", err)
+	}
+	if recipient.IsNull() {
+		return p.fail("--to: want an address")
+	}
+	c, ok := p.load(*file, false)
+	if !ok {
+		return exitUsage
+	}
+	assessor, err := newAssessor(c, slog.New(slog.DiscardHandler), false)
+	if err != nil {
+		return p.fail("%v", err)
+	}
+	defer assessor.Close()
+
+	decider := newDecider(c, assessor)
+	decision := decider.Decide(ctx, c.Rules.Sender(sender, *user, time.Now()), recipient, milter.Route{})
+	e := explanation{
+		From: sender, User: *user, To: recipient,
+		Destinations: decision.Destinations,
+		Verdict:      policy.Accept,
+	}
+	if r := decision.Rule; r != nil {
+		e.Rule, e.RuleReason, e.Level, e.Mode = r.Name, r.Why, r.Level, r.Mode
+		e.Local = len(decision.Destinations) == 0
+		e.Verdict, e.Reason, e.Cause = decision.Verdict, decision.Reason, decision.Cause
+		e.Assessments = decision.Assessments
+		if decision.Would != decision.Verdict {
+			e.Would = decision.Would
+		}
+		if decision.Reply.Code != 0 {
+			e.Reply = decision.Reply.String()
+		}
+	}
+	if *asJSON {
+		enc := json.NewEncoder(p.stdout)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(e)
+	} else {
+		e.print(p.stdout)
+	}
+	switch {
+	case e.Verdict == policy.Accept:
+		return exitOK
+	case e.Reason.Unknown():
+		return exitUnknown
+	}
+	return exitNo
+}
+
+func (e explanation) print(w io.Writer) {
+	line := func(key, format string, args ...any) { fmt.Fprintf(w, "%-12s %s\n", key, fmt.Sprintf(format, args...)) }
+	line("from", "%s", e.From)
+	if e.User != "" {
+		line("user", "%s", e.User)
+	}
+	line("to", "%s", e.To)
+	if e.Rule == "" {
+		line("rule", "none: nothing is asked")
+		line("verdict", "%s", e.Verdict)
+		return
+	}
+	line("rule", "%s (tls = %q, mode = %q)", e.Rule, e.Level, e.Mode)
+	if e.RuleReason != "" {
+		line("because", "%s", e.RuleReason)
+	}
+	if e.Local {
+		line("delivered", "here: the mail does not leave")
+	}
+	for _, d := range e.Destinations {
+		line("destination", "%s", d)
+	}
+	verdict := string(e.Verdict)
+	if e.Would != "" {
+		verdict += fmt.Sprintf(" (only observed: the rule would %s)", e.Would)
+	}
+	line("verdict", "%s", verdict)
+	if e.Reason != "" {
+		line("reason", "%s", e.Reason)
+	}
+	if e.Cause != "" {
+		line("cause", "%s", strings.ReplaceAll(e.Cause, "\n", "; "))
+	}
+	if e.Reply != "" {
+		line("reply", "%s", e.Reply)
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"tlsonly/internal/config"
+)
+
+func (p *program) lint(_ context.Context, args []string) int {
+	fs := flag.NewFlagSet("lint", flag.ContinueOnError)
+	file := configFlag(fs)
+	asJSON := fs.Bool("json", false, "answer in JSON: {file, faults, warnings}")
+	rest, code, ok := p.parse(fs, args)
+	if !ok {
+		return code
+	}
+	if len(rest) > 0 {
+		return p.fail("lint takes no arguments; -c FILE names the file")
+	}
+
+	answer := struct {
+		File     string         `json:"file"`
+		Rules    int            `json:"rules"`
+		Faults   []config.Fault `json:"faults"`
+		Warnings []config.Fault `json:"warnings"`
+	}{File: *file, Faults: []config.Fault{}, Warnings: []config.Fault{}}
+	code = exitOK
+	c, err := config.Load(*file)
+	var faults *config.Error
+	switch {
+	case errors.As(err, &faults):
+		answer.Faults, code = faults.Faults, exitUsage
+	case err != nil:
+		return p.fail("%v", err)
+	default:
+		answer.Rules = len(c.Rules.Rules())
+		answer.Warnings = append(answer.Warnings, config.Warnings(c, time.Now())...)
+	}
+	if *asJSON {
+		enc := json.NewEncoder(p.stdout)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(answer)
+		return code
+	}
+	for _, f := range answer.Faults {
+		fmt.Fprintln(p.stderr, f)
+	}
+	for _, f := range answer.Warnings {
+		fmt.Fprintf(p.stdout, "%s (warning)\n", f)
+	}
+	if code == exitOK {
+		fmt.Fprintf(p.stdout, "%s: ok, %s\n", *file, plural(answer.Rules, "rule"))
+	}
+	return code
+}
+
+// plural is "1 rule", "2 rules".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

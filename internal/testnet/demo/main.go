@@ -1,0 +1,283 @@
+// Command demo shows what tlsonly does: it starts a Postfix of its own, the daemon in front of it and a small internet of
+// destinations good and bad behind it, sends each of them one message of a protected and one of an unprotected sender,
+// and prints what happened to each. Everything runs in namespaces of its own and is gone when it ends.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/textproto"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"tlsonly/internal/testnet"
+	"tlsonly/internal/testnet/rig"
+)
+
+const (
+	milterAddress = "127.0.0.1:8891"
+	smtpAddress   = "127.0.0.1:2525"
+	protected     = "doctor@clinic.example"
+	unprotected   = "news@shop.example"
+)
+
+const ruleFile = `[milter]
+listen = "inet:` + milterAddress + `"
+deadline = "6s"
+
+[dns]
+resolver = "127.0.0.1:53"
+
+[probe]
+helo = "mail.clinic.example"
+timeout = "5s"
+
+[[rule]]
+name = "clinic"
+from = ["@clinic.example"]
+tls = "encrypt"
+on_fail = "reject"
+on_unknown = "defer"
+`
+
+func main() {
+	binary := flag.String("tlsonly", "bin/tlsonly", "the daemon's `FILE`")
+	flag.Parse()
+	inside, code, err := rig.Isolate()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+	if !inside {
+		os.Exit(code)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := demo(ctx, *binary); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func demo(ctx context.Context, binary string) (err error) {
+	sites := append(testnet.Sites(), testnet.Site{Domain: "nowhere.example", Offers: "no such domain"})
+	fmt.Println("Starting DNS, mail hosts, tlsonly and Postfix …")
+	world, err := testnet.StartWorld("127.0.0.1:53", 25, sites)
+	if err != nil {
+		return err
+	}
+	defer world.Close()
+
+	stopDaemon, log, err := startDaemon(ctx, binary)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopDaemon()) }()
+
+	postfix, err := rig.StartPostfix(ctx, rig.PostfixConfig{Listen: smtpAddress, Main: map[string]string{
+		"smtpd_milters":            "inet:" + milterAddress,
+		"non_smtpd_milters":        "inet:" + milterAddress,
+		"milter_default_action":    "tempfail",
+		"smtp_tls_security_level":  "may",
+		"smtpd_relay_restrictions": "permit_mynetworks, reject",
+		"smtp_helo_timeout":        "5s",
+		"smtp_connect_timeout":     "5s",
+		// The MTA is bound, too: mail of the protected domain goes by a transport that knows no mail in the clear.
+		"sender_dependent_default_transport_maps": "inline:{ {@clinic.example = tlsonly:} }",
+	}, Master: []string{
+		"tlsonly unix - - n - - smtp -o smtp_tls_security_level=encrypt -o smtp_tls_mandatory_protocols=>=TLSv1.2",
+	}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, postfix.Stop()) }()
+
+	fmt.Printf("The rule file:\n\n%s\n\n", indent(ruleFile))
+	fmt.Printf("One message to each destination from %s (protected) and from %s (not).\n\n", protected, unprotected)
+	rows := sendAll(sites)
+	waitDelivered(ctx, world, rows)
+	printTable(world, rows)
+	fmt.Printf("\nWhat the daemon logged of its decisions:\n\n%s\n", indent(decisions(log())))
+	return nil
+}
+
+// startDaemon starts tlsonly serve and waits until it takes connections.
+func startDaemon(ctx context.Context, binary string) (stop func() error, log func() string, err error) {
+	dir, err := rig.TempDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	file, logFile := filepath.Join(dir, "tlsonly.toml"), filepath.Join(dir, "log")
+	if err := os.WriteFile(file, []byte(ruleFile), 0o644); err != nil {
+		return nil, nil, err
+	}
+	out, err := os.Create(logFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer out.Close()
+	cmd := exec.Command(binary, "serve", "-c", file)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	log = func() string {
+		text, _ := os.ReadFile(logFile) // the file is ours; unreadable is empty
+		return string(text)
+	}
+	stop = func() error {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+		if err := cmd.Wait(); err != nil {
+			return fmt.Errorf("tlsonly: %w\n%s", err, log())
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		conn, err := net.Dial("tcp", milterAddress)
+		if err == nil {
+			conn.Close()
+			return stop, log, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, errors.Join(fmt.Errorf("tlsonly takes no connections:\n%s", log()), stop())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// row is one message.
+type row struct {
+	site    testnet.Site
+	from    string
+	subject string
+	reply   string
+}
+
+func (r row) accepted() bool { return strings.HasPrefix(r.reply, "250") }
+
+// sendAll sends all messages at the same time and returns them in order.
+func sendAll(sites []testnet.Site) []row {
+	var rows []row
+	for _, from := range []string{protected, unprotected} {
+		for _, s := range sites {
+			rows = append(rows, row{site: s, from: from, subject: fmt.Sprintf("message-%d", len(rows))})
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range rows {
+		wg.Go(func() { rows[i].reply = send(rows[i]) })
+	}
+	wg.Wait()
+	return rows
+}
+
+// send hands one message to Postfix and returns the reply to RCPT, or to the end of the message where that differs.
+func send(r row) string {
+	conn, err := textproto.Dial("tcp", smtpAddress)
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close()
+	reply := ""
+	step := func(want int, format string, args ...any) bool {
+		if format != "" {
+			if err := conn.PrintfLine(format, args...); err != nil {
+				reply = err.Error()
+				return false
+			}
+		}
+		code, text, err := conn.ReadResponse(want)
+		reply = fmt.Sprintf("%d %s", code, text)
+		return err == nil
+	}
+	if !step(220, "") || !step(250, "EHLO client.example") || !step(250, "MAIL FROM:<%s>", r.from) {
+		return reply
+	}
+	if !step(250, "RCPT TO:<user@%s>", r.site.Domain) {
+		return reply
+	}
+	if step(354, "DATA") {
+		step(250, "From: <%s>\r\nTo: <user@%s>\r\nSubject: %s\r\n\r\nHello.\r\n.", r.from, r.site.Domain, r.subject)
+	}
+	if strings.HasPrefix(reply, "250") {
+		reply = "250 accepted"
+	}
+	return reply
+}
+
+// waitDelivered gives Postfix a while to deliver what it accepted.
+func waitDelivered(ctx context.Context, world *testnet.World, rows []row) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for _, r := range rows {
+		for r.accepted() && deliverable(r.site) && arrived(world, r) == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// deliverable says whether an ordinary message can arrive there at all.
+func deliverable(s testnet.Site) bool {
+	return len(s.Hosts) > 0 && s.Hosts[0].Fault != testnet.HangConnect
+}
+
+func arrived(world *testnet.World, r row) *testnet.Message {
+	for _, m := range world.Messages(r.site.Domain) {
+		if strings.Contains(string(m.Data), "Subject: "+r.subject+"\r\n") {
+			return &m
+		}
+	}
+	return nil
+}
+
+func printTable(world *testnet.World, rows []row) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "FROM\tDESTINATION\tOFFERS\tREPLY\tARRIVED\tOVER")
+	for _, r := range rows {
+		came, over := "no", "-"
+		if m := arrived(world, r); m != nil {
+			came, over = "yes", "the clear"
+			if m.TLS {
+				over = tls.VersionName(m.Version)
+			}
+		}
+		who, _, _ := strings.Cut(r.from, "@")
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", who, r.site.Domain, r.site.Offers, r.reply, came, over)
+	}
+	w.Flush()
+}
+
+func decisions(log string) string {
+	var b strings.Builder
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "msg=decision") {
+			_, line, _ = strings.Cut(line, "msg=decision ")
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+func indent(s string) string {
+	return "    " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n    ")
+}
