@@ -9,15 +9,21 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 APT      := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: build test demo check mta fuzz deps deps-go deps-cc deps-mta clean
+# Nothing that is there is removed or upgraded: an upgrade would restart a site's own Postfix.
+install = echo "Installing $(1)" && $(APT) install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends --no-remove --no-upgrade $(1) >/dev/null
+
+# Go wants a home for its caches; root's may be missing where no one logged in.
+export HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)
+
+.PHONY: build test demo check mta fuzz deps deps-go deps-cc deps-mta deps-postgres clean
 
 build: deps-go
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tlsonly ./cmd/tlsonly
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/tlsonly ./cmd/tlsonly
 
 # The demo and the tests that need a real MTA run in a network namespace of their own, with their own configuration,
 # queue and data directories; that takes root.
 demo: deps-mta build
-	$(GO) build -o bin/demo ./internal/testnet/demo
+	$(GO) build -buildvcs=false -o bin/demo ./internal/testnet/demo
 	$(SUDO) bin/demo -tlsonly bin/tlsonly
 
 test: deps check
@@ -36,33 +42,58 @@ mta: deps
 	cd cmd/tlsonly && $(SUDO) ../../bin/tlsonly.test -test.v -test.run MTA
 	cd internal/testnet/rig && $(SUDO) ../../../bin/rig.test -test.v
 
+# Making an interesting input smaller may take a minute by default, in which nothing new is tried.
 fuzz: deps-go
-	@set -e; for file in $$(grep -l --include='*_test.go' -r '^func Fuzz' .); do \
+	@failed=0; for file in $$(grep -l --include='*_test.go' -r '^func Fuzz' .); do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
 			echo "$$target in $$(dirname $$file)"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$(dirname $$file) || failed=1; \
 		done; \
-	done
+	done; exit $$failed
 
-deps: deps-go deps-cc deps-mta
+deps: deps-go deps-cc deps-mta deps-postgres
 
-# A Debian older than the Go this needs has a newer one in its backports.
+# The distribution's Go is installed only if it's new enough; certificates are for the download of modules.
 deps-go:
-	@command -v $(GO) >/dev/null || { $(APT) update -qq; $(APT) install -y --no-install-recommends golang-go; }
-	@$(GO) version >/dev/null || { echo "Go 1.26 or later is needed"; exit 1; }
+	@set -e; if ! command -v $(GO) >/dev/null; then \
+		$(APT) update -qq; \
+		go=$$(apt-cache policy golang-go | sed -n 's/.*Candidate: [0-9]*://p'); \
+		dpkg --compare-versions "$$go" ge 1.26 || { echo "Go 1.26 or later is needed, and there is none: see https://go.dev/dl"; exit 1; }; \
+		$(call install,golang-go); \
+	fi; \
+	$(GO) list -m >/dev/null || { echo "Go 1.26 or later is needed, this is $$($(GO) version): see https://go.dev/dl"; exit 1; }; \
+	[ ! -d /etc/apt ] || ls /etc/ssl/certs/*.crt >/dev/null 2>&1 || { $(APT) update -qq && $(call install,ca-certificates); }
 
 # The race detector needs a C compiler.
 deps-cc:
-	@command -v gcc >/dev/null || { $(APT) update -qq; $(APT) install -y --no-install-recommends gcc libc6-dev; }
+	@echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || { $(APT) update -qq && $(call install,gcc libc6-dev); }
 
 # Postfix is installed without a configuration and without starting it; another MTA is never removed for it. The libraries
 # are those of Debian's Sendmail, which the tests unpack and don't install.
 deps-mta:
-	@if [ ! -x /usr/sbin/postfix ] || ! command -v m4 >/dev/null || ! ldconfig -p | grep -q libldap || ! ldconfig -p | grep -q libsasl2; then \
-		set -e; $(APT) update -qq; \
-		[ -x /usr/sbin/postfix ] || echo 'postfix postfix/main_mailer_type select No configuration' | $(SUDO) debconf-set-selections; \
+	@set -e; stop() { echo "Postfix is needed, and installing it would $$1: use another machine or a container"; exit 1; }; \
+	if [ ! -x /usr/sbin/postfix ]; then \
+		other=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package} $${Provides}\n' | sed -n '/^ii .*mail-transport-agent/s/^ii *\([^ ]*\).*/\1/p'); \
+		[ -z "$$other" ] || stop "remove $$other"; \
+		[ ! -e /etc/postfix/main.cf ] || stop "start it with the /etc/postfix/main.cf that is there"; \
+		echo "Postfix gets no configuration and isn't started; the demo and the tests bring their own"; \
+		echo 'postfix postfix/main_mailer_type select No configuration' | $(SUDO) debconf-set-selections; \
+	fi; \
+	libs=$$(/sbin/ldconfig -p); has() { echo "$$libs" | grep -q "$$1"; }; \
+	if [ ! -x /usr/sbin/postfix ] || ! command -v m4 >/dev/null || ! has libldap || ! has libsasl2 || ! has libdb-5.3; then \
+		$(APT) update -qq; \
 		ldap=$$(apt-cache show libldap-2.5-0 >/dev/null 2>&1 && echo libldap-2.5-0 || echo libldap2); \
-		$(APT) install -y --no-install-recommends --no-remove postfix m4 ca-certificates libsasl2-2 libdb5.3 $$ldap; \
+		$(call install,postfix m4 libsasl2-2 libdb5.3 $$ldap); \
+	fi
+
+# PostgreSQL is installed without a cluster: the tests make one of their own.
+deps-postgres:
+	@set -e; if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+		$(APT) update -qq; \
+		$(SUDO) mkdir -p /etc/postgresql-common/createcluster.d; \
+		echo 'create_main_cluster = false' | $(SUDO) tee /etc/postgresql-common/createcluster.d/tlsonly-test.conf >/dev/null; \
+		status=0; $(INSTALL) postgresql || status=$$?; \
+		$(SUDO) rm -f /etc/postgresql-common/createcluster.d/tlsonly-test.conf; exit $$status; \
 	fi
 
 clean:
