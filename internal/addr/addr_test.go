@@ -84,6 +84,7 @@ func TestOneSpelling(t *testing.T) {
 		{"σοφος@x.example", "ΣΟΦΟΣ@x.example", "σοφος@X.example", "σοφοσ@x.example"},
 		{"\u0130x@x.example", "I\u0307X@x.example", "i\u0307x@x.example"},
 		{"kim@x.example", "\u212aIM@x.example"},
+		{"\uab82\u13f8@x.example", "\u13b2\u13f0@x.example"}, // Cherokee, whose small letters came later
 	} {
 		first := MustAddress(spellings[0]).Fold()
 		for _, s := range spellings {

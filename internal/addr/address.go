@@ -211,7 +211,18 @@ func foldText(s string) string {
 	if plainASCII(s) {
 		return strings.ToLower(s)
 	}
-	return norm.NFC.String(cases.Fold().String(norm.NFD.String(s)))
+	return norm.NFC.String(strings.Map(cherokee, cases.Fold().String(norm.NFD.String(s))))
+}
+
+// cherokee folds the script whose small letters fold to capitals (CaseFolding.txt); cases.Fold exchanges the two.
+func cherokee(r rune) rune {
+	switch {
+	case 0x13f8 <= r && r <= 0x13fd:
+		return r - 8
+	case 0xab70 <= r && r <= 0xabbf:
+		return r - 0xab70 + 0x13a0
+	}
+	return r
 }
 
 // Base returns a without its address extension: "local+detail" becomes "local". A local part that begins with the
