@@ -118,7 +118,11 @@ func (a *Assessor) probe(ctx context.Context, t starttls.Target) (o policy.Obser
 			o = policy.Observation{Address: t.Address, Outcome: policy.SawUnreachable, Detail: "the look went wrong", When: a.c.Now()}
 		}
 	}()
-	return a.c.Prober.Probe(ctx, t)
+	o = a.c.Prober.Probe(ctx, t)
+	for i := range o.Chain {
+		o.Chain[i].Raw = nil // kept for a day it would be most of our memory
+	}
+	return o
 }
 
 // good reports whether an address offers what every rule of today would take, so that others need no look.

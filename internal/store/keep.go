@@ -10,12 +10,17 @@ import (
 	"tlsonly/internal/policy"
 )
 
+// firstLook is when a destination is due that is known without having been looked at.
+const firstLook = time.Hour
+
 // own locks the row of d, making it when there is none, and returns what it says.
 func (t *work) own(ctx context.Context, d addr.Destination) (Entry, error) {
 	if d.IsZero() {
 		return Entry{}, fmt.Errorf("no destination: %w", errCaller)
 	}
-	err := t.exec(ctx, `INSERT INTO destination (name, born) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING`, d.String(), micros(t.now))
+	// Planned from its birth: a daemon that dies before it has learned the first look must not leave it unwatched.
+	err := t.exec(ctx, `INSERT INTO destination (name, born, next) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING`,
+		d.String(), micros(t.now), micros(t.now.Add(firstLook)))
 	if err != nil {
 		return Entry{}, err
 	}

@@ -1,0 +1,153 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/store"
+)
+
+// heed notes what another process has changed.
+func (l *Ledger) heed(changes []store.Change) {
+	l.follow.Lock()
+	defer l.follow.Unlock()
+	for _, c := range changes {
+		switch {
+		case c == store.Change{}:
+			l.staleAll = true
+		case !c.Destination.IsZero():
+			l.stale[c.Destination] = struct{}{}
+		}
+	}
+	poke(l.changed)
+}
+
+// reread notes what is to be read again.
+func (l *Ledger) reread(ds ...addr.Destination) {
+	l.follow.Lock()
+	defer l.follow.Unlock()
+	for _, d := range ds {
+		l.stale[d] = struct{}{}
+	}
+	poke(l.changed)
+}
+
+// loadTime is how long it may take to read everything.
+const loadTime = time.Minute
+
+// rereadAll reads again what was noted, until ctx ends. What can't be read now stays noted.
+func (l *Ledger) rereadAll(ctx context.Context) {
+	retry := time.NewTicker(l.storeRetry)
+	defer retry.Stop()
+	for away := false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-retry.C:
+		case <-l.changed:
+			if away {
+				continue // it waits for the next tick
+			}
+		}
+		loaded, err := l.catchUp(ctx)
+		if err != nil && !away && ctx.Err() == nil {
+			l.c.Log.Warn("change by another process not read, it waits", "err", err)
+		}
+		away = err != nil
+		// Not all the time, when others change much: then more is read at once.
+		pause := l.storeRetry / 4
+		if loaded {
+			pause = l.storeRetry
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// catchUp reads again what was noted: one by one, or everything, loaded, where that is less work.
+func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
+	l.follow.Lock()
+	stale, all := l.stale, l.staleAll
+	l.stale, l.staleAll = map[addr.Destination]struct{}{}, false
+	l.follow.Unlock()
+
+	if all || len(stale) > 100+l.Len()/100 {
+		ctx, cancel := context.WithTimeout(ctx, loadTime)
+		defer cancel()
+		l.mu.RLock()
+		m := l.memory
+		l.mu.RUnlock()
+		if err = l.Load(ctx, m); err != nil {
+			l.heed([]store.Change{{}})
+		}
+		return true, err
+	}
+	for d := range stale {
+		if err == nil {
+			err = l.rereadOne(ctx, d)
+		}
+		if err != nil {
+			l.reread(d)
+		}
+	}
+	return false, err
+}
+
+func (l *Ledger) rereadOne(ctx context.Context, d addr.Destination) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	release, err := l.own(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer release()
+	e, err := l.c.Store.Get(ctx, d)
+	if errors.Is(err, store.ErrUnknown) {
+		return l.vanished(ctx, d)
+	}
+	if err != nil {
+		return err
+	}
+	k := remember(&e)
+	l.mu.Lock()
+	if u, ok := l.used[d]; ok {
+		k.used = u.when
+	}
+	l.set(d, k)
+	m := l.memory
+	l.mu.Unlock()
+	if !e.Assessment.When.IsZero() {
+		m.Seed(e.Assessment)
+	}
+	return nil
+}
+
+// vanished forgets a destination that is in the store no longer: it had no mail for months. Only when there was mail
+// here after all, under a demand or a pin that had stood, both are stored again; the caller owns d.
+func (l *Ledger) vanished(ctx context.Context, d addr.Destination) error {
+	l.mu.Lock()
+	k := l.known[d]
+	u, used := l.used[d]
+	if k == nil || !used || k.demand.Level == "" {
+		l.set(d, nil)
+		m := l.memory
+		l.mu.Unlock()
+		m.Drop(d)
+		return nil
+	}
+	pinned, demand := k.pinned, k.demand
+	l.mu.Unlock()
+	if _, err := l.c.Store.RaiseDemand(ctx, d, demand); err != nil {
+		return err
+	}
+	if pinned {
+		if _, err := l.c.Store.Pin(ctx, d, "rule:"+u.rule); err != nil {
+			return err
+		}
+	}
+	return nil
+}

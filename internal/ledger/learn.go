@@ -1,0 +1,320 @@
+package ledger
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/internal/store"
+	"tlsonly/rules"
+)
+
+// Found is what the Assessor tells of each finished look. It doesn't wait: Run learns it. What was known before is
+// what was learned last, here or by another process, which need not be what the Assessor had in memory.
+func (l *Ledger) Found(_, found policy.Assessment) {
+	l.learn.Lock()
+	defer l.learn.Unlock()
+	waiting, ok := l.looks[found.Destination]
+	if !ok {
+		l.order = append(l.order, found.Destination)
+	}
+	l.looks[found.Destination] = coalesce(append(waiting, found))
+	poke(l.wake)
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// maxLooks is how many looks at one destination wait at most.
+const maxLooks = 8
+
+// coalesce drops looks that say nothing new, while the store is away: of looks that went alike one after the other the
+// first and the last say all that matters for a pin. Where that isn't enough, failures go, the last look excepted: a
+// pin may then last longer, never less long.
+func coalesce(looks []policy.Assessment) []policy.Assessment {
+	n := len(looks)
+	if n >= 3 && succeeded(looks[n-1]) == succeeded(looks[n-2]) && succeeded(looks[n-2]) == succeeded(looks[n-3]) {
+		looks = slices.Delete(looks, n-2, n-1)
+	}
+	if len(looks) <= maxLooks {
+		return looks
+	}
+	last := looks[len(looks)-1]
+	kept := slices.DeleteFunc(looks[:len(looks)-1], func(a policy.Assessment) bool { return !succeeded(a) })
+	if len(kept) > 2 {
+		kept = slices.Delete(kept, 1, len(kept)-1)
+	}
+	return append(kept, last)
+}
+
+// next takes the look that waits longest.
+func (l *Ledger) next() (policy.Assessment, bool) {
+	l.learn.Lock()
+	defer l.learn.Unlock()
+	if len(l.order) == 0 {
+		l.order = nil
+		return policy.Assessment{}, false
+	}
+	l.busy = 1
+	d := l.order[0]
+	l.order = l.order[1:]
+	looks := l.looks[d]
+	if len(looks) > 1 {
+		l.order = append(l.order, d)
+		l.looks[d] = looks[1:]
+	} else {
+		delete(l.looks, d)
+	}
+	return looks[0], true
+}
+
+// putBack returns a look that couldn't be learned to its place before later ones at the same destination.
+func (l *Ledger) putBack(found policy.Assessment) {
+	l.learn.Lock()
+	defer l.learn.Unlock()
+	later, ok := l.looks[found.Destination]
+	if !ok {
+		l.order = append(l.order, found.Destination)
+	}
+	l.looks[found.Destination] = append([]policy.Assessment{found}, later...)
+	l.busy = 0
+}
+
+// learned says that a look taken by next is.
+func (l *Ledger) learned() {
+	l.learn.Lock()
+	defer l.learn.Unlock()
+	l.busy = 0
+}
+
+// Waiting returns how many destinations have looks that aren't learned yet.
+func (l *Ledger) Waiting() int {
+	l.learn.Lock()
+	defer l.learn.Unlock()
+	return len(l.looks) + l.busy
+}
+
+// lastTime is how long Run goes on to learn at the end.
+const lastTime = 20 * time.Second
+
+// Run learns finished looks, stores times of use and takes over what other processes change, until ctx ends; then it
+// learns what is left, as far as that goes in some seconds.
+func (l *Ledger) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { l.c.Store.Watch(ctx, l.heed) })
+	wg.Go(func() { l.rereadAll(ctx) })
+	wg.Go(func() { l.tend(ctx) })
+	retry := time.NewTicker(l.storeRetry)
+	defer retry.Stop()
+	for away := false; ctx.Err() == nil; {
+		away = l.learnAll(ctx, away)
+		select {
+		case <-ctx.Done():
+			continue
+		case <-retry.C:
+			continue
+		case <-l.wake:
+		}
+		if away { // learn again at the next tick, not at every look
+			select {
+			case <-ctx.Done():
+			case <-retry.C:
+			}
+		}
+	}
+	wg.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
+	defer cancel()
+	l.learnAll(last, false)
+	if err := l.flush(last); err != nil {
+		l.c.Log.Warn("times of last mail not stored", "err", err)
+	}
+	if n := l.Waiting(); n > 0 {
+		l.c.Log.Warn("looks not stored, they are lost", "destinations", n)
+	}
+}
+
+// tend stores times of use, and notices when a store that was away is back.
+func (l *Ledger) tend(ctx context.Context) {
+	flush := time.NewTicker(l.flushEvery)
+	defer flush.Stop()
+	retry := time.NewTicker(l.storeRetry)
+	defer retry.Stop()
+	for away := false; ; {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-flush.C:
+			if err = l.flush(ctx); err == nil {
+				err = l.ping(ctx)
+			}
+		case <-retry.C:
+			if l.c.Store.Healthy() == nil {
+				continue
+			}
+			err = l.ping(ctx)
+		}
+		if err != nil && !away && ctx.Err() == nil {
+			l.c.Log.Warn("store can't be written, what is new waits", "err", err)
+		}
+		if err == nil && away {
+			l.c.Log.Info("store can be written again")
+		}
+		away = err != nil
+	}
+}
+
+func (l *Ledger) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	return l.c.Store.Ping(ctx)
+}
+
+// learnAll learns what waits, until there is nothing more or the store is away, and reports whether it is; was says
+// that it was before.
+func (l *Ledger) learnAll(ctx context.Context, was bool) (away bool) {
+	for ctx.Err() == nil {
+		found, ok := l.next()
+		if !ok {
+			return false
+		}
+		if err := l.learnOne(ctx, found); err != nil {
+			l.putBack(found)
+			if !was {
+				l.c.Log.Warn("look not stored, it waits", "destination", found.Destination.String(), "err", err)
+			}
+			return true
+		}
+		l.learned()
+		was = false
+	}
+	return was
+}
+
+// learnOne stores a look and what follows from it. The end of ctx doesn't cut it in two.
+func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	d := found.Destination
+	release, err := l.own(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	k := l.get(d)
+	reason := rules.Judge(anyTLS(), found)
+	ok := reason == ""
+	failures := 0
+	if !ok {
+		failures = k.failures + 1
+	}
+	is, events := k.seen.then(found, k.pinned)
+	look := store.Look{
+		Destination: d,
+		When:        found.When,
+		OK:          ok,
+		Pin:         true,
+		Next:        found.When.Add(Next(l.c.Every, failures, rand.Float64())),
+		Events:      slices.Clone(events),
+	}
+	if !reason.Unknown() {
+		// What isn't known replaces nothing; what was seen to be lost replaces what was good.
+		port := d.Port()
+		if port == 0 {
+			port = l.c.Port
+		}
+		look.Found = &store.Found{Assessment: found, Port: port, Replace: !ok}
+	}
+	result, err := l.c.Store.RecordLook(ctx, look)
+	if err != nil {
+		return err
+	}
+	k.failures, k.pinned, k.seen = result.Track.Failures, result.Pin != nil, is
+	l.mu.Lock()
+	if now := l.known[d]; now != nil {
+		k.used = now.used // Owe notes it meanwhile
+	}
+	l.set(d, &k)
+	l.mu.Unlock()
+
+	if result.Pinned {
+		events = append(events, store.Event{What: store.Pinned, To: store.ByLooks})
+	}
+	if result.Unpinned {
+		events = append(events, store.Event{What: store.Unpinned, Why: "every look of 30 days failed"})
+	}
+	for _, e := range events {
+		e.Destination, e.When = d, found.When
+		if e.What == store.LevelChanged && e.From == "" {
+			continue // to be known for the first time is for the history alone
+		}
+		l.tell(e)
+	}
+	return nil
+}
+
+// tell counts, logs and notifies.
+func (l *Ledger) tell(e store.Event) {
+	level := slog.LevelInfo
+	if e.What == store.LostTLS || e.What == store.Unpinned {
+		level = slog.LevelWarn
+	}
+	l.mu.Lock()
+	l.events[e.What]++
+	l.mu.Unlock()
+	l.c.Log.Log(context.Background(), level, "change", "destination", e.Destination.String(), "what", string(e.What),
+		"from", e.From, "to", e.To, "reason", e.Why)
+	l.c.Notify(e)
+}
+
+// succeeded reports whether a look counts for a pin.
+func succeeded(a policy.Assessment) bool { return rules.Judge(anyTLS(), a) == "" }
+
+// Forget drops what had no mail since before, here and in the store.
+func (l *Ledger) Forget(ctx context.Context, before time.Time) error {
+	if err := l.flush(ctx); err != nil {
+		return err
+	}
+	forgotten, err := l.c.Store.Forget(ctx, before)
+	if err != nil {
+		return err
+	}
+	l.reread(forgotten...)
+	return nil
+}
+
+// flush stores the times of last mail.
+func (l *Ledger) flush(ctx context.Context) error {
+	l.mu.Lock()
+	used := l.used
+	l.used = map[addr.Destination]use{}
+	l.mu.Unlock()
+	times := make(map[addr.Destination]time.Time, len(used))
+	for d, u := range used {
+		times[d] = u.when
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*storeTime)
+	defer cancel()
+	err := l.c.Store.Touch(ctx, times)
+	if err != nil {
+		l.mu.Lock()
+		for d, u := range used {
+			if _, later := l.used[d]; !later {
+				l.used[d] = u
+			}
+		}
+		l.mu.Unlock()
+	}
+	return err
+}
