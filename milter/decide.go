@@ -20,6 +20,15 @@ type Assessor interface {
 	Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment
 }
 
+// Ledger remembers what was promised.
+type Ledger interface {
+	// Pinned reports whether d was seen to offer TLS and must not fall back.
+	Pinned(d addr.Destination) bool
+	// Owe makes durable, before it returns nil, that a message for d was accepted under demand; with pin it pins d, which
+	// was seen to satisfy it.
+	Owe(ctx context.Context, d addr.Destination, rule string, demand policy.Demand, pin bool) error
+}
+
 // Route is where the MTA would send a recipient's mail, as far as it says so: its {rcpt_mailer} and {rcpt_host}.
 // Both are empty when it doesn't, and in the command explain.
 type Route struct {
@@ -30,6 +39,7 @@ type Route struct {
 // Decider decides for one recipient. Its fields don't change while it is in use.
 type Decider struct {
 	Assessor Assessor
+	Ledger   Ledger // nil: nothing is pinned and nothing stored
 	// Local reports whether a domain is delivered here; nil: none is.
 	Local func(addr.Domain) bool
 	// Relay is where mail for a domain goes when it doesn't go by MX; nil: all does.
@@ -39,6 +49,9 @@ type Decider struct {
 }
 
 const defaultDeadline = 20 * time.Second
+
+// storeTime is how long a demand may take to be stored.
+const storeTime = 5 * time.Second
 
 // Decision is what was decided for one recipient, and from what.
 type Decision struct {
@@ -52,7 +65,7 @@ type Decision struct {
 }
 
 // Decide finds the rule for a recipient and judges by it the places its mail goes to. It takes no longer than the
-// deadline. Where a level asks nothing of a destination, none is looked at.
+// deadline, and a moment for the store. Where a level asks nothing of a destination, none is looked at.
 func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
 	out := Decision{Recipient: to, Rule: c.Match(to)}
 	if out.Rule == nil {
@@ -74,9 +87,35 @@ func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Addres
 		out.Assessments = d.assess(ctx, out.Rule.Demand(), hops)
 	}
 	out.Judgement = out.Rule.Judge(out.Assessments)
+	owed := d.owe(ctx, &out)
 	out.Reply = policy.ReplyFor(out.Verdict, out.Reason, out.Destination, d.Help)
 	out.Cause = cause(out.Rule.Demand(), out.Judgement, out.Assessments)
+	if owed != nil {
+		out.Cause = owed.Error()
+	}
 	return out
+}
+
+// owe stores what is demanded of the destinations of a recipient about to be accepted. Where that can't be done the
+// recipient is deferred: a promise that a restart could forget is none.
+func (d *Decider) owe(ctx context.Context, out *Decision) error {
+	r := out.Rule
+	binds := r.Mode == policy.Enforce && r.Level.Enforces() && out.Verdict == policy.Accept &&
+		(out.Reason == "" || out.Reason.Unknown() && r.OnUnknown == policy.ActionAccept)
+	if d.Ledger == nil || !binds {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	for _, a := range out.Assessments {
+		seen := rules.Judge(r.Demand(), a) == ""
+		if err := d.Ledger.Owe(ctx, a.Destination, r.Name, r.Demand(), r.Pin && seen); err != nil {
+			out.Verdict, out.Would, out.Tag = policy.Defer, policy.Defer, policy.TagFail
+			out.Reason, out.Destination = policy.Unreachable, a.Destination
+			return fmt.Errorf("demand not stored: %w", err)
+		}
+	}
+	return nil
 }
 
 // hops returns where the mail of a recipient is sent next; none means that it is delivered here.
@@ -188,6 +227,7 @@ func (d *Decider) assess(ctx context.Context, demand policy.Demand, hops []addr.
 	look := func(i int) {
 		out[i] = d.Assessor.Assess(ctx, hops[i], enough)
 		out[i].Destination = hops[i]
+		out[i].Pinned = d.Ledger != nil && d.Ledger.Pinned(hops[i])
 	}
 	var wg sync.WaitGroup
 	panics := make([]any, len(hops))

@@ -38,6 +38,14 @@ type Config struct {
 	Rules func() *rules.Set
 	// RefuseTLSRequiredNo refuses protected messages with the header "TLS-Required: no" (RFC 8689).
 	RefuseTLSRequiredNo bool
+	// RedactBounces has bounces of protected messages carry headers only, where the MTA lets the sender be changed.
+	RedactBounces bool
+	// TagEnvelope binds messages in Sendmail by their envelope id; other MTAs' messages stay as they are.
+	TagEnvelope bool
+	// Attest is what to do when Postfix would send a protected recipient's mail by a transport that is neither one of
+	// ours by its name (tlsonly, tlsonly1 …) nor enforcing by Enforcing; the default is AttestOff.
+	Attest    Attest
+	Enforcing func(transport string) bool // nil: none is
 
 	MaxConnections int           // served at the same time, more wait; 2000
 	IdleTimeout    time.Duration // between two packets, so longer than an MTA waits for its client; 2 h
@@ -62,7 +70,7 @@ type Server struct {
 	sessions  sync.WaitGroup
 	draining  atomic.Bool
 
-	connections, messages, panics, malformed atomic.Uint64
+	connections, messages, panics, malformed, unbound atomic.Uint64
 }
 
 // Stats are a server's counters.
@@ -72,6 +80,7 @@ type Stats struct {
 	Messages    uint64 // messages some rule could concern
 	Panics      uint64 // recovered ones
 	Malformed   uint64 // packets refused, each with its connection
+	Unbound     uint64 // protected recipients whose transport was found not to enforce TLS
 }
 
 // libraryLog directs the library's own warnings, a variable of its package, to the first server's log. They are
@@ -111,7 +120,8 @@ func New(c Config) (*Server, error) {
 		gomilter.WithNegotiationCallback(s.negotiate),
 		// Asked for where the MTA can be asked (version 6); others send what their own configuration says.
 		gomilter.WithMacroRequest(gomilter.StageMail,
-			[]string{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailMailer, gomilter.MacroMailAddr, gomilter.MacroMTAFQDN}),
+			[]string{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailMailer, gomilter.MacroMailAddr, gomilter.MacroMTAFQDN,
+				gomilter.MacroMTAVersion}),
 		gomilter.WithMacroRequest(gomilter.StageRcpt,
 			[]string{gomilter.MacroQueueId, gomilter.MacroRcptMailer, gomilter.MacroRcptHost}),
 		gomilter.WithMacroRequest(gomilter.StageEOM, []string{gomilter.MacroQueueId}),
@@ -133,7 +143,11 @@ func (s *Server) negotiate(version, _ uint32, actions, _ gomilter.OptAction, pro
 		s.c.Log.Warn("MTA speaks a milter version older than 2, connection closed", "version", version)
 		return 0, 0, 0, 0, fmt.Errorf("milter version %d", version)
 	}
-	actions &= gomilter.OptAddHeader | gomilter.OptChangeHeader | gomilter.OptQuarantine | gomilter.OptSetMacros
+	needed := gomilter.OptAddHeader | gomilter.OptChangeHeader | gomilter.OptQuarantine | gomilter.OptSetMacros
+	if version >= 6 && (s.c.RedactBounces || s.c.TagEnvelope) {
+		needed |= gomilter.OptChangeFrom
+	}
+	actions &= needed
 	want := gomilter.OptNoConnect | gomilter.OptNoHelo | gomilter.OptNoBody | gomilter.OptNoEOH |
 		gomilter.OptNoUnknown | gomilter.OptNoData | gomilter.OptNoHeaderReply
 	if actions&gomilter.OptChangeHeader == 0 && !s.c.RefuseTLSRequiredNo {
@@ -153,6 +167,7 @@ func (s *Server) Stats() Stats {
 		Messages:    s.messages.Load(),
 		Panics:      s.panics.Load(),
 		Malformed:   s.malformed.Load(),
+		Unbound:     s.unbound.Load(),
 	}
 }
 

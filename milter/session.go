@@ -32,12 +32,15 @@ type message struct {
 	from       addr.Address
 	candidates rules.Candidates
 	queueID    string // "" while the MTA hasn't said
+	envelope   envelope
 	// atEnd: Postfix handed the message in itself (sendmail command, re-injection), and there is no client that could
 	// be refused a recipient. Recipients are decided in the background, the message is answered at its end.
 	atEnd bool
 	// broken: something went wrong in here; nothing of the message is accepted any more.
 	broken        bool
-	copies        int // headers with our name that came with it
+	free          bool // no rule concerns one of its recipients
+	unbound       bool // warned of a transport that doesn't enforce TLS
+	copies        int  // headers with our name that came with it
 	tlsRequiredNo bool
 	refusal       policy.Reply // atEnd: a recipient that could not be parsed
 	recipients    []*recipient // that a rule concerns and that were not refused at RCPT
@@ -80,7 +83,7 @@ func (s *session) panicked(event string, p any) {
 }
 
 // MailFrom begins a message. One that no rule can concern is accepted at once: the MTA sends nothing more of it.
-func (s *session) MailFrom(path, _ string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
+func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	defer s.recovered("mail", &resp)
 	s.drop()
 	set := s.server.c.Rules()
@@ -103,6 +106,7 @@ func (s *session) MailFrom(path, _ string, m gomilter.Modifier) (resp *gomilter.
 		from:       from,
 		candidates: candidates,
 		queueID:    queueID,
+		envelope:   newEnvelope(path, args, m),
 		// Postfix's smtpd says the mailer and no queue ID here, Sendmail says both, Postfix's cleanup for mail without
 		// a client only the queue ID. RcptTo looks again.
 		atEnd: queueID != "" && m.Get(gomilter.MacroMailMailer) == "",
@@ -153,6 +157,7 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		return s.answer(reply), nil
 	}
 	if msg.candidates.Match(to) == nil {
+		msg.free = true
 		return gomilter.RespContinue, nil
 	}
 	if msg.atEnd {
@@ -160,6 +165,7 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		return gomilter.RespContinue, nil
 	}
 	d := s.decide(msg.ctx, msg.candidates, to, route)
+	s.attest(msg, &d, route)
 	switch d.Verdict {
 	case policy.Accept, policy.Hold:
 		msg.recipients = append(msg.recipients, &recipient{Decision: d, decided: true})
@@ -255,6 +261,9 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 		if err := m.Quarantine(fmt.Sprintf("tlsonly: rule %+q: %s", held.Rule.Name, held.Reason)); err != nil {
 			return gomilter.RespTempFail, fmt.Errorf("quarantine: %w", err)
 		}
+	}
+	if err := s.bind(msg, m); err != nil {
+		return gomilter.RespTempFail, err
 	}
 	s.logAll(msg, verdict)
 	return gomilter.RespAccept, nil

@@ -10,7 +10,7 @@ import (
 //
 // A destination is satisfied when one usable host satisfies the demand: the MTA is bound at delivery to use only
 // such. It fails only when every usable host has been seen to fail; a host that could not be looked at leaves the
-// answer unknown.
+// answer unknown. A pinned destination that shows no STARTTLS has lost it, which is said where the demand heeds pins.
 func Judge(d policy.Demand, a policy.Assessment) policy.Reason {
 	if a.Problem.Permanent() {
 		return a.Problem
@@ -35,6 +35,8 @@ func Judge(d policy.Demand, a policy.Assessment) policy.Reason {
 		worst = policy.Worse(worst, reason)
 	}
 	switch {
+	case usable > 0 && worst == policy.NoSTARTTLS && d.Pin && a.Pinned:
+		return policy.LostTLS
 	case usable > 0:
 		return worst
 	case a.Partial:

@@ -174,3 +174,36 @@ func TestLostTLS(t *testing.T) {
 		t.Errorf("lost TLS: %s %s", v, tag)
 	}
 }
+
+// Only a missing STARTTLS at a pinned destination is a loss, and only for rules that heed pins.
+func TestPinned(t *testing.T) {
+	saw := func(outcomes ...policy.Outcome) policy.Assessment {
+		a := policy.Assessment{Pinned: true}
+		for _, o := range outcomes {
+			a.Hosts = append(a.Hosts, policy.Host{Observations: []policy.Observation{{Outcome: o, Version: policy.TLS13, Bits: 128}}})
+		}
+		return a
+	}
+	heed := policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128, Pin: true}
+	ignore := heed
+	ignore.Pin = false
+	for _, c := range []struct {
+		name   string
+		demand policy.Demand
+		a      policy.Assessment
+		want   policy.Reason
+	}{
+		{"lost", heed, saw(policy.SawNoSTARTTLS), policy.LostTLS},
+		{"lost everywhere", heed, saw(policy.SawNoSTARTTLS, policy.SawNoSTARTTLS), policy.LostTLS},
+		{"one host has it still", heed, saw(policy.SawNoSTARTTLS, policy.SawTLS), ""},
+		{"one host isn't known", heed, saw(policy.SawNoSTARTTLS, policy.SawTimeout), policy.Timeout},
+		{"broken, not gone", heed, saw(policy.SawBroken), policy.Handshake},
+		{"the rule doesn't heed pins", ignore, saw(policy.SawNoSTARTTLS), policy.NoSTARTTLS},
+		{"null MX", heed, policy.Assessment{Pinned: true, Problem: policy.NullMX}, policy.NullMX},
+		{"nothing asked", policy.Demand{Level: policy.LevelMay, Pin: true}, saw(policy.SawNoSTARTTLS), ""},
+	} {
+		if got := Judge(c.demand, c.a); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

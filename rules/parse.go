@@ -26,6 +26,7 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 			MinBits:    128,
 			OnFail:     policy.ActionReject,
 			OnUnknown:  policy.ActionDefer,
+			Pin:        true,
 			Mode:       policy.Enforce,
 			Line:       t.Line,
 		}
@@ -71,7 +72,7 @@ func keysIn(zone *time.Location) value.Keys[Rule] {
 		"match":       value.NotYet[Rule](value.List(value.Domain), value.None),
 		"on_fail":     value.Into(func(r *Rule) *policy.Action { return &r.OnFail }, readOnFail),
 		"on_unknown":  value.Into(func(r *Rule) *policy.Action { return &r.OnUnknown }, readOnUnknown),
-		"pin":         value.NotYet[Rule](value.Bool, value.Is(false)),
+		"pin":         value.Into(func(r *Rule) *bool { return &r.Pin }, value.Bool),
 		"mode":        value.Into(func(r *Rule) *policy.Mode { return &r.Mode }, value.Word(policy.Enforce, policy.Observe)),
 		"until":       value.Into(func(r *Rule) *time.Time { return &r.Until }, readUntil(zone)),
 		"reason":      value.Into(func(r *Rule) *string { return &r.Why }, readReason),

@@ -25,6 +25,7 @@ type Rule struct {
 	MinBits    int
 	OnFail     policy.Action
 	OnUnknown  policy.Action
+	Pin        bool // a destination once seen with TLS is held to it
 	Mode       policy.Mode
 	Until      time.Time // the first instant at which the rule is over; zero: it never is
 	Why        string    // key "reason"
@@ -33,7 +34,7 @@ type Rule struct {
 
 // Demand is what the rule asks of a destination.
 func (r *Rule) Demand() policy.Demand {
-	return policy.Demand{Level: r.Level, MinVersion: r.MinVersion, MinBits: r.MinBits}
+	return policy.Demand{Level: r.Level, MinVersion: r.MinVersion, MinBits: r.MinBits, Pin: r.Pin}
 }
 
 // Active reports whether the rule is in force at now.
@@ -50,6 +51,9 @@ type Set struct {
 	below   map[addr.Domain][]int
 	user    map[string][]int
 	anyUser []int
+	hosts   map[addr.Domain][]int // the domains of exact addresses
+
+	delivery delivery
 }
 
 // New makes a Set of rules that Parse has found good. It keeps the slice.
@@ -60,6 +64,7 @@ func New(rs []*Rule) *Set {
 		domain: map[addr.Domain][]int{},
 		below:  map[addr.Domain][]int{},
 		user:   map[string][]int{},
+		hosts:  map[addr.Domain][]int{},
 	}
 	for i, r := range rs {
 		if len(r.From) == 0 && len(r.User) == 0 {
@@ -73,6 +78,7 @@ func New(rs []*Rule) *Set {
 				s.null = append(s.null, i)
 			case addr.Exact:
 				s.exact[p.Address()] = append(s.exact[p.Address()], i)
+				s.hosts[p.Domain()] = append(s.hosts[p.Domain()], i)
 			case addr.InDomain:
 				s.domain[p.Domain()] = append(s.domain[p.Domain()], i)
 			case addr.Below:
@@ -88,6 +94,7 @@ func New(rs []*Rule) *Set {
 			}
 		}
 	}
+	s.prepare()
 	return s
 }
 
@@ -130,6 +137,26 @@ func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
 		}
 	}
 	return c
+}
+
+// Protects reports whether an enforcing rule names senders at d: what comes back to them, a bounce above all, is to be
+// held to TLS like what they send. A rule for everybody names nobody.
+func (s *Set) Protects(d addr.Domain, now time.Time) bool {
+	enforces := func(found []int) bool {
+		return slices.ContainsFunc(found, func(i int) bool { return s.rules[i].Enforcing() && s.rules[i].Active(now) })
+	}
+	if d.IsZero() {
+		return false
+	}
+	if enforces(s.domain[d]) || enforces(s.hosts[d]) {
+		return true
+	}
+	for ; len(s.below) > 0 && !d.IsZero(); d = d.Parent() {
+		if enforces(s.below[d]) {
+			return true
+		}
+	}
+	return false
 }
 
 // Candidates are the rules that can decide for one sender, in order.

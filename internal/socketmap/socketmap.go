@@ -1,0 +1,236 @@
+// Package socketmap answers what Postfix and Sendmail ask at delivery: which transport is this sender's, how must this
+// next hop be spoken to, may this recipient's mail go in the clear. Questions and answers are netstrings, as
+// socketmap_table(5) of Postfix and the socket map of Sendmail describe; each answer comes from memory: from the rules in
+// force and from what was demanded of destinations and pinned.
+//
+// It doesn't look at destinations, doesn't judge them, and never sees a message. In this version rules ask for none,
+// may or encrypt, so what a destination publishes about itself changes no answer.
+//
+// SECURITY: an answer never weakens. What isn't understood gets the strict transport, TEMP or DEFER, all of which make mail
+// wait; NOTFOUND means that nothing is asked. Inside a forced-TLS transport "none" and "may" are said only where the rules
+// of that class ask no more and nothing was demanded; "dane" never, for it sends in the clear where no TLSA is. A bare "OK" is
+// "not found" to Postfix and a crash to Sendmail: every OK has a value.
+//
+// BUGS: numbers of classes follow the file. When a changed file gives a number to other senders, mail that Postfix
+// has already put under way by the old number is answered by the new class: reload Postfix when classes change.
+// TLS 1.3 has suites of 128 bits that no Postfix attribute switches off: a rule's min_bits above that binds up to
+// TLS 1.2. Sendmail asks with quotes taken off: mail in the clear waits where that could mean two addresses.
+//
+// The caller hands listeners to Serve, calls Shutdown, and keeps a unix socket's file: both MTAs take a missing one for
+// worse trouble than a refused connection.
+package socketmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/rules"
+)
+
+// Ledger is what is remembered of destinations. Both answer from memory.
+type Ledger interface {
+	// Pinned reports whether d was seen to offer TLS and must not fall back.
+	Pinned(d addr.Destination) bool
+	// Demanded returns the most that was asked of d when mail for it was accepted, false for nothing.
+	Demanded(d addr.Destination) (policy.Demand, bool)
+}
+
+// Others says what mail of senders without a class is held to.
+type Others string
+
+// What [binding] others can be.
+const (
+	OthersPinned Others = "pinned" // what was demanded of a destination, and TLS where it is pinned
+	OthersOff    Others = "off"    // nothing
+)
+
+// Config is what a Server works with. Rules and Ledger are needed.
+type Config struct {
+	// Rules returns the rules now in force. It is called once a question.
+	Rules  func() *rules.Set
+	Ledger Ledger
+	// Transports is how many numbered transports the MTA has; a sender of a class above gets the strict one.
+	Transports int
+	// Relay reports whether a next hop carries mail for other domains, too, so that an exception for the domain of its
+	// name doesn't reach it. Hosts in brackets and next hops with a port always count. Default: no other.
+	Relay func(addr.Destination) bool
+	// Origins are the domains that the MTA may add to a bare name: Postfix's myorigin, Sendmail's own name and what it
+	// masquerades as. Without them a bare name is held strictly, for it may be a protected sender.
+	Origins []addr.Domain
+	Others  Others // default: OthersPinned
+	Bounce  bool   // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"
+
+	MaxConnections int           // served at the same time, more are closed at once; 10,000
+	PartTimeout    time.Duration // for the rest of a question that has begun; 30 s
+	WriteTimeout   time.Duration // for answers to be taken; 30 s
+
+	Log *slog.Logger // default: none
+	Now func() time.Time
+}
+
+// Server answers MTAs. Make one with New.
+type Server struct {
+	c Config
+
+	mu        sync.Mutex
+	listeners map[net.Listener]bool
+	conns     map[net.Conn]bool
+	full      bool // the last connection was refused
+	sessions  sync.WaitGroup
+	draining  atomic.Bool
+
+	surplus atomic.Pointer[rules.Set] // the set of which a surplus class was warned of
+	counts  counters
+}
+
+// New checks the configuration; it opens nothing.
+func New(c Config) (*Server, error) {
+	if c.Rules == nil || c.Ledger == nil {
+		return nil, errors.New("socketmap: rules and a ledger are needed")
+	}
+	if c.Others == "" {
+		c.Others = OthersPinned
+	}
+	if c.Others != OthersPinned && c.Others != OthersOff {
+		return nil, fmt.Errorf("socketmap: others %q: want pinned or off", c.Others)
+	}
+	if c.Relay == nil {
+		c.Relay = func(addr.Destination) bool { return false }
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 10_000
+	}
+	if c.PartTimeout == 0 {
+		c.PartTimeout = 30 * time.Second
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = 30 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Server{c: c, listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{}}, nil
+}
+
+// Serve answers on l until Shutdown, then returns nil. It closes l. Several listeners can be served at once.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		return nil
+	}
+	s.listeners[l] = true
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.listeners, l)
+	}()
+	wait := time.Duration(0)
+	for {
+		nc, err := l.Accept()
+		switch {
+		case s.draining.Load():
+			if err == nil {
+				nc.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		case err != nil:
+			// Out of file descriptors or the like: that passes, and a server that gave up would stop all remote mail.
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			s.c.Log.Warn("connection not accepted", "err", err)
+			time.Sleep(wait)
+			continue
+		}
+		wait = 0
+		if !s.enter(nc) {
+			nc.Close()
+			continue
+		}
+		go s.session(nc)
+	}
+}
+
+// enter counts a connection in, unless there are too many.
+func (s *Server) enter(nc net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
+	if len(s.conns) >= s.c.MaxConnections {
+		s.counts.refused.Add(1)
+		if !s.full {
+			s.c.Log.Warn("too many connections", "limit", s.c.MaxConnections)
+		}
+		s.full = true
+		return false
+	}
+	s.full = false
+	s.conns[nc] = true
+	s.sessions.Add(1)
+	s.counts.connections.Add(1)
+	return true
+}
+
+func (s *Server) session(nc net.Conn) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The question stays unanswered and its mail waits; all other connections go on.
+			s.counts.panics.Add(1)
+			s.c.Log.Error("panic at a question", "panic", p)
+		}
+		nc.Close()
+		s.mu.Lock()
+		delete(s.conns, nc)
+		s.mu.Unlock()
+		s.sessions.Done()
+	}()
+	c := conn{s: s, nc: nc}
+	c.serve()
+}
+
+// Shutdown stops accepting, lets each connection finish the answers it is at, and closes it. When ctx ends first the
+// rest is cut and its error returned. MTAs connect again by themselves.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining.Store(true)
+	for l := range s.listeners {
+		l.Close()
+	}
+	for nc := range s.conns {
+		nc.SetReadDeadline(time.Unix(1, 0)) // ends the read it waits in, not the write
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.sessions.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for nc := range s.conns {
+		nc.Close()
+	}
+	s.mu.Unlock()
+	<-done
+	return ctx.Err()
+}

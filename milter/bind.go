@@ -1,0 +1,216 @@
+package milter
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"tlsonly/internal/policy"
+)
+
+// What is asked of the MTA at the end of a protected message, so that it stays bound when we are no longer asked: one
+// change of the envelope sender to the same sender, for the sake of its ESMTP arguments.
+//
+// Postfix takes RET=HDRS from it, and its bounces carry headers only. Sendmail keeps ENVID= in the queue file, through
+// splits, owner-aliases and restarts, and shows it to the rules that internal/mta/sendmail writes; but an argument
+// resets all others, so the client's are given again, and it stops at the first it doesn't know, so ENVID comes first.
+//
+// BUGS: BY= (RFC 2852) can't be given again in Sendmail: its time has begun to run.
+
+// Attest says what becomes of a recipient whose mail Postfix would not hand to a transport that enforces TLS.
+type Attest string
+
+// The ways to attest.
+const (
+	AttestOff     Attest = "off"
+	AttestWarn    Attest = "warn"    // log it once a message, and count it
+	AttestEnforce Attest = "enforce" // defer the recipient
+)
+
+// mta is the kind of MTA behind a session, as far as it matters here.
+type mta int
+
+const (
+	unknownMTA mta = iota
+	postfixMTA
+	sendmailMTA
+)
+
+// mtaOf reads the macro v. Sendmail's is a bare version ("8.17.1.9", "8.15.2/8.15.2/Debian-3"), Postfix's is
+// "$mail_name $mail_version", the name being a site's to choose.
+func mtaOf(v string) mta {
+	name, version, two := strings.Cut(strings.TrimSpace(v), " ")
+	switch {
+	case !two && startsWithDigit(name):
+		return sendmailMTA
+	case two && !startsWithDigit(name) && startsWithDigit(version[strings.LastIndex(version, " ")+1:]):
+		return postfixMTA
+	}
+	return unknownMTA
+}
+
+func startsWithDigit(s string) bool { return s != "" && '0' <= s[0] && s[0] <= '9' }
+
+// envelope is what the client gave with MAIL and the MTA must be given again.
+type envelope struct {
+	mta  mta
+	path string // as it came, without angle brackets
+	args string // separated by blanks
+}
+
+func newEnvelope(path, args string, m gomilter.Modifier) envelope {
+	return envelope{mta: mtaOf(m.Get(gomilter.MacroMTAVersion)), path: path, args: args}
+}
+
+// bind asks the MTA for what binds it, when anything does.
+func (s *session) bind(msg *message, m gomilter.Modifier) error {
+	if m.Actions()&gomilter.OptChangeFrom == 0 {
+		return nil
+	}
+	some, all := false, !msg.free
+	for _, r := range msg.recipients {
+		binds := r.Rule.Enforcing()
+		some, all = some || binds, all && binds
+	}
+	if !some {
+		return nil
+	}
+	c := &s.server.c
+	args := msg.envelope.bound(c.RedactBounces, c.TagEnvelope && all)
+	if args == "" {
+		return nil
+	}
+	if err := m.ChangeFrom(msg.envelope.path, args); err != nil {
+		return fmt.Errorf("change sender: %w", err)
+	}
+	return nil
+}
+
+// bound returns the ESMTP arguments that bind the MTA, "" where nothing is to be changed.
+func (e envelope) bound(redact, tag bool) string {
+	given := map[string]string{}
+	for _, arg := range strings.Fields(e.args) {
+		keyword, value, _ := strings.Cut(arg, "=")
+		given[strings.ToUpper(keyword)] = value
+	}
+	// RFC 3461, section 4.3: the sender wants no more than the headers back.
+	redact = redact && !strings.EqualFold(given["RET"], "HDRS")
+	switch e.mta {
+	case postfixMTA:
+		if redact {
+			return "RET=HDRS" // Postfix keeps what isn't named
+		}
+	case sendmailMTA:
+		id, had := given["ENVID"]
+		if tag {
+			id, had = tagged(id), true
+		}
+		if !redact && id == given["ENVID"] {
+			return ""
+		}
+		var args []string
+		if had {
+			args = append(args, "ENVID="+id)
+		}
+		// Without a value for AUTH, Sendmail says "AUTH=" to the next host, which is no syntax. RFC 4954, section 5:
+		// <> is what is said of a client whose word isn't taken further.
+		args = append(args, "AUTH=<>")
+		for _, keyword := range []string{"BODY", "RET", "SMTPUTF8"} {
+			value, ok := given[keyword]
+			switch {
+			case keyword == "RET" && redact:
+				args = append(args, "RET=HDRS")
+			case ok && value == "":
+				args = append(args, keyword)
+			case ok:
+				args = append(args, keyword+"="+value)
+			}
+		}
+		return strings.Join(args, " ")
+	}
+	return ""
+}
+
+const (
+	tagPrefix = "TLSONLY."
+	tagLevel  = "encrypt"
+	maxEnvID  = 100 // RFC 3461, section 4.4
+)
+
+// tagged returns an envelope id that says what the message is held to: TLSONLY.LEVEL.ORIGINAL.
+//
+// An id that has such a level comes from a client that may, or from a host like ours before us. It keeps the level,
+// for it can only ask for more, and gets no second one. What is left of the original is written so that Sendmail's
+// rules read it as one plain word: with quotes or brackets in it they would fail, and the message wait for nothing.
+// An original that makes the id too long is left out.
+func tagged(original string) string {
+	level := tagLevel
+	if rest, ok := strings.CutPrefix(original, tagPrefix); ok {
+		word, after, found := strings.Cut(rest, ".")
+		switch word {
+		case tagLevel, "verify", "name":
+			if found {
+				level, original = word, after
+			}
+		}
+	}
+	id := tagPrefix + level + "."
+	if plain := plainXtext(original); len(id)+len(plain) <= maxEnvID {
+		id += plain
+	}
+	return id
+}
+
+// plainXtext writes an xtext so that it means the same and has only letters, digits, "-", "_" and "." as themselves.
+// RFC 3461, section 4: "+" and two hexadecimal digits may stand for any octet.
+func plainXtext(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+			b.WriteByte(c)
+		case c == '+' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]):
+			b.WriteString(s[i : i+3])
+			i += 2
+		default:
+			fmt.Fprintf(&b, "+%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// isHex: xtext has capitals only.
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' }
+
+// attest looks whether Postfix would hand an accepted recipient's mail to a transport that enforces TLS. Only smtpd
+// tells the transport, and Sendmail has none: its rules hold every mailer.
+func (s *session) attest(msg *message, d *Decision, route Route) {
+	c := &s.server.c
+	if c.Attest != AttestWarn && c.Attest != AttestEnforce || msg.envelope.mta != postfixMTA || route.Mailer == "" ||
+		d.Verdict != policy.Accept && d.Verdict != policy.Hold || len(d.Destinations) == 0 || !d.Rule.Enforcing() ||
+		ourTransport(route.Mailer) || c.Enforcing != nil && c.Enforcing(route.Mailer) {
+		return
+	}
+	s.server.unbound.Add(1)
+	cause := fmt.Sprintf("recipient's transport %s is not bound to TLS", route.Mailer)
+	if c.Attest == AttestEnforce {
+		d.Verdict, d.Would, d.Tag = policy.Defer, policy.Defer, policy.TagFail
+		d.Reason, d.Destination, d.Cause = policy.Unreachable, d.Destinations[0], cause
+		d.Reply = policy.ReplyFor(d.Verdict, d.Reason, d.Destination, c.Decider.Help)
+		return
+	}
+	if !msg.unbound {
+		msg.unbound = true
+		c.Log.LogAttrs(s.ctx, slog.LevelWarn, "not bound", slog.String("qid", msg.queueID), slog.String("from", msg.from.String()),
+			slog.String("rcpt", d.Recipient.String()), slog.String("rule", d.Rule.Name), slog.String("err", cause))
+	}
+}
+
+// ourTransport knows the names setup gives to the forced transports: tlsonly, tlsonly1, tlsonly2 and so on.
+func ourTransport(name string) bool {
+	number, ok := strings.CutPrefix(name, "tlsonly")
+	return ok && strings.Trim(number, "0123456789") == ""
+}
