@@ -92,7 +92,7 @@ deps-postgres:
 		$(APT) update -qq; \
 		$(SUDO) mkdir -p /etc/postgresql-common/createcluster.d; \
 		echo 'create_main_cluster = false' | $(SUDO) tee /etc/postgresql-common/createcluster.d/tlsonly-test.conf >/dev/null; \
-		status=0; $(INSTALL) postgresql || status=$$?; \
+		status=0; $(call install,postgresql) || status=$$?; \
 		$(SUDO) rm -f /etc/postgresql-common/createcluster.d/tlsonly-test.conf; exit $$status; \
 	fi
 

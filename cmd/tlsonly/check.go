@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/destination"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -60,7 +61,7 @@ func (p *program) check(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
-	assessor, err := newAssessor(c, slog.New(slog.DiscardHandler), true)
+	assessor, err := newAssessor(c, slog.New(slog.DiscardHandler), func(d *destination.Config) { d.AllAddresses = true })
 	if err != nil {
 		return p.fail("%v", err)
 	}

@@ -12,8 +12,8 @@ import (
 	"tlsonly/milter"
 )
 
-// newAssessor builds what looks at destinations, as c says. all asks for every address of every host.
-func newAssessor(c *config.Config, log *slog.Logger, all bool) (*destination.Assessor, error) {
+// newAssessor builds what looks at destinations, as c says; change, if any, is the caller's last word.
+func newAssessor(c *config.Config, log *slog.Logger, change func(*destination.Config)) (*destination.Assessor, error) {
 	resolver, err := dns.New(dns.Config{
 		Server:        c.DNS.Resolver,
 		DNSSEC:        c.DNS.DNSSEC,
@@ -28,26 +28,30 @@ func newAssessor(c *config.Config, log *slog.Logger, all bool) (*destination.Ass
 			return nil, fmt.Errorf("name of this host: %w", err)
 		}
 	}
-	return destination.New(destination.Config{
-		Resolver:     resolver,
-		Prober:       &starttls.Prober{HELO: helo, Timeout: c.Probe.Timeout},
-		Port:         c.Probe.Port,
-		IPv6:         c.Probe.PreferIPv6,
-		Timeout:      c.Probe.Timeout,
-		Concurrency:  c.Probe.Concurrency,
-		PerHost:      c.Probe.PerHost,
-		AllAddresses: all,
-		Success:      c.Cache.Success,
-		Failure:      c.Cache.Failure,
-		Unknown:      c.Cache.Unknown,
-		Log:          log,
-	})
+	d := destination.Config{
+		Resolver:    resolver,
+		Prober:      &starttls.Prober{HELO: helo, Timeout: c.Probe.Timeout},
+		Port:        c.Probe.Port,
+		IPv6:        c.Probe.PreferIPv6,
+		Timeout:     c.Probe.Timeout,
+		Concurrency: c.Probe.Concurrency,
+		PerHost:     c.Probe.PerHost,
+		Success:     c.Cache.Success,
+		Failure:     c.Cache.Failure,
+		Unknown:     c.Cache.Unknown,
+		Log:         log,
+	}
+	if change != nil {
+		change(&d)
+	}
+	return destination.New(d)
 }
 
 // newDecider builds what decides for one recipient, as c says.
-func newDecider(c *config.Config, assessor milter.Assessor) milter.Decider {
+func newDecider(c *config.Config, assessor milter.Assessor, ledger milter.Ledger) milter.Decider {
 	return milter.Decider{
 		Assessor: assessor,
+		Ledger:   ledger,
 		Local:    c.Forwarding.IsLocal,
 		Relay:    c.Relay.For,
 		Deadline: c.Milter.Deadline,

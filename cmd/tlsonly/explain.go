@@ -3,15 +3,19 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/config"
 	"tlsonly/internal/policy"
+	"tlsonly/internal/store"
 	"tlsonly/milter"
 )
 
@@ -63,13 +67,17 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
-	assessor, err := newAssessor(c, slog.New(slog.DiscardHandler), false)
+	assessor, err := newAssessor(c, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return p.fail("%v", err)
 	}
 	defer assessor.Close()
+	pins, err := readPins(ctx, c)
+	if err != nil {
+		return p.fail("%v", err)
+	}
 
-	decider := newDecider(c, assessor)
+	decider := newDecider(c, assessor, pins)
 	decision := decider.Decide(ctx, c.Rules.Sender(sender, *user, time.Now()), recipient, milter.Route{})
 	e := explanation{
 		From: sender, User: *user, To: recipient,
@@ -103,6 +111,31 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	}
 	return exitNo
 }
+
+// pins is the store as explain sees it: pins count, and nothing is promised to anybody.
+type pins map[addr.Destination]bool
+
+// readPins reads the store's pins; a store that isn't there yet has none.
+func readPins(ctx context.Context, c *config.Config) (pins, error) {
+	s, err := openStore(ctx, c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return pins{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	found := pins{}
+	err = s.List(ctx, store.Filter{Pinned: true}, func(e store.Entry) error {
+		found[e.Destination] = true
+		return nil
+	})
+	return found, err
+}
+
+func (p pins) Pinned(d addr.Destination) bool { return p[d] }
+
+func (pins) Owe(context.Context, addr.Destination, string, policy.Demand, bool) error { return nil }
 
 func (e explanation) print(w io.Writer) {
 	line := func(key, format string, args ...any) { fmt.Fprintf(w, "%-12s %s\n", key, fmt.Sprintf(format, args...)) }

@@ -24,6 +24,9 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/policy":               {"tlsonly/internal/addr"},
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/socketmap":            {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/monitor":              {"tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 }
 

@@ -54,6 +54,9 @@ func commands() []command {
 		{"serve", "", "run the daemon: the milter that Postfix or Sendmail asks", (*program).serve},
 		{"check", "DESTINATION…", "look at destinations now: mail hosts, STARTTLS, versions, the level reached", (*program).check},
 		{"explain", "--from A --to B", "show the whole decision for a sender and a recipient, as the daemon would make it", (*program).explain},
+		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations, pin and unpin them", (*program).domains},
+		{"setup", "postfix|sendmail", "print, or write, the MTA's settings that bind it", (*program).setup},
+		{"doctor", "[postfix|sendmail]", "verify that the running MTA is really bound", (*program).doctor},
 		{"lint", "", "check the configuration file", (*program).lint},
 		{"version", "", "print the version", (*program).version},
 	}

@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/internal/store"
 	"tlsonly/internal/testnet"
 	"tlsonly/internal/testnet/rig"
 )
@@ -66,12 +71,42 @@ func TestScript(t *testing.T) {
 					ts.Fatalf("usage: config FILE")
 				}
 				text := ts.ReadFile(args[0])
-				text = strings.NewReplacer("$DNS", world.DNS.Addr(), "$PORT", strconv.FormatUint(number, 10)).Replace(text)
+				text = strings.NewReplacer("$DNS", world.DNS.Addr(), "$PORT", strconv.FormatUint(number, 10), "$WORK", ts.Getenv("WORK")).Replace(text)
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 			},
+			"known":  known,
 			"status": status,
 		},
 	})
+}
+
+// known makes a store with a few destinations in it: known FILE.
+func known(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: known FILE")
+	}
+	ctx := context.Background()
+	s, err := store.Open(ctx, store.Config{URL: "sqlite://" + ts.MkAbs(args[0])})
+	ts.Check(err)
+	defer func() { ts.Check(s.Close()) }()
+	now := time.Now()
+	look := func(name string, outcome policy.Outcome, ok bool, times int) {
+		d := addr.MustDestination(name)
+		host := policy.Host{Name: addr.MustDomain("mx." + d.Host().String()), Preference: 10, Observations: []policy.Observation{{
+			Address: netip.MustParseAddrPort("127.0.1.1:25"), Outcome: outcome, Version: policy.TLS13, Bits: 128, When: now}}}
+		for range times {
+			_, err := s.RecordLook(ctx, store.Look{Destination: d, When: now, OK: ok, Next: now.Add(time.Hour), Found: &store.Found{
+				Assessment: policy.Assessment{Destination: d, Hosts: []policy.Host{host}, When: now, Until: now.Add(time.Hour)}, Port: 25}})
+			ts.Check(err)
+		}
+	}
+	look("good.example", policy.SawTLS, true, 1)
+	look("gone.example", policy.SawNoSTARTTLS, false, 3)
+	_, err = s.RaiseDemand(ctx, addr.MustDestination("good.example"), store.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128})
+	ts.Check(err)
+	_, err = s.Pin(ctx, addr.MustDestination("good.example"), "rule:clinic")
+	ts.Check(err)
+	ts.Check(s.Touch(ctx, map[addr.Destination]time.Time{addr.MustDestination("[relay.example]:587"): now}))
 }
 
 // status runs a command and compares its exit status: status 3 tlsonly check x.

@@ -1,427 +1,18 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"encoding/base64"
-	"errors"
 	"fmt"
-	"net"
-	"net/textproto"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"tlsonly/internal/store/storetest"
 	"tlsonly/internal/testnet"
-	"tlsonly/internal/testnet/rig"
 )
-
-// The tests named TestMTA… run a real Postfix or Sendmail, the daemon as a process of its own, and a small internet.
-
-// milterAddress is where the daemon of these tests listens; the namespaces are theirs alone.
-const milterAddress = "127.0.0.1:8891"
-
-const daemonHead = `[milter]
-listen = "inet:` + milterAddress + `"
-deadline = "3s"
-[dns]
-resolver = "127.0.0.1:53"
-[probe]
-helo = "mail.clinic.example"
-timeout = "2s"
-`
-
-const clinicRule = `
-[[rule]]
-name = "clinic"
-from = ["@clinic.example"]
-tls = "encrypt"
-`
-
-// isolated skips a test that can't run here: only root can make the namespaces.
-func isolated(t *testing.T) {
-	t.Helper()
-	if err := rig.Isolated(); err != nil {
-		t.Skip(err)
-	}
-}
-
-func newWorld(t *testing.T) *testnet.World {
-	t.Helper()
-	world, err := testnet.StartWorld("127.0.0.1:53", 25, testnet.Sites())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := world.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return world
-}
-
-// daemonProcess is tlsonly serve.
-type daemonProcess struct {
-	t    *testing.T
-	file string
-	out  *os.File
-	cmd  *exec.Cmd
-}
-
-// startDaemon runs the daemon with a configuration until the test ends.
-func startDaemon(t *testing.T, text string) *daemonProcess {
-	t.Helper()
-	dir := t.TempDir()
-	out, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &daemonProcess{t: t, file: filepath.Join(dir, "tlsonly.toml"), out: out}
-	d.write(text)
-	d.start()
-	t.Cleanup(func() {
-		d.stop(syscall.SIGTERM)
-		out.Close()
-		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", d.log())
-		}
-	})
-	return d
-}
-
-func (d *daemonProcess) write(text string) {
-	d.t.Helper()
-	if err := os.WriteFile(d.file, []byte(text), 0o644); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// start runs the daemon and waits until it takes connections.
-func (d *daemonProcess) start() {
-	d.t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.cmd = exec.Command(exe)
-	d.cmd.Args = []string{"tlsonly", "serve", "-c", d.file}
-	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	d.wait("the daemon to listen", func() bool {
-		conn, err := net.Dial("tcp", milterAddress)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-}
-
-// stop ends the daemon by a signal; only one that was killed may end in another way than well.
-func (d *daemonProcess) stop(s syscall.Signal) {
-	d.t.Helper()
-	if d.cmd == nil {
-		return
-	}
-	if err := d.cmd.Process.Signal(s); err != nil {
-		d.t.Error(err)
-	}
-	err := d.cmd.Wait()
-	if err != nil && s != syscall.SIGKILL {
-		d.t.Errorf("the daemon: %v", err)
-	}
-	d.cmd = nil
-}
-
-func (d *daemonProcess) log() string {
-	text, err := os.ReadFile(d.out.Name())
-	if err != nil {
-		d.t.Error(err)
-	}
-	return string(text)
-}
-
-// decisions returns the log's decision lines.
-func (d *daemonProcess) decisions() []string {
-	var lines []string
-	for line := range strings.Lines(d.log()) {
-		if strings.Contains(line, "msg=decision") {
-			lines = append(lines, strings.TrimSpace(line))
-		}
-	}
-	return lines
-}
-
-// waitDecision waits for a decision line that has all the words, and returns it.
-func (d *daemonProcess) waitDecision(words ...string) string {
-	d.t.Helper()
-	found := ""
-	d.wait(fmt.Sprintf("a decision with %q", words), func() bool {
-		for _, line := range d.decisions() {
-			all := true
-			for _, w := range words {
-				all = all && strings.Contains(line, w)
-			}
-			if all {
-				found = line
-				return true
-			}
-		}
-		return false
-	})
-	return found
-}
-
-func (d *daemonProcess) wait(what string, done func() bool) {
-	d.t.Helper()
-	waitFor(d.t, what, done)
-}
-
-// waitFor asks until done says yes: for what other processes do and tell nobody.
-func waitFor(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !done() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// client speaks SMTP to the MTA.
-type client struct {
-	t    *testing.T
-	conn *textproto.Conn
-}
-
-// dial opens a session and greets.
-func dial(t *testing.T, address string) *client {
-	t.Helper()
-	c, err := dialQuietly(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.t = t
-	t.Cleanup(func() { c.conn.Close() })
-	return c
-}
-
-// dialQuietly is dial for goroutines.
-func dialQuietly(address string) (*client, error) {
-	raw, err := net.Dial("tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	if err := raw.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
-		return nil, err
-	}
-	c := &client{conn: textproto.NewConn(raw)}
-	if _, err := c.reply(); err != nil {
-		return nil, err
-	}
-	if got, err := c.say("EHLO client.example"); err != nil || !strings.HasPrefix(got, "250") {
-		return nil, fmt.Errorf("EHLO: %s %w", got, err)
-	}
-	return c, nil
-}
-
-// say sends a command and returns the whole reply, its lines joined by newlines.
-func (c *client) say(command string) (string, error) {
-	if err := c.conn.PrintfLine("%s", command); err != nil {
-		return "", err
-	}
-	return c.reply()
-}
-
-func (c *client) reply() (string, error) {
-	var lines []string
-	for {
-		line, err := c.conn.ReadLine()
-		if err != nil {
-			return "", err
-		}
-		lines = append(lines, line)
-		if len(line) < 4 || line[3] != '-' {
-			return strings.Join(lines, "\n"), nil
-		}
-	}
-}
-
-// expect sends a command and wants a reply that begins so.
-func (c *client) expect(command, want string) string {
-	c.t.Helper()
-	got, err := c.say(command)
-	if err != nil || !strings.HasPrefix(got, want) {
-		c.t.Fatalf("%s: got %q, %v; want %q", command, got, err, want)
-	}
-	return got
-}
-
-// data sends a message of some header lines and wants a reply that begins so.
-func (c *client) data(want string, header ...string) string {
-	c.t.Helper()
-	c.expect("DATA", "354")
-	return c.expect(strings.Join(header, "\r\n")+"\r\n\r\nHello.\r\n.", want)
-}
-
-func (c *client) login(user, password string) {
-	c.t.Helper()
-	c.expect("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)), "235")
-}
-
-func context30(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// waitMessages waits until the first host of a domain has taken n messages and returns them all.
-func waitMessages(t *testing.T, world *testnet.World, domain string, n int) []testnet.Message {
-	t.Helper()
-	waitFor(t, fmt.Sprintf("%d messages at %s", n, domain), func() bool { return len(world.Messages(domain)) >= n })
-	return world.Messages(domain)
-}
-
-// headerOf returns the header fields of a received message in order, "Name: value", unfolded.
-func headerOf(t *testing.T, m testnet.Message) []string {
-	t.Helper()
-	var fields []string
-	in := bufio.NewScanner(strings.NewReader(string(m.Data)))
-	for in.Scan() && in.Text() != "" {
-		if line := in.Text(); line[0] == ' ' || line[0] == '\t' {
-			fields[len(fields)-1] += " " + strings.TrimSpace(line)
-		} else {
-			fields = append(fields, line)
-		}
-	}
-	return fields
-}
-
-// named returns the fields of that name.
-func named(fields []string, name string) []string {
-	var found []string
-	for _, f := range fields {
-		if key, _, _ := strings.Cut(f, ":"); strings.EqualFold(key, name) {
-			found = append(found, f)
-		}
-	}
-	return found
-}
-
-// mta is what the tests need of Postfix and Sendmail alike.
-type mta struct {
-	name    string
-	address string
-	logs    func(substring string) []string
-	// prefix is what the MTA puts before a milter's text in a reply to RCPT, for a recipient.
-	prefix func(rcpt string) string
-	// held returns how many messages are in quarantine.
-	held func() int
-}
-
-func startPostfix(t *testing.T, more map[string]string, logins map[string]string) (*rig.Postfix, mta) {
-	t.Helper()
-	settings := map[string]string{
-		"smtpd_milters":           "inet:" + milterAddress,
-		"non_smtpd_milters":       "inet:" + milterAddress,
-		"milter_default_action":   "tempfail",
-		"smtp_tls_security_level": "may",
-		"mydestination":           "local.example",
-		"local_recipient_maps":    "",
-		"local_transport":         "discard",
-		"virtual_mailbox_domains": "box.example",
-		"virtual_transport":       "discard",
-	}
-	for k, v := range more {
-		settings[k] = v
-	}
-	p, err := rig.StartPostfix(context30(t), rig.PostfixConfig{Main: settings, Logins: logins})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("Postfix's log:\n%s", p.Log())
-		}
-		if err := p.Stop(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			t.Error(err)
-		}
-	})
-	return p, mta{
-		name:    "postfix",
-		address: p.Addr,
-		logs:    p.LogLines,
-		prefix:  func(string) string { return "" },
-		held: func() int {
-			queue, err := p.Queue(context30(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			n := 0
-			for _, m := range queue {
-				if m.Queue == "hold" {
-					n++
-				}
-			}
-			return n
-		},
-	}
-}
-
-func startSendmail(t *testing.T) (*rig.Sendmail, mta) {
-	t.Helper()
-	s, err := rig.StartSendmail(context30(t), rig.SendmailConfig{
-		Milter: "inet:8891@127.0.0.1",
-		Mc:     []string{"FEATURE(`accept_unqualified_senders')dnl"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("Sendmail's log:\n%s", s.Log())
-		}
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s, mta{
-		name:    "sendmail",
-		address: s.Addr,
-		logs:    s.LogLines,
-		prefix:  func(rcpt string) string { return "<" + rcpt + ">... " },
-		held: func() int {
-			queue, err := s.Queue(context30(t), true)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return strings.Count(queue, "doctor@clinic.example")
-		},
-	}
-}
-
-// withBoth runs a test with a real Postfix and then with a real Sendmail. start runs the MTA, after the daemon.
-func withBoth(t *testing.T, test func(t *testing.T, start func() mta)) {
-	isolated(t)
-	t.Run("postfix", func(t *testing.T) {
-		test(t, func() mta { _, m := startPostfix(t, nil, nil); return m })
-	})
-	t.Run("sendmail", func(t *testing.T) {
-		test(t, func() mta { _, m := startSendmail(t); return m })
-	})
-}
 
 // One message, five destinations: each recipient is answered for itself, and the good ones get the message.
 func TestMTAFiveRecipients(t *testing.T) {
-	withBoth(t, func(t *testing.T, start func() mta) {
+	withBoth(t, func(t *testing.T, start func() realMTA) {
 		world := newWorld(t)
 		d := startDaemon(t, daemonHead+clinicRule)
 		m := start()
@@ -463,7 +54,7 @@ func TestMTAFiveRecipients(t *testing.T) {
 
 // The header says what was found, stands first, and copies that came with the message are gone.
 func TestMTATags(t *testing.T) {
-	withBoth(t, func(t *testing.T, start func() mta) {
+	withBoth(t, func(t *testing.T, start func() realMTA) {
 		world := newWorld(t)
 		startDaemon(t, daemonHead+`
 [[rule]]
@@ -506,7 +97,7 @@ on_fail = "tag"
 
 // A held message waits in the MTA's quarantine.
 func TestMTAHold(t *testing.T) {
-	withBoth(t, func(t *testing.T, start func() mta) {
+	withBoth(t, func(t *testing.T, start func() realMTA) {
 		world := newWorld(t)
 		startDaemon(t, daemonHead+clinicRule+`on_fail = "hold"`)
 		m := start()
@@ -523,7 +114,7 @@ func TestMTAHold(t *testing.T) {
 
 // Several messages on one connection, aborted ones between: nothing of one is left in the next.
 func TestMTASeveralMessages(t *testing.T) {
-	withBoth(t, func(t *testing.T, start func() mta) {
+	withBoth(t, func(t *testing.T, start func() realMTA) {
 		world := newWorld(t)
 		startDaemon(t, daemonHead+clinicRule)
 		m := start()
@@ -556,7 +147,7 @@ func TestMTASeveralMessages(t *testing.T) {
 
 // Without the daemon nothing is accepted; when it is back, no restart of the MTA is needed.
 func TestMTADaemonAway(t *testing.T) {
-	withBoth(t, func(t *testing.T, start func() mta) {
+	withBoth(t, func(t *testing.T, start func() realMTA) {
 		newWorld(t)
 		d := startDaemon(t, daemonHead+clinicRule)
 		m := start()
@@ -690,7 +281,7 @@ func TestMTARelayhost(t *testing.T) {
 
 // headers = true: a message may not take its own protection off.
 func TestMTATLSRequiredNo(t *testing.T) {
-	withBoth(t, func(t *testing.T, start func() mta) {
+	withBoth(t, func(t *testing.T, start func() realMTA) {
 		newWorld(t)
 		startDaemon(t, strings.Replace(daemonHead, "[dns]", "headers = true\n[dns]", 1)+clinicRule)
 		m := start()
@@ -705,7 +296,7 @@ func TestMTATLSRequiredNo(t *testing.T) {
 
 // A sender without a domain gets the one that the MTA will give it.
 func TestMTABareSender(t *testing.T) {
-	withBoth(t, func(t *testing.T, start func() mta) {
+	withBoth(t, func(t *testing.T, start func() realMTA) {
 		newWorld(t)
 		startDaemon(t, daemonHead+strings.Replace(clinicRule, "@clinic.example", "@.test", 1))
 		m := start()
@@ -713,4 +304,96 @@ func TestMTABareSender(t *testing.T) {
 		c.expect("MAIL FROM:<operator>", "250")
 		c.expect("RCPT TO:<u@none.example>", "550 5.7.10")
 	})
+}
+
+// A destination that loses TLS is a loss, not a new truth: across the end of memory, a restart and a kill, until an
+// administrator unpins it.
+func TestMTALostTLS(t *testing.T) {
+	isolated(t)
+	world := newWorld(t)
+	d := startDaemon(t, daemonHead+"[cache]\nsuccess = \"1s\"\nfailure = \"1s\"\n"+clinicRule)
+	_, m := startPostfix(t, nil, nil)
+	rcpt := func(user string) string {
+		t.Helper()
+		c := dial(t, m.address)
+		defer c.conn.Close()
+		c.expect("MAIL FROM:<doctor@clinic.example>", "250")
+		got, err := c.say("RCPT TO:<" + user + "@good.example>")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := rcpt("first"); !strings.HasPrefix(got, "250") {
+		t.Fatal(got)
+	}
+	if got := d.command("domains", "list"); !strings.Contains(got, "good.example") || !strings.Contains(got, "rule:clinic") {
+		t.Errorf("domains list:\n%s", got)
+	}
+	world.Hosts("good.example")[0].SetFault(testnet.NoSTARTTLS)
+	const lost = "451 4.7.10 TLS required: good.example offered TLS before and does not now"
+	waitFor(t, "the loss to be seen", func() bool { return rcpt("second") == lost })
+	d.wait("the loss in the history", func() bool { return strings.Contains(d.command("domains", "history", "good.example"), "lost-tls") })
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		d.stop(signal)
+		d.start()
+		if got := rcpt("third"); got != lost {
+			t.Errorf("after %s: %s", signal, got)
+		}
+	}
+	if got := d.command("domains", "show", "good.example"); !strings.Contains(got, "rule:clinic") || !strings.Contains(got, "encrypt 1.2 128") {
+		t.Errorf("domains show:\n%s", got)
+	}
+	t.Logf("domains history:\n%s", d.command("domains", "history", "good.example"))
+	d.command("domains", "unpin", "good.example", "--why", "they gave it up")
+	waitFor(t, "the unpinning to reach the daemon", func() bool {
+		return rcpt("fourth") == "550 5.7.10 TLS required: good.example does not offer STARTTLS"
+	})
+	if got := d.command("domains", "history", "good.example"); !strings.Contains(got, "they gave it up") {
+		t.Errorf("domains history:\n%s", got)
+	}
+}
+
+// A recipient whose demand can't be stored is deferred; what stands already costs no store.
+func TestMTAStoreAway(t *testing.T) {
+	isolated(t)
+	newWorld(t)
+	d := startDaemon(t, daemonHead+clinicRule)
+	_, m := startPostfix(t, nil, nil)
+	c := dial(t, m.address)
+	c.expect("MAIL FROM:<doctor@clinic.example>", "250")
+	c.expect("RCPT TO:<u@good.example>", "250")
+	lock := d.lockStore()
+	c.expect("RCPT TO:<v@good.example>", "250")
+	c.expect("RCPT TO:<u@self.example>", "451 4.7.5 TLS capability of self.example is not known yet, try again")
+	d.waitDecision("rcpt=u@self.example", "verdict=defer", "demand not stored")
+	lock()
+	c.expect("RCPT TO:<u@self.example>", "250")
+}
+
+// A fleet's PostgreSQL goes away under load and comes back: mail to known destinations goes on, unknown ones are
+// deferred, and nobody has to restart anything.
+func TestMTAPostgres(t *testing.T) {
+	isolated(t)
+	newWorld(t)
+	postgres := storetest.StartPostgres(t)
+	d := startDaemonOn(t, daemonHead+clinicRule, postgres.URL(t))
+	_, m := startPostfix(t, nil, nil)
+	c := dial(t, m.address)
+	c.expect("MAIL FROM:<doctor@clinic.example>", "250")
+	c.expect("RCPT TO:<first@good.example>", "250")
+	postgres.Stop(t)
+	for i := range 20 {
+		c.expect(fmt.Sprintf("RCPT TO:<known%d@good.example>", i), "250")
+	}
+	c.expect("RCPT TO:<u@self.example>", "451 4.7.5 TLS capability of self.example is not known yet, try again")
+	c.expect("RCPT TO:<u@none.example>", "550 5.7.10 TLS required: none.example does not offer STARTTLS")
+	postgres.Start(t)
+	waitFor(t, "the store to be used again", func() bool {
+		got, err := c.say("RCPT TO:<u@self.example>")
+		return err == nil && strings.HasPrefix(got, "250")
+	})
+	if got := d.command("domains", "list"); !strings.Contains(got, "self.example") {
+		t.Errorf("domains list:\n%s", got)
+	}
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,12 +18,19 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/destination"
+	"tlsonly/internal/ledger"
+	"tlsonly/internal/monitor"
+	"tlsonly/internal/policy"
+	"tlsonly/internal/socketmap"
+	"tlsonly/internal/store"
 	"tlsonly/milter"
 	"tlsonly/rules"
 )
 
-// drain is how long sessions in the middle of a message may go on after SIGTERM: longer than any deadline.
-const drain = 30 * time.Second
+// drain is how long sessions in the middle of a message may go on after SIGTERM. It is short, for meanwhile nobody else is
+// served; a message that is cut gets 451 from the MTA.
+const drain = 3 * time.Second
 
 func (p *program) serve(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
@@ -37,7 +47,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	log := slog.New(slog.NewTextHandler(p.stderr, nil))
-	d, err := newService(*file, c, log)
+	d, err := newService(ctx, *file, c, log)
 	if err != nil {
 		return p.fail("%v", err)
 	}
@@ -45,6 +55,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 		log.Error("stopped", "err", err)
 		return exitNo
 	}
+	log.Info("stopped")
 	return exitOK
 }
 
@@ -53,48 +64,171 @@ type service struct {
 	file     string
 	config   atomic.Pointer[config.Config]
 	log      *slog.Logger
+	store    *store.Store
+	assessor *destination.Assessor
+	ledger   *ledger.Ledger
+	monitor  *monitor.Monitor
+	notifier *monitor.Notifier
 	server   *milter.Server
-	assessor interface{ Close() error }
+	maps     *socketmap.Server // nil: off
 }
 
-func newService(file string, c *config.Config, log *slog.Logger) (*service, error) {
-	assessor, err := newAssessor(c, log, false)
+// demands is the ledger as the socketmap server asks it.
+type demands struct{ *ledger.Ledger }
+
+// Demanded returns what is demanded of d.
+func (l demands) Demanded(d addr.Destination) (policy.Demand, bool) {
+	demand := l.Demand(d)
+	return policy.Demand{Level: demand.Level, MinVersion: demand.MinVersion, MinBits: demand.MinBits}, demand.Level != ""
+}
+
+// newService opens the store, reads it into memory and builds everything else around it.
+func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger) (d *service, err error) {
+	d = &service{file: file, log: log}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	d.config.Store(c)
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("name of this host: %w", err)
+	}
+	if d.store, err = store.Open(ctx, store.Config{URL: c.Store.URL, Daemon: true, Host: host, Log: log}); err != nil {
+		return nil, err
+	}
+	d.notifier = monitor.NewNotifier(monitor.NotifyConfig{
+		Command: c.Notify.Command,
+		Mail:    c.Notify.Mail,
+		Host:    host,
+		Log:     log,
+	})
+	d.ledger, err = ledger.New(ledger.Config{
+		Store:  d.store,
+		Port:   c.Probe.Port,
+		Every:  c.Monitor.Every,
+		Notify: d.notifier.Tell,
+		Log:    log,
+	})
 	if err != nil {
 		return nil, err
 	}
-	d := &service{file: file, log: log, assessor: assessor}
-	d.config.Store(c)
-	decider := newDecider(c, assessor)
+	d.assessor, err = newAssessor(c, log, func(dc *destination.Config) { dc.Found = d.ledger.Found })
+	if err != nil {
+		return nil, err
+	}
+	if err := d.ledger.Load(ctx, d.assessor); err != nil {
+		return nil, err
+	}
+	d.monitor, err = monitor.New(monitor.Config{
+		Schedule:    d.store,
+		Looker:      d.assessor,
+		Ledger:      d.ledger,
+		Every:       c.Monitor.Every,
+		Forget:      c.Monitor.Forget,
+		Retention:   c.Store.Retention,
+		Concurrency: c.Probe.Concurrency,
+		Log:         log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Local = func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) }
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,
 		Rules:               func() *rules.Set { return d.config.Load().Rules },
 		RefuseTLSRequiredNo: c.Milter.Headers,
+		RedactBounces:       c.Milter.RedactBounces,
+		TagEnvelope:         c.Socketmap.Listen != config.Endpoint{},
+		Attest:              milter.Attest(c.Milter.Attest),
 		Log:                 log,
 	})
-	if err != nil {
-		assessor.Close()
-		return nil, err
+	if err != nil || c.Socketmap.Listen == (config.Endpoint{}) {
+		return d, err
 	}
-	return d, nil
+	d.maps, err = socketmap.New(socketmap.Config{
+		Rules:      func() *rules.Set { return d.config.Load().Rules },
+		Ledger:     demands{d.ledger},
+		Transports: len(c.Rules.Classes()),
+		Relay:      func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
+		Origins:    origins(host, c),
+		Others:     socketmap.Others(c.Binding.Others),
+		Bounce:     c.Binding.OnLost == "bounce",
+		Log:        log,
+	})
+	return d, err
+}
+
+// origins are the domains that an MTA may give a bare sender: the host's name, its domain, and what is delivered here.
+func origins(host string, c *config.Config) []addr.Domain {
+	found := c.Forwarding.Domains()
+	if d, err := addr.ParseDomain(host); err == nil {
+		found = append(found, d)
+		if parent := d.Parent(); !parent.IsZero() {
+			found = append(found, parent)
+		}
+	}
+	return found
+}
+
+// close gives back what newService took, the store last.
+func (d *service) close() {
+	if d.assessor != nil {
+		d.assessor.Close()
+	}
+	if d.store != nil {
+		if err := d.store.Close(); err != nil {
+			d.log.Warn("store not closed well", "err", err)
+		}
+	}
 }
 
 // run serves until ctx ends, then lets messages under way finish.
 func (d *service) run(ctx context.Context) error {
-	defer d.assessor.Close()
+	defer d.close()
 	c := d.config.Load()
 	listener, err := milter.Listen(c.Milter.Listen.Network, c.Milter.Listen.Address, 0)
 	if err != nil {
 		return err
 	}
-	served := make(chan error, 1)
+	// What works behind the milter ends after it: no new looks, none under way, what was seen is learned, people are told.
+	background := func(work func(context.Context)) (stop func()) {
+		ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+		var wg sync.WaitGroup
+		wg.Go(func() { work(ctx) })
+		return func() { end(); wg.Wait() }
+	}
+	defer background(d.notifier.Run)()
+	defer background(d.ledger.Run)()
+	defer d.assessor.Close()
+	defer background(d.monitor.Run)()
+	served := make(chan error, 2)
+	if d.maps != nil {
+		maps, err := milter.Listen(c.Socketmap.Listen.Network, c.Socketmap.Listen.Address, 0)
+		if err != nil {
+			listener.Close()
+			return err
+		}
+		// The maps answer until the last: what the milter accepts at the end is delivered, too.
+		go func() { served <- d.maps.Serve(maps) }()
+		defer func() {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+			defer cancel()
+			if err := d.maps.Shutdown(end); err != nil {
+				d.log.Warn("socketmap connections cut", "err", err)
+			}
+		}()
+	}
 	go func() { served <- d.server.Serve(listener) }()
 
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	d.log.Info("ready", "version", buildVersion(), "milter", c.Milter.Listen.String(), "rules", len(c.Rules.Rules()))
+	d.log.Info("ready", "version", buildVersion(), "milter", c.Milter.Listen.String(), "socketmap", c.Socketmap.Listen.String(), "rules", len(c.Rules.Rules()),
+		"destinations", d.ledger.Len())
 	d.warn(c)
 	d.notify(daemon.SdNotifyReady)
 	for {
@@ -103,7 +237,7 @@ func (d *service) run(ctx context.Context) error {
 			d.reload()
 		case err := <-served:
 			if err == nil {
-				err = errors.New("the milter's listener was closed")
+				err = errors.New("a listener was closed")
 			}
 			return err
 		case <-ctx.Done():
@@ -114,8 +248,6 @@ func (d *service) run(ctx context.Context) error {
 			if err := d.server.Shutdown(end); err != nil {
 				d.log.Warn("sessions cut at the end of the drain", "err", err)
 			}
-			<-served
-			d.log.Info("stopped")
 			return nil
 		}
 	}
@@ -131,8 +263,9 @@ func (d *service) reload() {
 		return
 	}
 	old := d.config.Load()
-	if fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache {
-		d.log.Warn("a change of [milter], [dns], [probe] or [cache] needs a restart; rules, [relay] and [forwarding] are in force now")
+	if fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
+		fresh.Socketmap != old.Socketmap || fresh.Binding != old.Binding || fresh.Store != old.Store || fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) {
+		d.log.Warn("only rules, [relay] and [forwarding] are in force now, what else changed needs a restart")
 	}
 	d.config.Store(fresh)
 	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()))

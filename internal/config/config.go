@@ -17,7 +17,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +40,11 @@ type Config struct {
 	DNS        DNS
 	Probe      Probe
 	Cache      Cache
+	Socketmap  Socketmap
+	Binding    Binding
+	Store      Store
+	Monitor    Monitor
+	Notify     Notify
 	Forwarding Forwarding
 	Relay      Relay
 	Rules      *rules.Set // never nil
@@ -51,6 +58,9 @@ type Milter struct {
 	Deadline time.Duration // a recipient is answered by then
 	Help     string        // a URL added to refusals, or ""
 	Headers  bool          // look at headers too, to refuse "TLS-Required: no"
+	// Attest is what happens to a recipient whose transport doesn't enforce TLS: "off", "warn" or "enforce".
+	Attest        string
+	RedactBounces bool // bounces of protected mail carry headers only
 }
 
 // DNS is the table [dns].
@@ -77,6 +87,35 @@ type Cache struct {
 	Unknown time.Duration
 }
 
+// Socketmap is the table [socketmap].
+type Socketmap struct {
+	Listen Endpoint // zero: off
+}
+
+// Binding is the table [binding].
+type Binding struct {
+	Others string // what all other mail is held to: "pinned" or "off"
+	OnLost string // TLS gone at delivery: "defer" or "bounce"
+}
+
+// Store is the table [store].
+type Store struct {
+	URL       string        // "sqlite:///path" or "postgres://…"
+	Retention time.Duration // of history
+}
+
+// Monitor is the table [monitor].
+type Monitor struct {
+	Every  time.Duration // every known destination is looked at again this often
+	Forget time.Duration // what had no mail for so long is forgotten
+}
+
+// Notify is the table [notify]: who is told of changes.
+type Notify struct {
+	Command []string     // a program, absolute, and its arguments; none: no command
+	Mail    addr.Address // null: no mail
+}
+
 // Forwarding is the table [forwarding].
 type Forwarding struct {
 	local map[addr.Domain]bool
@@ -85,17 +124,27 @@ type Forwarding struct {
 // IsLocal reports whether mail to d is delivered here; that to domains below it isn't.
 func (f Forwarding) IsLocal(d addr.Domain) bool { return f.local[d] }
 
+// Domains returns the domains that are delivered here, sorted.
+func (f Forwarding) Domains() []addr.Domain {
+	return slices.SortedFunc(maps.Keys(f.local), func(a, b addr.Domain) int { return strings.Compare(a.String(), b.String()) })
+}
+
 // Default returns what an empty file asks for: no rules, every other setting as the manual says.
 func Default() *Config {
 	return &Config{
 		Milter: Milter{
 			Listen:   Endpoint{Network: "tcp", Address: "127.0.0.1:8891"},
 			Deadline: 20 * time.Second,
+			Attest:   "warn", RedactBounces: true,
 		},
-		DNS:   DNS{DNSSEC: "auto"},
-		Probe: Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
-		Cache: Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
-		Rules: rules.New(nil),
+		DNS:       DNS{DNSSEC: "auto"},
+		Probe:     Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
+		Socketmap: Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8892"}},
+		Binding:   Binding{Others: "pinned", OnLost: "defer"},
+		Store:     Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
+		Monitor:   Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
+		Cache:     Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
+		Rules:     rules.New(nil),
 	}
 }
 

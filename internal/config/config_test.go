@@ -90,7 +90,9 @@ func TestWhole(t *testing.T) {
 		}
 	}
 	same("milter", c.Milter, Milter{Endpoint{"unix", "/var/spool/postfix/tlsonly/milter.sock"}, 15 * time.Second,
-		"https://help.example.com/tls", true})
+		"https://help.example.com/tls", true, "off", false})
+	same("socketmap", c.Socketmap, Socketmap{})
+	same("binding", c.Binding, Binding{"off", "bounce"})
 	same("dns", c.DNS, DNS{"127.0.0.1:5353", "on", false})
 	same("probe", c.Probe, Probe{"mail.example.com", 2525, 10 * time.Second, 32, 2, true})
 	same("cache", c.Cache, Cache{12 * time.Hour, 5 * time.Minute, 30 * time.Second})
@@ -101,7 +103,11 @@ func TestWhole(t *testing.T) {
 	same("rule's on_fail", r.OnFail, policy.ActionHold)
 	same("rule's on_unknown", r.OnUnknown, policy.ActionAccept)
 	same("rule's mode", r.Mode, policy.Observe)
-	same("rule's line", r.Line, 65)
+	same("rule's line", r.Line, 73)
+	same("rule's pin", r.Pin, false)
+	same("store", c.Store, Store{"sqlite:///var/lib/tlsonly/tlsonly.db", 365 * 24 * time.Hour})
+	same("monitor", c.Monitor, Monitor{12 * time.Hour, 30 * 24 * time.Hour})
+	same("notify", c.Notify, Notify{[]string{"/bin/true", "x y"}, addr.MustAddress("postmaster@example.com")})
 	first := c.Rules.Rules()[0]
 	same("reason", first.Why, "contract 4711")
 	same("until", first.Until, time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC))

@@ -13,8 +13,11 @@ type Endpoint struct {
 	Address string // "host:port" or a path
 }
 
-// String returns the endpoint as the file has it and Postfix takes it.
+// String returns the endpoint as the file has it and Postfix takes it, "off" for none.
 func (e Endpoint) String() string {
+	if e.Network == "" {
+		return "off"
+	}
 	if e.Network == "unix" {
 		return "unix:" + e.Address
 	}

@@ -56,8 +56,8 @@ func TestReadme(t *testing.T) {
 
 // notYet are the keys that are refused as not supported.
 var notYet = []string{
-	"binding.on_lost", "binding.others", "binding.senders",
+	"binding.senders",
 	"forwarding.aliases", "forwarding.forward", "forwarding.postfix", "forwarding.sieve", "forwarding.virtual",
-	"http.listen", "milter.attest", "milter.redact_bounces", "monitor.every", "probe.ca_file",
-	"rule.forwarder", "rule.honor", "rule.match", "rule.pin", "socketmap.listen", "store.url",
+	"http.listen", "probe.ca_file",
+	"rule.forwarder", "rule.honor", "rule.match",
 }

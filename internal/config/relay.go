@@ -29,6 +29,21 @@ func (r Relay) For(d addr.Domain) (addr.Destination, bool) {
 	return r.rest, !r.rest.IsZero()
 }
 
+// Uses reports whether hop is the next hop of some domain.
+func (r Relay) Uses(hop addr.Destination) bool {
+	if hop == r.rest {
+		return true
+	}
+	for _, hops := range []map[addr.Domain]addr.Destination{r.exact, r.below} {
+		for _, h := range hops {
+			if h == hop {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // readRelay reads a table whose keys are domains.
 func readRelay(c *Config, t value.Table) []value.Fault {
 	r := Relay{exact: map[addr.Domain]addr.Destination{}, below: map[addr.Domain]addr.Destination{}}

@@ -28,13 +28,13 @@ func tables() map[string]table {
 		"milter": section("milter", value.Keys[Config]{
 			"listen":         value.Into(func(c *Config) *Endpoint { return &c.Milter.Listen }, readEndpoint),
 			"deadline":       value.Into(func(c *Config) *time.Duration { return &c.Milter.Deadline }, readDeadline),
-			"attest":         value.NotYet[Config](value.Word("off", "warn", "enforce"), value.Is("off")),
-			"redact_bounces": value.NotYet[Config](value.Bool, value.Is(false)),
+			"attest":         value.Into(func(c *Config) *string { return &c.Milter.Attest }, value.Word("off", "warn", "enforce")),
+			"redact_bounces": value.Into(func(c *Config) *bool { return &c.Milter.RedactBounces }, value.Bool),
 			"headers":        value.Into(func(c *Config) *bool { return &c.Milter.Headers }, value.Bool),
 			"help":           value.Into(func(c *Config) *string { return &c.Milter.Help }, value.URL),
 		}),
 		"socketmap": section("socketmap", value.Keys[Config]{
-			"listen": value.NotYet[Config](orEmpty(readEndpoint), value.Is(Endpoint{})),
+			"listen": value.Into(func(c *Config) *Endpoint { return &c.Socketmap.Listen }, orEmpty(readEndpoint)),
 		}),
 		"http": section("http", value.Keys[Config]{
 			"listen": value.NotYet[Config](orEmpty(readHostPort), value.Empty),
@@ -59,15 +59,22 @@ func tables() map[string]table {
 			"unknown": value.Into(func(c *Config) *time.Duration { return &c.Cache.Unknown }, readServing),
 		}),
 		"store": section("store", value.Keys[Config]{
-			"url": value.NotYet[Config](orEmpty(readStore), value.Empty),
+			"url":       value.Into(func(c *Config) *string { return &c.Store.URL }, readStore),
+			"retention": value.Into(func(c *Config) *time.Duration { return &c.Store.Retention }, readDays),
 		}),
 		"binding": section("binding", value.Keys[Config]{
-			"senders": value.NotYet[Config](value.Word("map", "table"), never),
-			"others":  value.NotYet[Config](value.Word("pinned", "published", "off"), value.Is("off")),
-			"on_lost": value.NotYet[Config](value.Word("defer", "bounce"), never),
+			"senders": value.NotYet[Config](value.Word("map", "table"), value.Is("map")),
+			"others": value.Into(func(c *Config) *string { return &c.Binding.Others },
+				value.Built(value.Word("pinned", "published", "off"), func(s string) bool { return s != "published" })),
+			"on_lost": value.Into(func(c *Config) *string { return &c.Binding.OnLost }, value.Word("defer", "bounce")),
 		}),
 		"monitor": section("monitor", value.Keys[Config]{
-			"every": value.NotYet[Config](orEmpty(value.Duration(time.Minute, 30*24*time.Hour)), value.Is(time.Duration(0))),
+			"every":  value.Into(func(c *Config) *time.Duration { return &c.Monitor.Every }, value.Duration(time.Minute, 30*24*time.Hour)),
+			"forget": value.Into(func(c *Config) *time.Duration { return &c.Monitor.Forget }, readDays),
+		}),
+		"notify": section("notify", value.Keys[Config]{
+			"command": value.Into(func(c *Config) *[]string { return &c.Notify.Command }, readCommand),
+			"mail":    value.Into(func(c *Config) *addr.Address { return &c.Notify.Mail }, orEmpty(readMail)),
 		}),
 		"forwarding": section("forwarding", value.Keys[Config]{
 			"postfix": value.NotYet[Config](readPostfix, value.Is("off")),
@@ -157,8 +164,6 @@ func orEmpty[T any](read func(value.Value) (T, error)) func(value.Value) (T, err
 	}
 }
 
-func never(string) bool { return false }
-
 // readDeadline leaves time below the 30 seconds after which Postfix (milter_command_timeout) gives a filter up: an
 // answer that comes later is none. Sendmail waits as long as its own setting, T=R:, says.
 func readDeadline(v value.Value) (time.Duration, error) {
@@ -202,6 +207,32 @@ func readPostfix(v value.Value) (string, error) {
 		err = value.Wrong(v, "want auto, off or a configuration folder")
 	}
 	return s, err
+}
+
+// readDays takes a time after which something is dropped.
+func readDays(v value.Value) (time.Duration, error) {
+	return value.Duration(24*time.Hour, 10*365*24*time.Hour)(v)
+}
+
+// readCommand takes a program with its arguments, one a string: there is no shell that would take them apart.
+func readCommand(v value.Value) ([]string, error) {
+	argv, err := value.List(value.Text)(v)
+	if err == nil && len(argv) > 0 && !strings.HasPrefix(argv[0], "/") {
+		err = value.Wrong(v, `want ["/absolute/path", "argument", …]`)
+	}
+	return argv, err
+}
+
+func readMail(v value.Value) (addr.Address, error) {
+	s, err := value.Text(v)
+	if err != nil {
+		return addr.Address{}, err
+	}
+	a, err := addr.ParsePath(s)
+	if err != nil || a.Domain.IsZero() || strings.HasPrefix(a.Local, "-") {
+		return addr.Address{}, value.Wrong(v, "want an address, local@domain")
+	}
+	return a, nil
 }
 
 func readStore(v value.Value) (string, error) {

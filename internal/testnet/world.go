@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -114,6 +116,21 @@ func (w *World) startHost(domain, name, listen string, host Host) error {
 	w.sites[domain] = append(w.sites[domain], smtp)
 	return nil
 }
+
+// Replace serves line in place of the records that begin with prefix.
+func (w *World) Replace(prefix, line string) error {
+	kept := []string{line}
+	for _, record := range w.zones {
+		if !strings.HasPrefix(record, prefix) {
+			kept = append(kept, record)
+		}
+	}
+	w.zones = kept
+	return w.DNS.SetZones(w.zoneText(""))
+}
+
+// Domains returns the domains that have hosts, sorted.
+func (w *World) Domains() []string { return slices.Sorted(maps.Keys(w.sites)) }
 
 // Hosts returns the mail hosts of a domain in MX order.
 func (w *World) Hosts(domain string) []*SMTP { return w.sites[domain] }

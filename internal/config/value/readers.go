@@ -3,6 +3,7 @@ package value
 import (
 	"errors"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,16 +42,26 @@ func Int(low, high int) func(Value) (int, error) {
 	}
 }
 
-// Duration returns a reader of durations, as "20s", from low to high.
+// Duration returns a reader of durations, as "20s", "24h" or "90d", from low to high.
 func Duration(low, high time.Duration) func(Value) (time.Duration, error) {
 	return func(v Value) (time.Duration, error) {
 		s, ok := v.Any.(string)
-		d, err := time.ParseDuration(s)
+		d, err := parseDuration(s)
 		if !ok || err != nil || d < low || d > high {
 			return 0, Wrong(v, `want a duration from "%s" to "%s"`, short(low), short(high))
 		}
 		return d, nil
 	}
+}
+
+// parseDuration takes a whole number of days, too.
+func parseDuration(s string) (time.Duration, error) {
+	days, ok := strings.CutSuffix(s, "d")
+	if !ok {
+		return time.ParseDuration(s)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	return time.Duration(n) * 24 * time.Hour, err
 }
 
 // short leaves out what Duration.String adds: "24h", not "24h0m0s".

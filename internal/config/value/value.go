@@ -104,6 +104,17 @@ func NotYet[C, T any](read func(Value) (T, error), off func(T) bool) func(*C, Va
 	}
 }
 
+// Built narrows a reader to the values whose work is built: another good one is refused.
+func Built[T any](read func(Value) (T, error), built func(T) bool) func(Value) (T, error) {
+	return func(v Value) (T, error) {
+		x, err := read(v)
+		if err == nil && !built(x) {
+			err = Refuse(v, "is not supported in this version")
+		}
+		return x, err
+	}
+}
+
 // Read stores the values of table t in c. Each fault's text begins with label, as `rule "clinic": ` or `[milter] `.
 func (ks Keys[C]) Read(c *C, t Table, label string) []Fault {
 	var faults []Fault

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/config"
+	"tlsonly/internal/mta/postfix"
+	"tlsonly/internal/mta/sendmail"
+	"tlsonly/internal/policy"
+	"tlsonly/rules"
+)
+
+// setup writes, or shows, what the MTA must be told.
+func (p *program) setup(ctx context.Context, args []string) int {
+	fs := flag.NewFlagSet("setup", flag.ContinueOnError)
+	file := configFlag(fs)
+	directory := fs.String("config-directory", "", "postfix: its configuration `DIR`; default: that of MAIL_CONFIG, or the system's")
+	apply := fs.Bool("apply", false, "write the settings, with a backup beside each file")
+	undo := fs.Bool("undo", false, "postfix: take back what setup has written; with --apply, else only shown")
+	hide := fs.Bool("hide-header", false, "postfix: take the header TLS-Only off protected mail when it leaves")
+	rest, code, ok := p.parse(fs, args)
+	if !ok {
+		return code
+	}
+	if len(rest) != 1 || rest[0] != "postfix" && rest[0] != "sendmail" {
+		return p.fail("setup needs postfix or sendmail")
+	}
+	if rest[0] == "sendmail" && (*undo || *hide || *directory != "") {
+		return p.fail("--undo, --hide-header and --config-directory are for postfix")
+	}
+	c, ok := p.load(*file, false)
+	if !ok {
+		return exitUsage
+	}
+	if c.Socketmap.Listen == (config.Endpoint{}) {
+		return p.fail("[socketmap] listen is off: there is nobody whom the MTA could ask at delivery")
+	}
+	var err error
+	if rest[0] == "sendmail" {
+		err = p.setupSendmail(ctx, c, *apply)
+	} else {
+		err = p.setupPostfix(ctx, c, postfix.Instance{Dir: *directory}, *apply, *undo, *hide)
+	}
+	if err != nil {
+		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
+		return exitNo
+	}
+	return exitOK
+}
+
+func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.Instance, apply, undo, hide bool) error {
+	facts, err := postfix.Read(ctx, i)
+	if err != nil {
+		return err
+	}
+	plan := postfix.PlanUndo(facts)
+	if !undo {
+		settings := postfixSettings(c)
+		settings.HideHeader = hide
+		if plan, err = postfix.Plan(settings, facts); err != nil {
+			return err
+		}
+	}
+	if !apply {
+		return plan.Print(p.stdout)
+	}
+	copies, err := plan.Apply(ctx, i, time.Now())
+	if err != nil {
+		return err
+	}
+	if plan.Empty() {
+		fmt.Fprintf(p.stdout, "%s: nothing to change\n", plan.Dir)
+	}
+	for _, change := range plan.Changes {
+		fmt.Fprintf(p.stdout, "%s: %s\n", change.Kind, change.Name)
+	}
+	for _, name := range copies {
+		fmt.Fprintf(p.stdout, "backup: %s\n", name)
+	}
+	for _, note := range plan.Notes {
+		fmt.Fprintf(p.stdout, "note: %s\n", note)
+	}
+	if !plan.Empty() {
+		fmt.Fprintf(p.stdout, "Postfix doesn't know yet: postfix -c %s reload\n", plan.Dir)
+	}
+	return nil
+}
+
+func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply bool) error {
+	settings, err := sendmailSettings(c)
+	if err != nil {
+		return err
+	}
+	if !apply {
+		fmt.Fprintln(p.stdout, "dnl These lines go to the end of sendmail.mc; make sendmail.cf of it and restart Sendmail.")
+		fmt.Fprint(p.stdout, sendmail.Snippet(settings))
+		return nil
+	}
+	done, err := sendmail.Installation{}.Apply(ctx, settings, time.Now())
+	if errors.Is(err, sendmail.ErrLayout) {
+		return fmt.Errorf("%w; tlsonly setup sendmail shows the lines to put into sendmail.mc", err)
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range done.Backups {
+		fmt.Fprintf(p.stdout, "backup: %s\n", name)
+	}
+	for _, name := range done.Written {
+		fmt.Fprintf(p.stdout, "written: %s\n", name)
+	}
+	if len(done.Written) == 0 {
+		fmt.Fprintln(p.stdout, "nothing to change")
+	} else {
+		fmt.Fprintln(p.stdout, "Sendmail must be restarted")
+	}
+	return nil
+}
+
+// postfixSettings is what the configuration asks of Postfix.
+func postfixSettings(c *config.Config) postfix.Settings {
+	s := postfix.Settings{
+		Milter:       c.Milter.Listen.String(),
+		Socketmap:    c.Socketmap.Listen.String(),
+		Deadline:     c.Milter.Deadline,
+		Others:       postfix.Others(c.Binding.Others),
+		OnLost:       postfix.OnLost(c.Binding.OnLost),
+		Protected:    examples(c.Rules),
+		Destinations: []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587"},
+	}
+	now := time.Now()
+	for i, class := range c.Rules.Classes() {
+		s.Classes = append(s.Classes, postfix.Class{Number: i + 1, MinVersion: class.Strictest(now).MinVersion})
+	}
+	for _, r := range c.Rules.Rules() {
+		s.UserRules = s.UserRules || len(r.User) > 0
+	}
+	return s
+}
+
+// sendmailSettings is what the configuration asks of Sendmail.
+func sendmailSettings(c *config.Config) (sendmail.Settings, error) {
+	// One ruleset for all senders: the strictest of the rules holds.
+	s := sendmail.Settings{
+		Deadline:      c.Milter.Deadline,
+		RedactBounces: c.Milter.RedactBounces,
+		MinVersion:    c.Rules.Strictest(addr.Domain{}, time.Now()).MinVersion,
+	}
+	if s.MinVersion == 0 {
+		s.MinVersion = policy.TLS12
+	}
+	var err error
+	if s.Milter, err = sendmail.Endpoint(c.Milter.Listen.Network, c.Milter.Listen.Address); err != nil {
+		return s, err
+	}
+	if s.Socketmap, err = sendmail.Endpoint(c.Socketmap.Listen.Network, c.Socketmap.Listen.Address); err != nil {
+		return s, err
+	}
+	for _, from := range examples(c.Rules) {
+		s.Held = append(s.Held, sendmail.Question{From: from, To: addr.MustAddress("doctor@tlsonly-doctor.invalid")})
+	}
+	return s, nil
+}
+
+// examples returns a protected sender of each class, as far as rules name any by address.
+func examples(set *rules.Set) []addr.Address {
+	now := time.Now()
+	found := map[int]bool{0: true}
+	var senders []addr.Address
+	for _, r := range set.Rules() {
+		for _, p := range r.From {
+			var a addr.Address
+			switch p.Kind() {
+			case addr.Exact:
+				a = p.Address()
+			case addr.InDomain, addr.Below:
+				a = addr.Address{Local: "tlsonly-doctor", Domain: p.Domain()}
+			case addr.Any:
+				a = addr.MustAddress("tlsonly-doctor@tlsonly-doctor.invalid")
+			}
+			if n := set.Class(a, now); !found[n] {
+				found[n] = true
+				senders = append(senders, a)
+			}
+		}
+	}
+	return senders
+}

@@ -1,0 +1,28 @@
+// Package mta holds the words in which the packages below it speak of a running MTA: what doctor finds. It answers
+// nothing by itself; what is looked at, and what it means, belongs to internal/mta/postfix and internal/mta/sendmail.
+package mta
+
+import "slices"
+
+// Level says how much a finding matters.
+type Level string
+
+// The levels of findings, least first.
+const (
+	OK      Level = "ok"
+	Warning Level = "warning" // an operator should look: mail may wait longer than it must, or a promise hangs on one thing alone
+	Hole    Level = "hole"    // protected mail can leave in the clear
+)
+
+// Finding is one thing doctor looked at, in one line.
+type Finding struct {
+	Level  Level  `json:"level"`
+	Check  string `json:"check"`            // what was looked at, one word or two: "filter", "ruleset"
+	Text   string `json:"text"`             // what was found
+	Remedy string `json:"remedy,omitempty"` // what to do about it; "" where nothing is to be done
+}
+
+// Holes reports whether any finding is a hole.
+func Holes(fs []Finding) bool {
+	return slices.ContainsFunc(fs, func(f Finding) bool { return f.Level == Hole })
+}

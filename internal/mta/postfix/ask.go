@@ -1,0 +1,266 @@
+package postfix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// query asks a table what Postfix's programs would, as their user and in their directory. found is false for "not found"; an
+// error means that Postfix makes the mail wait.
+func (d *doctor) query(ctx context.Context, table, key string) (answer string, found bool, err error) {
+	// Well above the daemon's own deadline: who isn't answered by then never is.
+	ctx, cancel := context.WithTimeout(ctx, d.Deadline+margin)
+	defer cancel()
+	cmd, err := d.instance.command(ctx, "postmap", "-q", key, table)
+	if err != nil {
+		return "", false, err
+	}
+	cmd.Dir = d.value("queue_directory")
+	if os.Geteuid() == 0 && d.postfix != nil {
+		if err := become(cmd, d.postfix); err != nil {
+			return "", false, err
+		}
+	}
+	out, said, err := output(cmd)
+	if err == nil {
+		return strings.TrimSpace(out), true, nil
+	}
+	var complaints []string
+	for line := range strings.Lines(said) {
+		// Complaints about main.cf were there before.
+		if line = strings.TrimSpace(line); line != "" && !strings.Contains(line, "main.cf") && !slices.Contains(d.Warnings, line) {
+			complaints = append(complaints, line)
+		}
+	}
+	if len(complaints) == 0 && ctx.Err() == nil {
+		return "", false, nil
+	}
+	return "", false, errors.Join(ctx.Err(), errors.New(strings.Join(complaints, "; ")))
+}
+
+// transportOf asks the tables of the sender map in Postfix's order.
+func (d *doctor) transportOf(ctx context.Context, tables, keys []string) (transport, table string, err error) {
+	for _, key := range keys {
+		for _, table := range tables {
+			answer, found, err := d.query(ctx, table, key)
+			if found || err != nil {
+				return answer, table, err
+			}
+		}
+	}
+	return "", "", nil
+}
+
+// senderTables returns the tables of the sender map as a process that resolves addresses sees them.
+func (d *doctor) senderTables(s Service) []string {
+	return splitList(d.option(s, "sender_dependent_default_transport_maps"))
+}
+
+func (d *doctor) ownSenderTable() string {
+	if d.Senders == SendersTable {
+		return "regexp:" + filepath.Join(d.Dir, sendersFile)
+	}
+	return "socketmap:" + d.smap + ":sender"
+}
+
+// senderMap looks whether Postfix asks us for senders, and asks itself.
+func (d *doctor) senderMap(ctx context.Context) {
+	before := len(d.found)
+	own := d.ownSenderTable()
+	for _, s := range d.Services {
+		if s.Command != "trivial-rewrite" {
+			continue
+		}
+		tables := d.senderTables(s)
+		i := slices.Index(tables, own)
+		if i < 0 {
+			d.hole("sender-map", runSetup, "sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is protected at delivery", s.ID(), own)
+			continue
+		}
+		if i > 0 {
+			d.warn("sender-map", "put ours first", "sender_dependent_default_transport_maps (%s): a sender in %s isn't asked of us",
+				s.ID(), strings.Join(tables[:i], ", "))
+		}
+		d.askSenders(ctx, tables)
+	}
+	path := filepath.Join(d.Dir, sendersFile)
+	if d.Senders == SendersTable && d.Files[path] != comment+senderTable(d.Table) {
+		d.hole("sender-map", runSetup, "%s isn't what the rules say now", path)
+	}
+	d.faultless(before, "sender-map", "%s is asked first, and sends %d protected senders through our transports", own, len(d.Protected))
+}
+
+func (d *doctor) askSenders(ctx context.Context, tables []string) {
+	for _, a := range d.Protected {
+		keys := []string{a.String()}
+		if a.IsNull() {
+			keys = []string{`"<>"`, "<>"}
+		}
+		answer, table, err := d.transportOf(ctx, tables, keys)
+		name, _, _ := strings.Cut(answer, ":")
+		switch {
+		case err != nil:
+			d.hole("sender-map", "start tlsonly serve, see its log", "postfix can't find the transport of %s: %v: all remote mail waits", a, err)
+			return
+		case answer == "":
+			d.hole("sender-map", "see the rules: tlsonly explain", "%s is protected, but no transport of ours is answered for it", a)
+		default:
+			if s, ok := d.service(name, "unix"); !ok || !isOwn(s) {
+				d.hole("sender-map", "put ours first, or take the entry out", "%s goes by %q, says %s: not through a transport of ours", a, answer, table)
+			}
+		}
+	}
+}
+
+// policies asks for the level of destinations, in the transports and outside.
+func (d *doctor) policies(ctx context.Context) {
+	before := len(d.found)
+	for _, name := range d.Settings.transports() {
+		number := strings.TrimPrefix(name, transportPrefix)
+		d.askPolicy(ctx, "forced"+number, number)
+	}
+	d.faultless(before, "forced", "the policies of our transports answer, and none below encrypt")
+	if d.Others == OthersOff {
+		return
+	}
+	before = len(d.found)
+	own := "socketmap:" + d.smap + ":policy"
+	tables := splitList(d.value("smtp_tls_policy_maps"))
+	i := slices.Index(tables, own)
+	if i < 0 {
+		d.hole("policy", runSetup, "smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes may go in the clear", own)
+		return
+	}
+	d.askPolicy(ctx, "policy", "")
+	d.sitePolicies(ctx, slices.Delete(slices.Clone(tables), i, i+1), tables[:i])
+	d.faultless(before, "policy", "other mail is asked for in %s", own)
+}
+
+// askPolicy asks one map of policies. A parent domain is answered at once, whatever is known: it shows that the map is there.
+func (d *doctor) askPolicy(ctx context.Context, name, number string) {
+	table := "socketmap:" + d.smap + ":" + name
+	if _, _, err := d.query(ctx, table, ".invalid"); err != nil {
+		d.hole(name, "start tlsonly serve, see its log", "%s doesn't answer: %v: mail waits", table, err)
+		return
+	}
+	if name == "policy" {
+		return // it has no floor
+	}
+	for _, destination := range d.Destinations {
+		answer, found, err := d.query(ctx, table, destination)
+		level, _, _ := strings.Cut(answer, " ")
+		switch {
+		case err != nil:
+			d.warn(name, "ask again later: tlsonly check "+destination, "%s: the level of %s isn't known now: %v", table, destination, err)
+		case !found || enforcing(level):
+		case number != "" && (level == "may" || level == "none"):
+			d.warn(name, "see that a rule makes this exception on purpose: tlsonly explain", "%s: mail of class %s to %s may go in the clear (%s)", table, number, destination, level)
+		default:
+			d.hole(name, "see that the daemon at the socket map is tlsonly serve", "%s: %s for %s can send in the clear", table, level, destination)
+		}
+	}
+}
+
+// sitePolicies looks what the site's own policies do to ours.
+func (d *doctor) sitePolicies(ctx context.Context, others, first []string) {
+	for _, table := range others {
+		entries, err := d.entries(ctx, table)
+		if err != nil {
+			d.warn("policy", `see that what it asks of partners is asked by a rule, too (tls = "secure", match = …)`,
+				"smtp_tls_policy_maps: %s isn't asked for mail of protected senders", table)
+			continue
+		}
+		for _, e := range entries {
+			level, _, _ := strings.Cut(e.value, " ")
+			switch {
+			case level == "encrypt":
+			case enforcing(level):
+				d.warn("policy", `ask for it by a rule (tls = "secure", match = …)`,
+					"smtp_tls_policy_maps: %q of %s isn't asked for mail of protected senders", e.key+" "+e.value, table)
+			case slices.Contains(first, table):
+				d.warn("policy", "take it out, or know that only the transports of protected senders hold there",
+					"smtp_tls_policy_maps: %q of %s comes before what a destination is pinned to", e.key+" "+e.value, table)
+			}
+		}
+	}
+}
+
+// entry is a line of a table.
+type entry struct{ key, value string }
+
+// entries reads a whole table; the error is for one that can only be asked.
+func (d *doctor) entries(ctx context.Context, table string) ([]entry, error) {
+	table = strings.TrimPrefix(table, "proxy:")
+	kind, path, _ := strings.Cut(table, ":")
+	var text string
+	switch kind {
+	case "static":
+		return []entry{{"*", path}}, nil
+	case "socketmap", "tcp", "ldap", "mysql", "pgsql", "sqlite", "memcache", "mongodb", "unionmap", "pipemap", "randmap":
+		return nil, fmt.Errorf("table %s: can only be asked", table)
+	case "regexp", "pcre", "cidr":
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		text = string(b)
+	default:
+		out, _, err := d.instance.run(ctx, d.value("queue_directory"), "postmap", "-s", table)
+		if err != nil {
+			return nil, err
+		}
+		text = out
+	}
+	var found []entry
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && !strings.HasPrefix(fields[0], "#") {
+			found = append(found, entry{fields[0], strings.Join(fields[1:], " ")})
+		}
+	}
+	return found, nil
+}
+
+// aliases looks for aliases whose mail leaves in another's name. aliases(5): with owner-list, what list expands to is
+// sent by owner-list, not by the protected sender.
+func (d *doctor) aliases(ctx context.Context) {
+	var unbound []string
+	tables := splitList(d.value("sender_dependent_default_transport_maps"))
+	if !slices.Contains(tables, d.ownSenderTable()) {
+		return // a hole by itself
+	}
+	for _, table := range splitList(d.value("alias_maps")) {
+		entries, err := d.entries(ctx, table)
+		if err != nil {
+			d.warn("aliases", "see that owner- aliases in it are named by a rule", "alias_maps: %s can't be read", table)
+			continue
+		}
+		for _, e := range entries {
+			key := strings.TrimSuffix(strings.Trim(e.key, "\"\x00"), ":")
+			if !strings.HasPrefix(key, "owner-") || key == "owner-" {
+				continue
+			}
+			owner := key + "@" + d.value("myorigin")
+			answer, _, err := d.transportOf(ctx, tables, []string{owner})
+			if err != nil {
+				return // the sender map has said so already
+			}
+			name, _, _ := strings.Cut(answer, ":")
+			if s, ok := d.service(name, "unix"); !ok || !isOwn(s) {
+				unbound = append(unbound, owner)
+			}
+		}
+	}
+	const shown = 5
+	if n := len(unbound); n > shown {
+		unbound = append(unbound[:shown], fmt.Sprintf("and %d more", n-shown))
+	}
+	if len(unbound) > 0 {
+		d.warn("aliases", "name them in the rules, too", "mail to these lists leaves in their owner's name, which isn't protected: %s", strings.Join(unbound, ", "))
+	}
+}

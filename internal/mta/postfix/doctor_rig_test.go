@@ -1,0 +1,316 @@
+package postfix
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/testnet/rig"
+)
+
+// Each hole is planted by itself into an instance that is well otherwise, and must be found by itself.
+func TestDoctorFinds(t *testing.T) {
+	ctx := patient(t)
+	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{
+		"sender alice@sender.test": "OK tlsonly1:", "sender owner-good@mta.test": "OK tlsonly1:", "sender bad@sender.test": "OK smtp:",
+		"sender temp@sender.test": "TEMP later", "forced1 dane.test": "OK dane", "forced1 may.test": "OK may", "forced temp.test": "TEMP later",
+		"forced1 secure.test": "OK secure match=nexthop",
+	})
+	s := Settings{
+		Milter: "inet:" + startMilter(t, "tcp", "127.0.0.1:0"), Socketmap: "inet:" + smap.listener.Addr().String(),
+		Classes: []Class{{Number: 1}}, Protected: []addr.Address{addr.MustAddress("alice@sender.test")}, Destinations: []string{"secure.test"},
+	}
+	p := startPostfix(t, ctx, rig.PostfixConfig{Main: map[string]string{"smtp_tls_security_level": "may", "smtpd_sasl_auth_enable": "no"}})
+	i := Instance{Dir: p.Etc}
+	aliases := filepath.Join(p.Etc, "aliases")
+	if err := os.WriteFile(aliases, []byte("owner-bad bob\nowner-good bob\nlist-of-owner-x bob\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, ctx, i, s, time.Now())
+	backdate(t, p)
+	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return f.Remedy == "postfix reload" }) {
+		t.Errorf("before the reload: %q, %v", found, err)
+	}
+	settle(t, ctx, p)
+	if err := waitSocket(ctx, filepath.Join(p.Dir, "queue", "private", "tlsonly1")); err != nil {
+		t.Fatal(err)
+	}
+	check := func(s Settings) []Finding {
+		t.Helper()
+		found, err := Doctor(ctx, s, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if found := bad(check(s)); len(found) > 0 {
+		t.Fatalf("before anything is planted: %q", found)
+	}
+	saved := make(map[string][]byte)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		b, err := os.ReadFile(filepath.Join(p.Etc, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		saved[name] = b
+	}
+	host := smtpdOf(t, ctx, p)
+	for _, c := range []struct {
+		plant string // arguments of postconf, separated by |
+		level Level
+		check string
+		want  string // in the finding
+	}{
+		{"-X|smtpd_milters", LevelHole, "milter", "smtpd_milters (" + host + "): our milter isn't asked"},
+		{"-P|" + host + "/smtpd_milters=", LevelHole, "milter", host + " in master.cf: smtpd_milters"},
+		{"-P|" + host + "/receive_override_options=no_milters", LevelHole, "milter", "no_milters"},
+		{"-X|non_smtpd_milters", LevelHole, "milter", "non_smtpd_milters (cleanup/unix)"},
+		{"-P|cleanup/unix/non_smtpd_milters=inet:127.0.0.1:1", LevelHole, "milter", "cleanup/unix in master.cf"},
+		{"-e|smtpd_milters=$tlsonly_milter inet:127.0.0.1:1", LevelWarning, "milter", "after ours can change sender and recipients unseen: inet:127.0.0.1:1"},
+		{"-e|smtpd_milters=" + s.Milter + "|milter_default_action=accept", LevelHole, "milter", "default_action=accept"},
+		{"-e|tlsonly_milter={ " + s.Milter + ", default_action=accept }", LevelHole, "milter", "default_action=accept"},
+		{"-e|tlsonly_milter={ " + s.Milter + ", command_timeout=20s }", LevelWarning, "milter", "command_timeout=20s"},
+		{"-e|tlsonly_milter={ " + s.Milter + ", content_timeout=5 }", LevelWarning, "milter", "content_timeout=5 "},
+		{"-e|smtpd_milter_maps=cidr:{{127.0.0.0/8 DISABLE}}", LevelWarning, "milter", "smtpd_milter_maps"},
+		{"-P|" + host + "/smtpd_proxy_filter=127.0.0.1:1", LevelWarning, "milter", "smtpd_proxy_filter"},
+		{"-e|internal_mail_filter_classes=bounce", LevelWarning, "milter", "internal_mail_filter_classes"},
+
+		{"-M|-X|tlsonly1/unix", LevelHole, "transport", "tlsonly1 isn't in master.cf"},
+		{"-P|tlsonly1/unix/smtp_tls_security_level=may", LevelHole, "transport", "smtp_tls_security_level = may"},
+		{"-P|tlsonly1/unix/smtp_tls_security_level=dane", LevelHole, "transport", "smtp_tls_security_level = dane"},
+		{"-P|-X|tlsonly1/unix/smtp_tls_policy_maps", LevelHole, "transport", "site's smtp_tls_policy_maps"},
+		{"-P|tlsonly1/unix/smtp_tls_policy_maps=socketmap:" + s.Socketmap + ":policy", LevelHole, "transport", "forced1 alone"},
+		{"-P|tlsonly1/unix/smtp_tls_mandatory_protocols=>=TLSv1", LevelHole, "transport", "takes TLS below 1.2"},
+		{"-P|tlsonly/unix/smtp_delivery_status_filter=regexp:" + p.Etc + "/tlsonly_on_lost.regexp", LevelWarning, "transport", "on_lost"},
+		{"-F|tlsonly/unix/command=error", LevelHole, "transport", "error isn't the smtp client"},
+
+		{"-X|sender_dependent_default_transport_maps", LevelHole, "sender-map", "no sender is protected"},
+		{"-P|rewrite/unix/sender_dependent_default_transport_maps=", LevelHole, "sender-map", "no sender is protected"},
+		{"-e|sender_dependent_default_transport_maps=inline:{alice@sender.test=smtp:}, $tlsonly_sender_map", LevelHole, "sender-map", `alice@sender.test goes by "smtp:", says inline`},
+		{"-e|sender_dependent_default_transport_maps=inline:{x@sender.test=smtp:}, $tlsonly_sender_map", LevelWarning, "sender-map", "isn't asked of us"},
+		{"-X|smtp_tls_policy_maps", LevelHole, "policy", "doesn't name"},
+		{"-e|smtp_tls_policy_maps=inline:{x.test=may}, $tlsonly_policy_map", LevelWarning, "policy", `"x.test may"`},
+		{"-e|smtp_tls_policy_maps=$tlsonly_policy_map, inline:{{y.test=secure match=z.test}}", LevelWarning, "policy", `"y.test secure match=z.test"`},
+		{"-e|smtp_tls_policy_maps=socketmap:inet:127.0.0.1:1:QUERY, $tlsonly_policy_map", LevelWarning, "policy", "QUERY isn't asked"},
+
+		{"-e|transport_maps=inline:{x.test=smtp:[192.0.2.1]}", LevelWarning, "route", `"x.test smtp:[192.0.2.1]"`},
+		{"-e|transport_maps=inline:{x.test=smtp:}|smtp_tls_policy_maps=", LevelHole, "route", `"x.test smtp:"`},
+		{"-e|transport_maps=tcp:127.0.0.1:1", LevelWarning, "route", "can only be asked"},
+		{"-e|relay_domains=relayed.test mta.test", LevelWarning, "route", "relay_domains = relayed.test,"},
+		{"-e|virtual_transport=smtp:[192.0.2.1]", LevelWarning, "route", "virtual_transport"},
+		{"-e|mailbox_transport_maps=inline:{x=smtp:}", LevelWarning, "route", "mailbox_transport_maps"},
+		{"-e|content_filter=smtp:[192.0.2.1]:10025", LevelHole, "route", "content_filter"},
+		{"-P|relay/unix/smtp_tls_security_level=none", LevelWarning, "client", "relay/unix in master.cf lowers"},
+		{"-P|relay/unix/smtp_tls_policy_maps=", LevelWarning, "client", "relay/unix in master.cf has policies"},
+		{"-e|alias_maps=texthash:" + aliases, LevelWarning, "aliases", "owner-bad@mta.test"},
+	} {
+		args := strings.Split(c.plant, "|")
+		if _, err := p.Run(ctx, "", "postconf", args...); err != nil {
+			t.Errorf("%s: %v", c.plant, err)
+		}
+		backdate(t, p)
+		found := check(s)
+		one := false
+		for _, f := range found {
+			if f.Level == c.level && f.Check == c.check && strings.Contains(f.Text, c.want) {
+				one = true
+				if f.Remedy == "" || strings.ContainsAny(f.Text+f.Remedy, "\n") {
+					t.Errorf("%s: without a remedy, or of several lines: %q", c.plant, f)
+				}
+			} else if f.Level == LevelHole && c.level != LevelHole {
+				t.Errorf("%s: besides %q", c.plant, f)
+			}
+		}
+		if !one {
+			t.Errorf("%s: no %s %s %q in %q", c.plant, c.level, c.check, c.want, bad(found))
+		}
+		for name, b := range saved {
+			if err := os.WriteFile(filepath.Join(p.Etc, name), b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		backdate(t, p)
+	}
+	if found := bad(check(s)); len(found) > 0 {
+		t.Errorf("after everything was taken out: %q", found)
+	}
+
+	// The other side of the settings.
+	for _, c := range []struct {
+		change func(*Settings)
+		level  Level
+		check  string
+		want   string
+	}{
+		{func(s *Settings) { s.Milter = "inet:127.0.0.1:1" }, LevelHole, "milter", "connection refused"},
+		{func(s *Settings) { s.Milter = "unix:/run/nowhere.sock" }, LevelHole, "milter", "no such file"},
+		{func(s *Settings) { s.Socketmap = "inet:127.0.0.1:1" }, LevelHole, "socketmap", "connection refused"},
+		{func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }, LevelHole, "transport", "tlsonly2"},
+		{func(s *Settings) { s.Classes[0].MinVersion = 0x0304 }, LevelHole, "transport", "below 1.3"},
+		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("bad@sender.test")} }, LevelHole, "sender-map", `by "smtp:"`},
+		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("temp@sender.test")} }, LevelHole, "sender-map", "can't find the transport"},
+		{func(s *Settings) { s.Protected = []addr.Address{{}} }, LevelHole, "sender-map", "<> is protected, but no transport"},
+		{func(s *Settings) { s.Destinations = []string{"dane.test"} }, LevelHole, "forced1", "dane for dane.test"},
+		{func(s *Settings) { s.Destinations = []string{"may.test"} }, LevelWarning, "forced1", "mail of class 1 to may.test"},
+		{func(s *Settings) { s.Destinations = []string{"temp.test"} }, LevelWarning, "forced", "isn't known now"},
+		{func(s *Settings) { s.Deadline = 30 * time.Second }, LevelWarning, "milter", "command_timeout=30s"},
+		{func(s *Settings) { s.OnLost = OnLostBounce }, LevelWarning, "transport", `on_lost = "bounce"`},
+		{func(s *Settings) { s.Senders = SendersTable }, LevelHole, "sender-map", "doesn't name regexp:"},
+		{func(s *Settings) { s.UserRules = true }, LevelWarning, "logins", "no smtpd_sender_login_maps"},
+		{func(s *Settings) { s.DANE = true }, LevelWarning, "dns", "dnssec"},
+	} {
+		changed := s
+		changed.Classes = append([]Class(nil), s.Classes...)
+		c.change(&changed)
+		found := check(changed)
+		one := false
+		for _, f := range found {
+			one = one || f.Level == c.level && f.Check == c.check && strings.Contains(f.Text, c.want)
+		}
+		if !one {
+			t.Errorf("no %s %s %q in %q", c.level, c.check, c.want, bad(found))
+		}
+	}
+}
+
+// smtpdOf returns the service that listens for SMTP.
+func smtpdOf(t *testing.T, ctx context.Context, p *rig.Postfix) string {
+	t.Helper()
+	f, err := Read(ctx, Instance{Dir: p.Etc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(f.Services, func(s Service) bool { return s.Command == "smtpd" })
+	return f.Services[i].ID()
+}
+
+// waitSocket waits until the master has made a service's socket; the reload command doesn't.
+func waitSocket(ctx context.Context, path string) error {
+	for ctx.Err() == nil {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		runtime.Gosched()
+	}
+	return ctx.Err()
+}
+
+// In the chroot and outside, sockets below the queue directory are reached by relative paths.
+func TestChroot(t *testing.T) {
+	ctx := patient(t)
+	plain := host(t, "127.0.1.1", false)
+	p := startPostfix(t, ctx, rig.PostfixConfig{Main: map[string]string{"smtp_tls_security_level": "may"}})
+	i := Instance{Dir: p.Etc}
+	if _, err := p.Run(ctx, "", "postconf", "-F", "*/inet/chroot=y", "*/unix/chroot=y", "proxymap/unix/chroot=n", "local/unix/chroot=n", "virtual/unix/chroot=n"); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(p.Dir, "queue", "tlsonly")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	startMilter(t, "unix", filepath.Join(dir, "milter.sock"))
+	startAnswers(t, "unix", filepath.Join(dir, "map.sock"), map[string]string{"sender alice@sender.test": "OK tlsonly1:"})
+	s := Settings{
+		Milter: "unix:" + filepath.Join(dir, "milter.sock"), Socketmap: "unix:" + filepath.Join(dir, "map.sock"),
+		Classes: []Class{{Number: 1}}, Protected: []addr.Address{addr.MustAddress("alice@sender.test")},
+	}
+	for _, name := range []string{"milter.sock", "map.sock"} {
+		if err := os.Chmod(filepath.Join(dir, name), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backdate(t, p)
+	apply(t, ctx, i, s, time.Now())
+	settle(t, ctx, p)
+	if err := waitSocket(ctx, filepath.Join(p.Dir, "queue", "private", "tlsonly1")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.Run(ctx, "", "postconf", "-h", "tlsonly_sender_map"); err != nil || out != "socketmap:unix:tlsonly/map.sock:sender\n" {
+		t.Errorf("tlsonly_sender_map %q, %v", out, err)
+	}
+	if found, err := Doctor(ctx, s, i); err != nil || len(bad(found)) > 0 {
+		t.Errorf("%q, %v", bad(found), err)
+	}
+	send(t, p, "alice@sender.test", "u1@[127.0.1.1]")
+	if line, err := p.WaitLog(ctx, "to=<u1@[127.0.1.1]>"); err != nil || !strings.Contains(line, "dsn=4.7.4, status=deferred") {
+		t.Errorf("alice to a host without TLS: %q, %v", line, err)
+	}
+	send(t, p, "dave@sender.test", "u2@[127.0.1.1]")
+	if err := plain.WaitMessages(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"milter.sock", "map.sock"} {
+		if err := os.Chmod(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found, err := Doctor(ctx, s, i)
+		if err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return f.Level == LevelHole && strings.Contains(f.Text, "user postfix can't use "+dir) }) {
+			t.Errorf("%s for root alone: %q, %v", name, bad(found), err)
+		}
+	}
+	s.Milter = "unix:" + filepath.Join(p.Dir, "outside.sock")
+	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return strings.Contains(f.Text, "runs chrooted") }) {
+		t.Errorf("a socket outside the chroot: %q, %v", bad(found), err)
+	}
+}
+
+// What Postfix can't live with is put back.
+func TestApplyPutsBack(t *testing.T) {
+	ctx := patient(t)
+	p := startPostfix(t, ctx, rig.PostfixConfig{})
+	before := read(t, p)
+	backdate(t, p)
+	file := filepath.Join(p.Etc, lostFile)
+	for _, c := range []struct {
+		change Change
+		want   string
+	}{
+		{Change{KindParameter, "tlsonly_milter", "", "nobody refers to it"}, "unused parameter"},
+		{Change{KindParameter, "maillog_file", "", "relative"}, "postfix: exit status"},
+		{Change{KindService, "tlsonly1/unix", "", "tlsonly1 unix - - n - - smtp -o  a=b"}, "isn't what it was made"},
+	} {
+		setup := Setup{Dir: p.Etc, Changes: []Change{c.change, {KindFile, file, "", "text\n"}}}
+		copies, err := setup.Apply(ctx, Instance{Dir: p.Etc}, time.Now())
+		if err == nil || !strings.Contains(err.Error(), c.want) || len(copies) != 2 {
+			t.Errorf("%s: %v, copies %q", c.change.Name, err, copies)
+		}
+		if after := read(t, p); after != before {
+			t.Errorf("%s: it wasn't put back:\n%s", c.change.Name, after)
+		}
+		if _, err := os.Stat(file); !os.IsNotExist(err) {
+			t.Errorf("%s: the file is still there: %v", c.change.Name, err)
+		}
+		backdate(t, p)
+	}
+}
+
+// What only some versions of Postfix have.
+func TestDoctorByVersion(t *testing.T) {
+	const transport = "tlsonly unix - - y - - smtp -o smtp_tls_security_level=encrypt -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced -o smtp_tls_mandatory_protocols=>=TLSv1.2"
+	for _, c := range []struct {
+		version, service string
+		main             map[string]string
+		want             int
+	}{
+		{"3.7.11", transport, nil, 0},
+		{"3.10.13", transport, nil, 1},
+		{"3.10.13", transport + " -o tls_required_enable=no", nil, 0},
+		{"3.10.13", transport, map[string]string{"tls_required_enable": "no"}, 0},
+		{"3.10.13", transport + " -o tls_required_enable=yes", map[string]string{"tls_required_enable": "no"}, 1},
+		{"3.4.2", strings.Replace(transport, ">=TLSv1.2", "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1", 1), nil, 0},
+		{"3.4.2", strings.Replace(transport, ">=TLSv1.2", "!SSLv2,!SSLv3", 1), nil, 1},
+	} {
+		d := doctor{Settings: Settings{}.withDefaults(), Facts: facts(t, c.version, c.main, c.service), smap: "inet:127.0.0.1:8892"}
+		d.Facts.all["queue_directory"] = t.TempDir()
+		d.transports()
+		if found := bad(d.found); len(found) != c.want {
+			t.Errorf("%s %s %q: %q", c.version, c.service, c.main, found)
+		}
+	}
+}

@@ -1,0 +1,350 @@
+package postfix
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"tlsonly/internal/policy"
+)
+
+// What is ours, by name. DESIGN of the names: the package comment.
+const (
+	milterParameter = "tlsonly_milter"
+	senderParameter = "tlsonly_sender_map"
+	policyParameter = "tlsonly_policy_map"
+
+	transportPrefix = "tlsonly"
+
+	lostFile    = "tlsonly_on_lost.regexp"
+	headerFile  = "tlsonly_header.regexp"
+	sendersFile = "tlsonly_senders.regexp"
+)
+
+func ownParameters() []string { return []string{milterParameter, senderParameter, policyParameter} }
+func ownFiles() []string      { return []string{lostFile, headerFile, sendersFile} }
+
+// isOwn reports whether a service is one of our transports.
+func isOwn(s Service) bool {
+	rest, ok := strings.CutPrefix(s.Name, transportPrefix)
+	return ok && s.Type == "unix" && strings.Trim(rest, "0123456789") == ""
+}
+
+// margin is what the milter's answer may take on top of the deadline, which is the daemon's own.
+const margin = 10 * time.Second
+
+// Timeouts of the milter's entry. Postfix's own defaults are 30 s and 300 s; a site may have lowered them, and they must
+// not end before the deadline. RFC 5321, section 4.5.3.2.6: a client waits ten minutes after the message's end.
+func commandTimeout(s Settings) time.Duration { return max(30*time.Second, s.Deadline+margin) }
+func contentTimeout(s Settings) time.Duration { return max(300*time.Second, s.Deadline+margin) }
+
+// Plan says what must change. The error says why this Postfix can't be bound with these settings, and the way out.
+func Plan(s Settings, f Facts) (Setup, error) {
+	s = s.withDefaults()
+	if !f.atLeast(3, 0) {
+		return Setup{}, fmt.Errorf("postfix %d.%d: want 3.0 or later, which has timeouts and a default action for one milter", f.Major, f.Minor)
+	}
+	milter, err1 := f.socket(s.Milter)
+	smap, err2 := f.socket(s.Socketmap)
+	if err := errors.Join(err1, err2, f.outside(s.Milter, milter, "smtpd", "cleanup"), f.outside(s.Socketmap, smap, "trivial-rewrite", "smtp")); err != nil {
+		return Setup{}, err
+	}
+	p := planner{Settings: s, facts: f, milter: milter, smap: smap, setup: Setup{Dir: f.Dir}}
+	p.files()
+	p.parameters()
+	p.services()
+	p.notes()
+	return p.setup, nil
+}
+
+// outside refuses a socket that processes in the chroot can't reach.
+func (f Facts) outside(given, endpoint string, commands ...string) error {
+	path, ok := strings.CutPrefix(endpoint, "unix:")
+	if !ok || !filepath.IsAbs(path) {
+		return nil
+	}
+	for _, s := range f.Services {
+		if slices.Contains(commands, s.Command) && f.chrooted(s) {
+			queue := f.value("queue_directory")
+			// Not proxy: either: it has to be named in proxy_read_maps, and smtpd knows no such thing for milters.
+			return fmt.Errorf("%s: %s (%s) runs chrooted to %s and can't reach it: listen below that directory, as in unix:%s, or at inet:",
+				given, s.Command, s.ID(), queue, filepath.Join(queue, "tlsonly", filepath.Base(path)))
+		}
+	}
+	return nil
+}
+
+type planner struct {
+	Settings
+	facts        Facts
+	milter, smap string
+	setup        Setup
+}
+
+func (p *planner) path(file string) string { return filepath.Join(p.facts.Dir, file) }
+
+// parameters plans main.cf.
+func (p *planner) parameters() {
+	own := map[string]string{
+		milterParameter: fmt.Sprintf("{ %s, command_timeout=%s, content_timeout=%s, default_action=tempfail, protocol=6 }",
+			p.milter, seconds(commandTimeout(p.Settings)), seconds(contentTimeout(p.Settings))),
+		senderParameter: "socketmap:" + p.smap + ":sender",
+	}
+	if p.Senders == SendersTable {
+		own[senderParameter] = "regexp:" + p.path(sendersFile)
+	}
+	if p.Others != OthersOff {
+		own[policyParameter] = "socketmap:" + p.smap + ":policy"
+	}
+	for _, name := range ownParameters() {
+		p.setup.parameter(p.facts, name, own[name])
+	}
+
+	now := p.facts
+	now.all = maps.Clone(now.all)
+	list := func(name, own string, first bool, same func(item string) bool) {
+		old := now.all[name]
+		value := old
+		for _, item := range splitList(old) {
+			if same(item) { // written by hand; asked twice it would answer twice
+				value = without(value, item)
+			}
+		}
+		if !now.refersTo(value, own) {
+			value = joinLists(first, value, "$"+own)
+		}
+		now.all[name] = value
+		if value != old {
+			p.setup.parameter(p.facts, name, value)
+		}
+	}
+	// The milter comes last. What the ones before it refuse costs no look at a destination, what they change they have
+	// changed, and none after it gives the message a sender that isn't protected. The second list may refer to the first.
+	handMade := func(item string) bool { return milterEndpoint(item) == p.milter }
+	list("smtpd_milters", milterParameter, false, handMade)
+	list("non_smtpd_milters", milterParameter, false, handMade)
+	// Ours first: only the table that answers first counts, and for senders we don't know the others are asked.
+	list("sender_dependent_default_transport_maps", senderParameter, true, func(item string) bool { return item == own[senderParameter] })
+	// Ours last: what the site says of a destination ("secure match=…") must not become our "encrypt".
+	if p.Others != OthersOff {
+		list("smtp_tls_policy_maps", policyParameter, false, func(item string) bool { return item == own[policyParameter] })
+	} else {
+		p.setup.parameter(p.facts, "smtp_tls_policy_maps", without(p.facts.all["smtp_tls_policy_maps"], references(policyParameter)...))
+	}
+}
+
+// seconds writes a time rounded up to seconds.
+func seconds(d time.Duration) string {
+	return fmt.Sprintf("%ds", (d+time.Second-1)/time.Second)
+}
+
+// references returns the ways to write a parameter's value in another's.
+func references(name string) []string {
+	return []string{"$" + name, "${" + name + "}", "$(" + name + ")"}
+}
+
+func joinLists(first bool, value, item string) string {
+	switch {
+	case value == "":
+		return item
+	case first:
+		return item + ", " + value
+	}
+	return value + ", " + item
+}
+
+// without takes items out of a list and leaves the rest as it is written.
+func without(value string, items ...string) string {
+	for _, item := range splitList(value) {
+		if !slices.Contains(items, item) {
+			continue
+		}
+		at := strings.Index(value, item)
+		before, after := value[:at], value[at+len(item):]
+		if trimmed := strings.TrimRight(before, ", \t"); trimmed != "" {
+			before = trimmed
+		} else {
+			before, after = "", strings.TrimLeft(after, ", \t")
+		}
+		value = before + after
+	}
+	return value
+}
+
+// milterEndpoint returns the endpoint of an entry of a list of milters.
+func milterEndpoint(item string) string {
+	inner, ok := strings.CutPrefix(item, "{")
+	if !ok {
+		return item
+	}
+	words := splitList(strings.TrimSuffix(inner, "}"))
+	if len(words) == 0 {
+		return ""
+	}
+	return words[0]
+}
+
+// inherited are options of the site's transport smtp that ours take over, such as the address it sends from; what bears on TLS
+// ours have themselves.
+func inherited(options map[string]string) map[string]string {
+	own := make(map[string]string)
+	for name, value := range options {
+		switch {
+		case strings.HasPrefix(name, "smtp_tls_"), strings.HasPrefix(name, "tls_"), name == "smtp_use_tls", name == "smtp_enforce_tls":
+		default:
+			own[name] = value
+		}
+	}
+	return own
+}
+
+// services plans master.cf.
+func (p *planner) services() {
+	smtp, ok := p.facts.service("smtp", "unix")
+	if !ok {
+		smtp = Service{Columns: [5]string{"-", "-", "n", "-", "-"}}
+	}
+	strictest := policy.TLS12
+	for _, c := range p.Classes {
+		strictest = max(strictest, c.MinVersion)
+	}
+	wanted := []Service{p.transport(smtp, "", strictest)}
+	for _, c := range p.Classes {
+		minVersion := c.MinVersion
+		if minVersion == 0 {
+			minVersion = policy.TLS12
+		}
+		wanted = append(wanted, p.transport(smtp, fmt.Sprint(c.Number), minVersion))
+	}
+	for _, want := range wanted {
+		have, ok := p.facts.service(want.Name, want.Type)
+		if ok && have.Columns == want.Columns && have.Command == want.Command && maps.Equal(have.Options, want.Options) {
+			continue
+		}
+		old := ""
+		if ok {
+			old = have.String()
+		}
+		p.setup.Changes = append(p.setup.Changes, Change{Kind: KindService, Name: want.ID(), Old: old, New: want.String()})
+	}
+	for _, s := range p.facts.Services {
+		if isOwn(s) && !slices.ContainsFunc(wanted, func(w Service) bool { return w.Name == s.Name }) {
+			p.setup.Changes = append(p.setup.Changes, Change{Kind: KindService, Name: s.ID(), Old: s.String()})
+		}
+	}
+}
+
+func (p *planner) transport(smtp Service, number string, minVersion policy.Version) Service {
+	s := Service{Name: transportPrefix + number, Type: "unix", Columns: smtp.Columns, Command: "smtp"}
+	s.Options = inherited(smtp.Options)
+	s.Options["syslog_name"] = p.facts.syslogName() + "/" + s.Name
+	s.Options["smtp_tls_security_level"] = "encrypt"
+	s.Options["smtp_tls_mandatory_protocols"] = p.facts.protocols(minVersion)
+	// Not the site's policies: an answer replaces the level, and "may" or "dane" can send in the clear.
+	s.Options["smtp_tls_policy_maps"] = "socketmap:" + p.smap + ":forced" + number
+	if p.facts.atLeast(3, 10) {
+		// RFC 8689, section 5: "TLS-Required: No" in a message would lower the level.
+		s.Options["tls_required_enable"] = "no"
+	}
+	if p.OnLost == OnLostBounce {
+		s.Options["smtp_delivery_status_filter"] = joinLists(true, p.facts.option(smtp, "smtp_delivery_status_filter"), "regexp:"+p.path(lostFile))
+	}
+	if p.HideHeader {
+		s.Options["smtp_header_checks"] = joinLists(true, p.facts.option(smtp, "smtp_header_checks"), "regexp:"+p.path(headerFile))
+	}
+	return s
+}
+
+// syslogName returns the name that Postfix's programs log under.
+func (f Facts) syslogName() string {
+	if _, ok := f.Set["syslog_name"]; ok {
+		return f.value("syslog_name")
+	}
+	if name := f.value("multi_instance_name"); name != "" {
+		return name
+	}
+	return "postfix"
+}
+
+// protocols writes a lowest TLS version.
+func (f Facts) protocols(lowest policy.Version) string {
+	names := []string{"TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"}
+	i := min(max(int(lowest)-int(policy.TLS10), 0), len(names)-1)
+	if f.atLeast(3, 6) {
+		return ">=" + names[i]
+	}
+	not := []string{"!SSLv2", "!SSLv3"}
+	for _, name := range names[:i] {
+		not = append(not, "!"+name)
+	}
+	return strings.Join(not, ",")
+}
+
+// files plans our own files.
+func (p *planner) files() {
+	wanted := make(map[string]string)
+	if p.OnLost == OnLostBounce {
+		// Only this: a host that refuses to start TLS today, or whose handshake fails, may do better tomorrow.
+		wanted[lostFile] = comment + `/^4\.7\.4 (TLS is required, but was not offered by host .*)$/ 5.7.10 $1` + "\n"
+	}
+	if p.HideHeader {
+		wanted[headerFile] = comment + "/^TLS-Only:/ IGNORE\n"
+	}
+	if p.Senders == SendersTable {
+		wanted[sendersFile] = comment + senderTable(p.Table)
+	}
+	for _, name := range ownFiles() {
+		p.setup.file(p.facts, p.path(name), wanted[name])
+	}
+}
+
+const comment = "# Written by tlsonly setup; it writes it anew each time.\n"
+
+// notes says what an admin should know of what isn't changed.
+func (p *planner) notes() {
+	for _, s := range p.facts.Services {
+		if v, ok := s.Options["smtpd_milters"]; ok && s.Command == "smtpd" && !p.facts.refersTo(v, milterParameter) {
+			p.setup.note("%s has milters of its own in master.cf and stays without ours; to add it: postconf -P '%s/smtpd_milters=%s'",
+				s.ID(), s.ID(), joinLists(false, v, "$"+milterParameter))
+		}
+	}
+	if p.Senders == SendersTable {
+		p.setup.note("the table of senders doesn't follow the rules by itself: run setup again when senders in them change, and reload")
+	}
+}
+
+// PlanUndo says what must change for nothing of ours to be left.
+func PlanUndo(f Facts) Setup {
+	setup := Setup{Dir: f.Dir}
+	ours := make([]string, 0, 9)
+	for _, name := range ownParameters() {
+		ours = append(ours, references(name)...)
+	}
+	for _, name := range []string{"smtpd_milters", "non_smtpd_milters", "sender_dependent_default_transport_maps", "smtp_tls_policy_maps"} {
+		if value, ok := f.Set[name]; ok && value != "" {
+			setup.parameter(f, name, without(value, ours...))
+		}
+	}
+	for _, name := range ownParameters() {
+		setup.parameter(f, name, "")
+	}
+	for _, s := range f.Services {
+		if isOwn(s) {
+			setup.Changes = append(setup.Changes, Change{Kind: KindService, Name: s.ID(), Old: s.String()})
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(s.Options)) {
+			if value := s.Options[name]; without(value, ours...) != value {
+				setup.note("%s in master.cf says %s=%s, which is empty then: it's the site's to change", s.ID(), name, value)
+			}
+		}
+	}
+	for _, name := range ownFiles() {
+		setup.file(f, filepath.Join(f.Dir, name), "")
+	}
+	return setup
+}

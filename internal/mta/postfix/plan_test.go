@@ -1,0 +1,340 @@
+package postfix
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+)
+
+// facts makes Facts of a version, the site's main.cf and more services.
+func facts(t *testing.T, version string, main map[string]string, services ...string) Facts {
+	t.Helper()
+	all := map[string]string{
+		"mail_version": version, "config_directory": "/etc/postfix", "queue_directory": "/var/spool/postfix", "compatibility_level": "3.6",
+		"smtpd_milters": "", "non_smtpd_milters": "", "sender_dependent_default_transport_maps": "", "smtp_tls_policy_maps": "",
+		"smtp_delivery_status_filter": "$default_delivery_status_filter", "default_delivery_status_filter": "", "smtp_header_checks": "",
+		"multi_instance_name": "",
+	}
+	lines := func(m map[string]string) string {
+		var b strings.Builder
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			b.WriteString(k + " = " + m[k] + "\n")
+		}
+		return b.String()
+	}
+	p := Postconf{All: lines(all), Set: lines(main)}
+	for _, s := range append([]string{"smtp inet n - y - - smtpd", "cleanup unix n - y - 0 cleanup", "rewrite unix - - y - - trivial-rewrite", "smtp unix - - y - - smtp"}, services...) {
+		line, options, _ := strings.Cut(s, " -o ")
+		p.Services += line + "\n"
+		f := strings.Fields(line)
+		if options == "" {
+			continue
+		}
+		for o := range strings.SplitSeq(options, " -o ") {
+			name, value, _ := strings.Cut(o, "=")
+			p.Options += f[0] + "/" + f[1] + "/" + name + " = " + value + "\n"
+		}
+	}
+	f, err := p.Facts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func inet() Settings {
+	return Settings{Milter: "inet:127.0.0.1:8891", Socketmap: "inet:127.0.0.1:8892", Classes: []Class{{Number: 1}}}
+}
+
+// change finds what a plan makes of something.
+func change(setup Setup, name string) (string, bool) {
+	for _, c := range setup.Changes {
+		if c.Name == name {
+			return c.New, true
+		}
+	}
+	return "", false
+}
+
+func TestPlanParameters(t *testing.T) {
+	const entry = "{ inet:127.0.0.1:8891, command_timeout=30s, content_timeout=300s, default_action=tempfail, protocol=6 }"
+	for _, c := range []struct {
+		name, have string // a parameter of the site
+		of, want   string // what becomes of a parameter; "-": stays
+		change     func(*Settings)
+	}{
+		{"", "", "tlsonly_milter", entry, nil},
+		{"", "", "smtpd_milters", "$tlsonly_milter", nil},
+		{"", "", "non_smtpd_milters", "$tlsonly_milter", nil},
+		{"smtpd_milters", "", "smtpd_milters", "$tlsonly_milter", nil},
+		{"smtpd_milters", "inet:localhost:11332", "smtpd_milters", "inet:localhost:11332, $tlsonly_milter", nil},
+		{"smtpd_milters", "inet:localhost:11332", "non_smtpd_milters", "$tlsonly_milter", nil},
+		{"smtpd_milters", "$tlsonly_milter, inet:localhost:11332", "smtpd_milters", "-", nil}, // the admin's order
+		{"smtpd_milters", "${tlsonly_milter}", "smtpd_milters", "-", nil},
+		{"smtpd_milters", "inet:127.0.0.1:8891, inet:a:1", "smtpd_milters", "inet:a:1, $tlsonly_milter", nil}, // by hand
+		{"smtpd_milters", "inet:a:1 { inet:127.0.0.1:8891, default_action=accept }", "smtpd_milters", "inet:a:1, $tlsonly_milter", nil},
+		{"non_smtpd_milters", "$smtpd_milters", "non_smtpd_milters", "-", nil}, // asked twice otherwise
+		{"non_smtpd_milters", "${smtpd_milters}", "non_smtpd_milters", "-", nil},
+		{"non_smtpd_milters", "unix:a.sock", "non_smtpd_milters", "unix:a.sock, $tlsonly_milter", nil},
+		{"tlsonly_milter", entry, "tlsonly_milter", "-", nil},
+		{"tlsonly_milter", "{ inet:127.0.0.1:7777 }", "tlsonly_milter", entry, nil}, // the port was changed
+		{"", "", "tlsonly_milter", strings.Replace(strings.Replace(entry, "30s", "400s", 1), "300s", "400s", 1), func(s *Settings) { s.Deadline = 390 * time.Second }},
+		{"", "", "tlsonly_milter", strings.Replace(entry, "30s", "36s", 1), func(s *Settings) { s.Deadline = 25500 * time.Millisecond }},
+		{"", "", "tlsonly_milter", strings.Replace(entry, "inet:127.0.0.1:8891", "unix:tlsonly/m.sock", 1), func(s *Settings) { s.Milter = "unix:/var/spool/postfix/tlsonly/m.sock" }},
+
+		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender", nil},
+		{"", "", "tlsonly_sender_map", "regexp:/etc/postfix/tlsonly_senders.regexp", func(s *Settings) { s.Senders = SendersTable }},
+		{"", "", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
+		{"sender_dependent_default_transport_maps", "hash:/etc/postfix/out, hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:/etc/postfix/out, hash:b", nil},
+		{"sender_dependent_default_transport_maps", "hash:a   hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:a   hash:b", nil}, // several lines come as one
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8892:sender", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
+
+		{"", "", "tlsonly_policy_map", "socketmap:unix:tlsonly/map:policy", func(s *Settings) { s.Socketmap = "unix:tlsonly/map" }},
+		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", nil},
+		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "-", func(s *Settings) { s.Others = OthersOff }},
+		{"smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = OthersOff }},
+		{"tlsonly_policy_map", "x", "tlsonly_policy_map", "", func(s *Settings) { s.Others = OthersOff }},
+		{"", "", "tlsonly_policy_map", "-", func(s *Settings) { s.Others = OthersOff }},
+	} {
+		s := inet()
+		if c.change != nil {
+			c.change(&s)
+		}
+		main := map[string]string{}
+		if c.name != "" {
+			main[c.name] = c.have
+		}
+		setup, err := Plan(s, facts(t, "3.7.11", main))
+		if err != nil {
+			t.Errorf("%s = %s: %v", c.name, c.have, err)
+			continue
+		}
+		if got, ok := change(setup, c.of); ok != (c.want != "-") || ok && got != c.want {
+			t.Errorf("%s = %s: %s becomes %q (%v), want %q", c.name, c.have, c.of, got, ok, c.want)
+		}
+	}
+}
+
+func TestPlanServices(t *testing.T) {
+	const common = " -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1"
+	bounce := func(s *Settings) { s.OnLost = OnLostBounce }
+	hide := func(s *Settings) { s.HideHeader = true }
+	for _, c := range []struct {
+		version, service, of, want string
+		change                     func(*Settings)
+	}{
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+		{"3.6.0", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS13 }},
+		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1" + common, nil},
+		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS10 }},
+		{"3.10.13", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
+		{"3.11-20250717", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
+		// The strict transport: the strictest of all.
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}, {2, policy.TLS13}} }},
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}} }},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_delivery_status_filter=regexp:/etc/postfix/tlsonly_on_lost.regexp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, bounce},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
+		// What the site's own transport has beside TLS is ours, too.
+		{"3.7.11", "smtp unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o smtp_header_checks=regexp:h -o smtp_tls_security_level=may -o syslog_name=out", "tlsonly1/unix",
+			"tlsonly1 unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o { smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp, regexp:h } -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
+		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
+		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.Replace(common, "=encrypt", "=may", 1), "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+		{"3.7.11", "tlsonly3 unix - - y - - smtp", "tlsonly3/unix", "", nil}, // a class less
+		{"3.7.11", "tlsonlyish unix - - y - - smtp", "tlsonlyish/unix", "-", nil},
+	} {
+		s := inet()
+		if c.change != nil {
+			c.change(&s)
+		}
+		f := facts(t, c.version, nil)
+		if c.service != "" {
+			f = facts(t, c.version, nil, c.service)
+			if strings.HasPrefix(c.service, "smtp ") {
+				f.Services = slices.DeleteFunc(f.Services, func(s Service) bool { return s.ID() == "smtp/unix" && s.Columns[4] == "-" })
+			}
+		}
+		setup, err := Plan(s, f)
+		if err != nil {
+			t.Errorf("%s %s: %v", c.version, c.service, err)
+			continue
+		}
+		if got, ok := change(setup, c.of); ok != (c.want != "-") || ok && got != c.want {
+			t.Errorf("%s %s: %s becomes\n%q (%v), want\n%q", c.version, c.service, c.of, got, ok, c.want)
+		}
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	for _, c := range []struct {
+		version, milter, socketmap string
+		want                       string // in the error; "": no error
+		services                   []string
+	}{
+		{"2.11.3", "inet:127.0.0.1:1", "inet:127.0.0.1:2", "3.0 or later", nil},
+		{"3.7.11", "unix:/run/m", "inet:127.0.0.1:2", "unix:/run/m: smtpd (smtp/inet) runs chrooted to /var/spool/postfix", nil},
+		{"3.7.11", "inet:127.0.0.1:1", "unix:/run/s", "trivial-rewrite (rewrite/unix) runs chrooted", nil},
+		{"3.7.11", "unix:/var/spool/postfix/m", "unix:s", "", nil},
+		{"3.7.11", "unix:/var/spool/postfixm", "unix:s", "runs chrooted", nil},
+		{"3.7.11", "unix:a b", "unix:s", "no path with a blank", nil},
+		{"3.7.11", "8891", "unix:s", "want \"inet:host:port\"", nil},
+		{"3.7.11", "inet:8891", "unix:s", "want \"inet:host:port\"", nil},
+	} {
+		_, err := Plan(Settings{Milter: c.milter, Socketmap: c.socketmap}, facts(t, c.version, nil, c.services...))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s %s %s: %v, want %q", c.version, c.milter, c.socketmap, err, c.want)
+		}
+	}
+	// Outside the chroot any path will do.
+	f := facts(t, "3.7.11", nil)
+	for i := range f.Services {
+		f.Services[i].Columns[2] = "-"
+	}
+	if _, err := Plan(Settings{Milter: "unix:/run/m", Socketmap: "unix:/run/s"}, f); err != nil {
+		t.Errorf("no chroot: %v", err)
+	}
+	f.all["compatibility_level"], f.Set["compatibility_level"] = "0", "0"
+	if _, err := Plan(Settings{Milter: "unix:/run/m", Socketmap: "unix:/run/s"}, f); err == nil {
+		t.Error("chroot by an old default: no error")
+	}
+}
+
+func TestPlanNotesAndUndo(t *testing.T) {
+	f := facts(t, "3.7.11", map[string]string{"smtpd_milters": "inet:a:1, $tlsonly_milter", "non_smtpd_milters": "$tlsonly_milter",
+		"sender_dependent_default_transport_maps": "$tlsonly_sender_map, hash:b", "tlsonly_milter": "x", "smtp_tls_policy_maps": "hash:p"},
+		"tlsonly unix - - y - - smtp", "tlsonly1 unix - - y - - smtp", "submission inet n - y - - smtpd -o smtpd_milters=inet:a:1",
+		"587 inet n - y - - smtpd -o smtpd_milters=inet:a:1,$tlsonly_milter")
+	f.Files["/etc/postfix/tlsonly_header.regexp"] = "x"
+	setup, err := Plan(inet(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(setup.Notes) != 1 || !strings.Contains(setup.Notes[0], "'submission/inet/smtpd_milters=inet:a:1, $tlsonly_milter'") {
+		t.Errorf("notes %q", setup.Notes)
+	}
+	undo := PlanUndo(f)
+	want := []Change{
+		{KindParameter, "smtpd_milters", "inet:a:1, $tlsonly_milter", "inet:a:1"},
+		{KindParameter, "non_smtpd_milters", "$tlsonly_milter", ""},
+		{KindParameter, "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:b", "hash:b"},
+		{KindParameter, "tlsonly_milter", "x", ""},
+		{KindService, "tlsonly/unix", "tlsonly unix - - y - - smtp", ""},
+		{KindService, "tlsonly1/unix", "tlsonly1 unix - - y - - smtp", ""},
+		{KindFile, "/etc/postfix/tlsonly_header.regexp", "x", ""},
+	}
+	if !slices.Equal(undo.Changes, want) {
+		t.Errorf("undo %q,\nwant %q", undo.Changes, want)
+	}
+	if len(undo.Notes) != 1 || !strings.HasPrefix(undo.Notes[0], "587/inet") {
+		t.Errorf("notes of undo %q", undo.Notes)
+	}
+	if again := PlanUndo(facts(t, "3.7.11", map[string]string{"smtpd_milters": "inet:a:1"})); !again.Empty() {
+		t.Errorf("undo of nothing: %q", again)
+	}
+}
+
+func TestPrint(t *testing.T) {
+	s := inet()
+	s.OnLost, s.HideHeader = OnLostBounce, true
+	setup, err := Plan(s, facts(t, "3.10.2", map[string]string{"smtpd_milters": "inet:a:1"}, "tlsonly2 unix - - y - - smtp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := setup.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"# main.cf smtpd_milters was: inet:a:1\n",
+		"cat >/etc/postfix/tlsonly_header.regexp <<'END'\n" + comment + "/^TLS-Only:/ IGNORE\nEND\n",
+		"/^4\\.7\\.4 (TLS is required, but was not offered by host .*)$/ 5.7.10 $1\n",
+		"postconf -c /etc/postfix -M -e \\\n    'tlsonly/unix=tlsonly unix - - y - - smtp -o",
+		"    'smtpd_milters=inet:a:1, $tlsonly_milter' \\\n",
+		"postconf -c /etc/postfix -M -X \\\n    tlsonly2/unix\n",
+		"postfix -c /etc/postfix reload\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("without %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestSenderTable(t *testing.T) {
+	p := addr.MustPattern
+	got := senderTable([]Entry{
+		{p("*"), "tlsonly5"}, {p("@.example.com"), "tlsonly2"}, {p("@.a.example.com"), "tlsonly3"}, {p("@example.com"), "tlsonly1"}, {p("<>"), "tlsonly4"},
+		{p("alice@example.com"), ""}, {p("alice+x@example.com"), "tlsonly1"}, {p(`"a b"@example.com`), "tlsonly1"}, {p("o'b/c@bücher.example"), "tlsonly1"},
+	})
+	want := `/^alice\+x@example\.com$/ tlsonly1:
+/^o'b\/c(\+[^@]*)?@xn--bcher-kva\.example$/ tlsonly1:
+/^o'b\/c(\+[^@]*)?@bücher\.example$/ tlsonly1:
+/^alice(\+[^@]*)?@example\.com$/ DUNNO
+/^"a b(\+[^@]*)?"@example\.com$/ tlsonly1:
+/^("<>"|<>)?$/ tlsonly4:
+/@example\.com$/ tlsonly1:
+/[@.]a\.example\.com$/ tlsonly3:
+/[@.]example\.com$/ tlsonly2:
+/^/ tlsonly5:
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestSmallParsers(t *testing.T) {
+	for in, want := range map[string][]string{
+		"": nil, " , ": nil, "a, b c": {"a", "b", "c"}, "{ a, b=c } d": {"{ a, b=c }", "d"}, "a,{b {c d}},": {"a", "{b {c d}}"}, "a}b": {"a}b"},
+	} {
+		if got := splitList(in); !slices.Equal(got, want) {
+			t.Errorf("splitList(%q) = %q", in, got)
+		}
+	}
+	for in, want := range map[string]policy.Version{
+		">=TLSv1.2": policy.TLS12, ">=TLSv1": policy.TLS10, "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1": policy.TLS12, "!SSLv2, !SSLv3": policy.TLS10,
+		"TLSv1.2 TLSv1.3": policy.TLS12, "": policy.SSL30 - 1, "!SSLv2": policy.SSL30, ">=TLSv1.2, <=TLSv1.3": policy.TLS12, "TLSv1.3": policy.TLS13,
+	} {
+		if got := lowestProtocol(in); got != want {
+			t.Errorf("lowestProtocol(%q) = %v, want %v", in, got, want)
+		}
+	}
+	for in, want := range map[string]time.Duration{"30s": 30 * time.Second, "5": 5 * time.Second, "2m": 2 * time.Minute, "": -1, "x": -1, "s": -1, "-1s": -1} {
+		if got, err := parseTime(in); err != nil && want != -1 || err == nil && got != want {
+			t.Errorf("parseTime(%q) = %v, %v", in, got, err)
+		}
+	}
+	for in, want := range map[string][]int{"3.7.11": {3, 7}, "3.11-20250717": {3, 11}, "4.0": {4, 0}, "": nil, "x.y": nil, "3": nil} {
+		major, minor, err := parseVersion(in)
+		if (err == nil) != (want != nil) || err == nil && !slices.Equal([]int{major, minor}, want) {
+			t.Errorf("parseVersion(%q) = %d %d %v", in, major, minor, err)
+		}
+	}
+	if _, err := (Postconf{All: "mail_version = 3.7.1\n", Services: "smtp inet n\n"}).Facts(); err == nil {
+		t.Error("short line of master.cf: no error")
+	}
+}
+
+func FuzzWithout(f *testing.F) {
+	f.Add("inet:a:1, { inet:b:2, x=y } inet:c:3")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, value string) {
+		items := splitList(value)
+		if strings.Contains(value, "$") {
+			return
+		}
+		for _, first := range []bool{true, false} {
+			joined := joinLists(first, value, "$tlsonly_milter")
+			if !slices.Contains(splitList(joined), "$tlsonly_milter") {
+				continue // unbalanced braces swallow it
+			}
+			if got := splitList(without(joined, "$tlsonly_milter")); !slices.Equal(got, items) {
+				t.Errorf("%q joined and taken out again: %q, want %q", value, got, items)
+			}
+		}
+	})
+}

@@ -1,0 +1,221 @@
+// Package postfix answers what a Postfix must be told so that mail of protected senders leaves it over TLS only, tells it so,
+// takes it back, and finds out whether it is still so: Read, Plan, Setup.Apply, PlanUndo, Doctor.
+//
+// Plan is pure: the settings and what postconf(1) says of the running instance give a Setup, a list of changes to main.cf,
+// master.cf and files of our own beside them. What is ours is told apart by name: the parameters tlsonly_milter,
+// tlsonly_sender_map and tlsonly_policy_map, to which one $name each in the lists of the site refers, the transports tlsonly,
+// tlsonly1 and so on, and files that begin with tlsonly_. So whatever else stands in those lists stays, a changed port
+// changes one line, and undoing needs no memory. It knows Postfix 3.0 and later: postconf(5), master(5), socketmap_table(5).
+//
+// It decides neither who is protected nor what is asked of a destination: it binds Postfix to whoever answers at the
+// socket map. It doesn't reload Postfix; the caller says so to the admin. Apply needs root, Doctor what it is to look at:
+// without root it can't ask as the user that Postfix is.
+package postfix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+)
+
+// Settings is what Postfix is to be bound to.
+type Settings struct {
+	// Milter and Socketmap are where the daemon listens: "inet:host:port", or "unix:path", relative to Postfix's queue
+	// directory or absolute.
+	Milter, Socketmap string
+	Deadline          time.Duration // a recipient is answered by then; 0: 20 s
+	Classes           []Class       // one numbered transport each
+	Senders           Senders       // "": SendersMap
+	Table             []Entry       // the static table, for SendersTable
+	Others            Others        // "": OthersPinned
+	OnLost            OnLost        // "": OnLostDefer
+	HideHeader        bool          // take the header TLS-Only off protected mail when it leaves
+
+	// What only Doctor looks at.
+	UserRules    bool           // some rule names senders by their login
+	DANE         bool           // policies answered may ask for DANE
+	Protected    []addr.Address // senders of whom the binding is to be proved, with at least one of each class
+	Destinations []string       // next hops of which the level is to be proved, as Postfix writes them
+}
+
+// Class is a set of senders with a transport of its own.
+type Class struct {
+	Number     int            // of the transport and its map, from 1
+	MinVersion policy.Version // lowest TLS version its rules take; 0: 1.2
+}
+
+// Entry gives the senders that a pattern selects a transport, "tlsonly1" for one; "" exempts them. Of several patterns the
+// nearest counts, in whatever order they come.
+type Entry struct {
+	Pattern   addr.Pattern
+	Transport string
+}
+
+// Senders says how Postfix learns whose transport is ours.
+type Senders string
+
+// What [binding] senders can be.
+const (
+	SendersMap   Senders = "map"   // it asks for each message
+	SendersTable Senders = "table" // it reads a file that Apply writes
+)
+
+// Others says what mail of unprotected senders is held to.
+type Others string
+
+// What [binding] others can be.
+const (
+	OthersPinned    Others = "pinned"
+	OthersPublished Others = "published"
+	OthersOff       Others = "off"
+)
+
+// OnLost says what happens to mail whose destination has lost TLS since it was accepted.
+type OnLost string
+
+// What [binding] on_lost can be.
+const (
+	OnLostDefer  OnLost = "defer"
+	OnLostBounce OnLost = "bounce"
+)
+
+func (s Settings) withDefaults() Settings {
+	if s.Deadline == 0 {
+		s.Deadline = 20 * time.Second
+	}
+	if s.Senders == "" {
+		s.Senders = SendersMap
+	}
+	if s.Others == "" {
+		s.Others = OthersPinned
+	}
+	if s.OnLost == "" {
+		s.OnLost = OnLostDefer
+	}
+	return s
+}
+
+// transports returns the names of our transports: the strict one, then one a class.
+func (s Settings) transports() []string {
+	names := []string{transportPrefix}
+	for _, c := range s.Classes {
+		names = append(names, fmt.Sprint(transportPrefix, c.Number))
+	}
+	return names
+}
+
+// An Instance is one Postfix, by its configuration directory. The zero value is the one that Postfix's own commands take:
+// that of MAIL_CONFIG, or the system's.
+type Instance struct {
+	Dir string
+}
+
+// run runs one of Postfix's commands for the instance, in dir ("": anywhere), and returns what it wrote to both streams.
+func (i Instance) run(ctx context.Context, dir, name string, args ...string) (stdout, stderr string, err error) {
+	cmd, err := i.command(ctx, name, args...)
+	if err != nil {
+		return "", "", err
+	}
+	cmd.Dir = dir
+	return output(cmd)
+}
+
+func (i Instance) command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	path, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	if i.Dir != "" {
+		dir, err := filepath.Abs(i.Dir)
+		if err != nil {
+			return nil, err
+		}
+		args = append([]string{"-c", dir}, args...)
+	}
+	return exec.CommandContext(ctx, path, args...), nil
+}
+
+func output(cmd *exec.Cmd) (stdout, stderr string, err error) {
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err = cmd.Run(); err != nil {
+		said := strings.TrimSpace(errs.String())
+		err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, said)
+	}
+	return out.String(), errs.String(), err
+}
+
+// find looks where Postfix puts its commands also when they aren't in the path, as for users other than root.
+func find(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/opt/postfix/usr/sbin"} {
+		if err == nil {
+			break
+		}
+		path, err = exec.LookPath(filepath.Join(dir, name))
+	}
+	if err != nil {
+		return "", fmt.Errorf("find postfix's command %s: %w", name, err)
+	}
+	return path, nil
+}
+
+// Read asks postconf(1) for all that Plan and Doctor need to know.
+func Read(ctx context.Context, i Instance) (Facts, error) {
+	var text Postconf
+	for _, ask := range []struct {
+		flag string
+		to   *string
+	}{{"", &text.All}, {"-x", &text.Expanded}, {"-n", &text.Set}, {"-M", &text.Services}, {"-P", &text.Options}} {
+		var args []string
+		if ask.flag != "" {
+			args = []string{ask.flag}
+		}
+		out, warnings, err := i.run(ctx, "", "postconf", args...)
+		if err != nil {
+			return Facts{}, fmt.Errorf("read the settings of postfix: %w", err)
+		}
+		*ask.to = out
+		text.Warnings += warnings
+	}
+	f, err := text.Facts()
+	if err != nil {
+		return Facts{}, fmt.Errorf("read the settings of postfix: %w", err)
+	}
+	// A parameter of ours that nothing refers to any more is unknown to postconf -n.
+	main, err := os.ReadFile(filepath.Join(f.Dir, "main.cf"))
+	if err != nil {
+		return Facts{}, err
+	}
+	for line := range strings.Lines(string(main)) {
+		name, _, ok := strings.Cut(line, "=")
+		if name = strings.TrimRight(name, " \t"); ok && slices.Contains(ownParameters(), name) {
+			if _, known := f.Set[name]; !known {
+				f.Set[name] = ""
+			}
+		}
+	}
+	for _, name := range ownFiles() {
+		path := filepath.Join(f.Dir, name)
+		text, err := os.ReadFile(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return Facts{}, err
+		}
+		f.Files[path] = string(text)
+	}
+	return f, nil
+}

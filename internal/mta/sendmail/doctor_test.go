@@ -1,0 +1,229 @@
+package sendmail
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/mta"
+	"tlsonly/internal/policy"
+	"tlsonly/internal/testnet/rig"
+)
+
+// list writes findings one a line.
+func list(fs []mta.Finding) string {
+	var b strings.Builder
+	for _, f := range fs {
+		b.WriteString(string(f.Level) + " " + f.Check + ": " + f.Text + " | " + f.Remedy + "\n")
+	}
+	return b.String()
+}
+
+func TestDoctor(t *testing.T) {
+	m := startMap(t, netstring("OK DEFER"))
+	l := newLab(t, bound())
+	s := settings()
+	s.Held = []Question{{addr.MustAddress("alice@clinic.example"), addr.MustAddress("bob@none.example")}, {addr.Address{}, addr.MustAddress("bob@none.example")}}
+	found, err := l.installation("").Doctor(l.ctx, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 15 || strings.Contains(list(found), "warning ") || mta.Holes(found) {
+		t.Errorf("%d findings of a good installation:\n%s", len(found), list(found))
+	}
+	if !slices.ContainsFunc(m.questions(), func(q string) bool { return strings.HasSuffix(q, "<alice@clinic.example><bob@none.example>") }) {
+		t.Errorf("asked %q", m.questions())
+	}
+	if entries, err := filepath.Glob(filepath.Join(l.Dir, "*doctor*")); err != nil || len(entries) > 0 {
+		t.Errorf("left behind: %q, %v", entries, err)
+	}
+
+	good, err := os.ReadFile(l.Cf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.say(netstring("OK PASS"))
+	for _, c := range []struct{ name, old, new, want string }{
+		{"the daemon lets go what it must hold", "", "", "hole proof: mail from alice@clinic.example to bob@none.example leaves in the clear when the milter has not seen it"},
+		{"no F=", "F=T, ", "", "hole filter: F=: mail passes unseen while the daemon is away"},
+		{"F=R", "F=T, ", "F=R, ", "warning filter: F=R: mail bounces"},
+		{"impatient", "R:60s", "R:4s", "warning filter: T=C:10s;S:10s;R:4s;E:300s: Sendmail waits no longer"},
+		{"another milter", "S=inet:8891@", "S=inet:8890@", "hole filter: the filter is at inet:8890@127.0.0.1, the daemon at inet:8891@127.0.0.1"},
+		{"no filter", "Xtlsonly,", "Xother,", "hole filter: sendmail.cf has no filter tlsonly"},
+		{"not asked", "O InputMailFilters=tlsonly", "O InputMailFilters=", "hole filter: InputMailFilters is \"\""},
+		{"a daemon without filters", "Name=MTA,", "Name=MTA, I=none,", "hole filter: DaemonPortOptions"},
+		{"a daemon with it", "Name=MTA,", "Name=MTA, I=other;tlsonly,", "ok filter: all SMTP daemons"},
+		{"another map", "inet:8892@", "inet:8893@", "hole map: the map tls_rcpt is"},
+		{"the map, shorter", "-d20", "-d2", "warning map: the map tls_rcpt is"},
+		{"no map", "Ktls_rcpt", "Kother", "hole map: sendmail.cf has no map tls_rcpt"},
+		{"no rules", "STlsonlyRcpt", "SOther", "hole ruleset: sendmail.cf has no rulesets"},
+		{"rules that nobody calls", "\nStls_rcpt\n", "\nSother_rcpt\n", "hole ruleset: sendmail.cf has no ruleset tls_rcpt"},
+		{"rules not called from tls_rcpt", `$>"Local_tls_rcpt"`, `$>canonify`, "hole proof: a protected message leaves in the clear"},
+		{"rules weakened", "RNOTLS $*\t\t$#error", "RNOTLS $*\t\t$@ OK #error", "hole proof: a protected message leaves in the clear where STARTTLS fails"},
+		{"rules edited", "RNOTLS $*\t\t$#error", "RNOTLS $* \t\t$#error", "warning ruleset: the rules are not those"},
+		{"fails open without the daemon", "R$*\t\t\t$#error", "R$*\t\t\t$@ OK #error", "hole proof: mail the milter has not seen leaves in the clear with the daemon away"},
+		{"too strict", "C{TlsonlyEncrypted}OK TRUSTED FAIL", "C{TlsonlyEncrypted}OK TRUSTED", "warning proof: a protected message waits although there is TLS"},
+		{"TLS 1.0 allowed", "C{TlsonlyOld}SSLv3 TLSv1 TLSv1.1", "C{TlsonlyOld}SSLv3", "hole proof: a protected message leaves over TLS 1.0"},
+		{"bounces with text", ",nobodyreturn", "", "warning bounces: PrivacyOptions lacks nobodyreturn"},
+		{"nothing runs", "O PidFile=", "O PidFile=/nowhere", "warning running: no Sendmail runs"},
+	} {
+		text := strings.ReplaceAll(string(good), c.old, c.new)
+		if c.old == "" {
+			text = string(good)
+		} else if text == string(good) {
+			t.Errorf("%s: sendmail.cf has no %q", c.name, c.old)
+		}
+		found, err := l.installation(text).Doctor(l.ctx, s)
+		if err != nil || !strings.Contains("\n"+list(found), "\n"+c.want) {
+			t.Errorf("%s: %v, no %q in\n%s", c.name, err, c.want, list(found))
+		}
+	}
+
+	in := l.installation(string(good))
+	now := time.Now().Add(time.Hour)
+	if err := os.Chtimes(in.Cf, now, now); err != nil {
+		t.Fatal(err)
+	}
+	m.stop()
+	found, err = in.Doctor(l.ctx, s)
+	if err != nil || !strings.Contains(list(found), "hole running: the Sendmail that runs started before") ||
+		!strings.Contains(list(found), "warning proof: the daemon does not answer") {
+		t.Errorf("not restarted, daemon away: %v\n%s", err, list(found))
+	}
+	if _, err := l.installation(string(good)+"\nO NoSuchOption=x\nKbroken\n").Doctor(l.ctx, s); err == nil {
+		t.Error("a sendmail.cf that Sendmail can't read: no error")
+	}
+}
+
+// copyCf copies the package's m4 files to a root of the test's own, for some name others by their full path.
+func copyCf(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, strings.TrimPrefix(path, from))
+		if d.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, bytes.ReplaceAll(text, []byte("/usr/share/sendmail/cf"), []byte(to)), 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Debian's own sendmail.mc, in a directory that stands for the root.
+func TestApply(t *testing.T) {
+	startMap(t, netstring("OK PASS"))
+	l := newLab(t, rig.SendmailConfig{})
+	root, err := rig.TempDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(root)
+	in := l.installation("")
+	in.Root, in.Cf = root, ""
+	cf := filepath.Join(root, "usr/share/sendmail/cf")
+	copyCf(t, filepath.Join(strings.TrimSuffix(in.Program, "/usr/libexec/sendmail/sendmail"), "usr/share/sendmail/cf"), cf)
+	debian, err := os.ReadFile(filepath.Join(cf, "debian/sendmail.mc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	etc := filepath.Join(root, "etc/mail")
+	// What the package's scripts would have made: users and tables.
+	mc := strings.NewReplacer(
+		"include(`/etc/mail", "include(`"+etc,
+		"FEATURE(`access_db', , `skip')", "define(`confTRUSTED_USER', `root')dnl\nFEATURE(`access_db', `hash -o "+etc+"/access', `skip')",
+		"FEATURE(`use_cw_file')", "define(`confCW_FILE', `-o "+etc+"/local-host-names')",
+	).Replace(string(debian))
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(etc, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o640)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(path string) string {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	write("m4/dialup.m4", "")
+	write("m4/provider.m4", "")
+	now := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	if _, err := in.Apply(l.ctx, settings(), now); !errors.Is(err, ErrLayout) {
+		t.Errorf("without sendmail.mc: %v", err)
+	}
+	write("sendmail.mc", mc)
+	if _, err := in.Apply(l.ctx, settings(), now); !errors.Is(err, ErrLayout) {
+		t.Errorf("without sendmail.cf: %v", err)
+	}
+	write("sendmail.cf", "# old\n")
+
+	got, err := in.Apply(l.ctx, settings(), now)
+	if err != nil || len(got.Written) != 2 || len(got.Backups) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if text := read(filepath.Join(etc, "sendmail.cf.20270102T030405Z")); text != "# old\n" {
+		t.Errorf("backup %q", text)
+	}
+	if read(got.Backups[0]) != mc || read(filepath.Join(etc, "sendmail.mc")) != strings.TrimRight(mc, "\n")+"\n\n"+Snippet(settings()) {
+		t.Errorf("sendmail.mc:\n%s", read(filepath.Join(etc, "sendmail.mc")))
+	}
+	if info, err := os.Stat(filepath.Join(etc, "sendmail.cf")); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode of sendmail.cf: %v, %v", info.Mode(), err)
+	}
+	c := parseConf(read(filepath.Join(etc, "sendmail.cf")))
+	if f := c.option["privacyoptions"]; strings.Count(f, "nobodyreturn") != 1 || !strings.Contains(f, "authwarnings") {
+		t.Errorf("PrivacyOptions %q", f)
+	}
+	found, err := in.Doctor(l.ctx, settings())
+	if err != nil || mta.Holes(found) || !strings.Contains(list(found), "ok ruleset") {
+		t.Errorf("doctor after it: %v\n%s", err, list(found))
+	}
+
+	if got, err := in.Apply(l.ctx, settings(), now.Add(time.Hour)); err != nil || len(got.Written)+len(got.Backups) > 0 {
+		t.Errorf("again: %+v, %v", got, err)
+	}
+	other := settings()
+	other.MinVersion = policy.TLS13
+	if got, err := in.Apply(l.ctx, other, now.Add(2*time.Hour)); err != nil || len(got.Written) != 2 {
+		t.Errorf("other settings: %+v, %v", got, err)
+	}
+	if n := strings.Count(read(filepath.Join(etc, "sendmail.mc")), beginMark); n != 1 {
+		t.Errorf("our lines stand there %d times", n)
+	}
+
+	write("sendmail.mc", mc+"define(`confINPUT_MAIL_FILTERS', `')dnl\nDAEMON_OPTIONS(`Name=x, Port=26, I=none')\n")
+	if _, err := in.Apply(l.ctx, settings(), now.Add(3*time.Hour)); err != nil {
+		t.Errorf("what is for the site to mend stopped it: %v", err)
+	}
+	// Nothing is touched where the result would not bind: here rules of the same name come before ours.
+	write("sendmail.mc", mc+"LOCAL_RULESETS\nSTlsonlyRcpt\nR$*\t$@ PASS\n")
+	before := read(filepath.Join(etc, "sendmail.cf"))
+	if _, err := in.Apply(l.ctx, settings(), now.Add(4*time.Hour)); err == nil || read(filepath.Join(etc, "sendmail.cf")) != before {
+		t.Errorf("rules that don't hold: %v", err)
+	}
+	write("sendmail.mc", strings.Replace(mc, "include(`"+cf+"/m4/cf.m4')dnl", "", 1))
+	if _, err := in.Apply(l.ctx, settings(), now); !errors.Is(err, ErrLayout) {
+		t.Errorf("sendmail.mc that doesn't include cf.m4: %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(etc, ".tlsonly-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}

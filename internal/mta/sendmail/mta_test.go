@@ -1,0 +1,187 @@
+package sendmail
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tlsonly/internal/testnet"
+	"tlsonly/internal/testnet/rig"
+)
+
+// A tagged message leaves over TLS or not at all, without the daemon.
+func TestTagged(t *testing.T) {
+	startMilter(t)
+	l := newLab(t, bound())
+	for _, c := range []struct{ domain, stat, refused string }{
+		{"none.example", "stat=Deferred", "451 4.7.10 TLS required: no TLS at mx1.none.example, verify=NONE"},
+		{"refused.example", "stat=Deferred", "451 4.7.10 TLS required: no TLS at mx1.refused.example, verify=TEMP"},
+		{"old.example", "stat=Deferred", ""},
+		{"good.example", "stat=Sent", ""},
+		{"self.example", "stat=Sent", ""},
+		{"mixed.example", "stat=Sent", "451 4.7.10 TLS required: no TLS at mx1.mixed.example, verify=NONE"},
+	} {
+		to := "bob@" + c.domain
+		marker := l.send("alice@clinic.example ENVID=abc RET=FULL BODY=8BITMIME", to)
+		l.logged("to=<"+to+">", c.stat)
+		if c.refused != "" {
+			l.logged("ruleset=tls_rcpt", to, c.refused)
+		}
+		if got, tls := l.took(c.domain, marker); got != (c.stat == "stat=Sent") || got && !tls || l.clear(marker) {
+			t.Errorf("%s: took %t, TLS %t, in the clear %t", c.domain, got, tls, l.clear(marker))
+		}
+	}
+	wire := strings.Join(l.world.Hosts("good.example")[0].Commands(), "\n") + "\n"
+	if !strings.Contains(wire, " ENVID=TLSONLY.encrypt.abc") || !strings.Contains(wire, " RET=HDRS") || !strings.Contains(wire, " BODY=8BITMIME") {
+		t.Errorf("on the wire:\n%s", wire)
+	}
+}
+
+// The tag outlives the queue, the process and an owner-alias; the message goes when TLS comes.
+func TestTagStays(t *testing.T) {
+	startMilter(t)
+	l := newLab(t, bound())
+	aliases := "list: bob@late.example, carol@good.example\nowner-list: admin@clinic.example\n"
+	if err := os.WriteFile(filepath.Join(l.Dir, "aliases"), []byte(aliases), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Run(l.ctx, "", "-bi"); err != nil {
+		t.Fatal(err)
+	}
+	marker := l.send("alice@clinic.example", "list@mta.test")
+	l.logged("clone: owner=admin@clinic.example")
+	l.logged("to=carol@good.example", "stat=Sent")
+	l.logged("ruleset=tls_rcpt", "bob@late.example", "451 4.7.10 TLS required: no TLS at mx1.late.example, verify=NONE")
+	if err := l.QueueRun(l.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := l.took("late.example", marker); got || l.clear(marker) {
+		t.Errorf("took %t, in the clear %t", got, l.clear(marker))
+	}
+	if queue, err := l.Queue(l.ctx, false); err != nil || !strings.Contains(queue, "bob@late.example") {
+		t.Errorf("queue %q, %v", queue, err)
+	}
+	l.world.Hosts("late.example")[0].SetFault(testnet.NoFault)
+	if err := l.QueueRun(l.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, tls := l.took("late.example", marker); !got || !tls || l.clear(marker) {
+		t.Errorf("took %t, TLS %t, in the clear %t", got, tls, l.clear(marker))
+	}
+	wire := strings.Join(l.world.Hosts("late.example")[0].Commands(), "\n")
+	if !strings.Contains(wire, "ENVID=TLSONLY.encrypt.") || strings.Contains(wire, "AUTH=") {
+		t.Errorf("on the wire:\n%s", wire)
+	}
+}
+
+// The null sender's message is tagged, too; one with an exception among its recipients is not, and is asked about.
+func TestNullSenderAndException(t *testing.T) {
+	startMilter(t)
+	m := startMap(t, netstring("OK PASS"))
+	l := newLab(t, bound())
+	marker := l.send("", "bob@none.example")
+	l.logged("ruleset=tls_rcpt", "bob@none.example", "451 4.7.10")
+	if l.clear(marker) || len(m.questions()) > 0 {
+		t.Errorf("in the clear %t, asked %q", l.clear(marker), m.questions())
+	}
+	marker = l.send("alice@clinic.example", "legacy@none.example")
+	l.logged("to=<legacy@none.example>", "stat=Sent")
+	if !l.clear(marker) || len(m.questions()) != 1 {
+		t.Errorf("in the clear %t, asked %q", l.clear(marker), m.questions())
+	}
+}
+
+// What has no tag is asked about where there is no TLS, and only PASS lets it go.
+func TestQuestion(t *testing.T) {
+	startMilter(t)
+	m := startMap(t, "")
+	l := newLab(t, bound())
+	const deferred, answerless = "451 4.7.10 TLS required: no TLS at mx1.none.example", "451 4.7.5 TLS required or not: tlsonly does not answer"
+	for _, c := range []struct {
+		to, says, stat, refused string
+	}{
+		{"pass", netstring("OK PASS"), "stat=Sent", ""},
+		{"defer", netstring("OK DEFER"), "stat=Deferred", deferred},
+		{"reject", netstring("OK REJECT"), "dsn=5.", "550 5.7.10 <reject@none.example>... TLS required: no TLS at mx1.none.example"},
+		{"lower", netstring("OK passed"), "stat=Deferred", answerless},
+		{"words", netstring("OK PASS PASS"), "stat=Deferred", answerless},
+		{"unknown", netstring("NOTFOUND "), "stat=Deferred", answerless},
+		{"trouble", netstring("TEMP store"), "stat=Deferred", answerless},
+		{"perm", netstring("PERM no"), "stat=Deferred", answerless},
+		{"closed", "", "stat=Deferred", ""},
+		{"garbage", "220 not.a.netstring ESMTP\r\n", "stat=", ""},
+	} {
+		m.say(c.says)
+		to := c.to + "@none.example"
+		marker := l.send("eve@good.example", to)
+		line := l.logged("to=<"+to+">", "stat=", "delay=")
+		if !strings.Contains(line, c.stat) || strings.Contains(line, "stat=Sent") != (c.to == "pass") {
+			t.Errorf("%s: %s", c.to, line)
+		}
+		if c.refused != "" {
+			l.logged("ruleset=tls_rcpt", to, c.refused)
+		}
+		if l.clear(marker) != (c.to == "pass") {
+			t.Errorf("%s: in the clear %t", c.to, l.clear(marker))
+		}
+	}
+	m.stop()
+	marker := l.send("eve@good.example", "away@none.example")
+	if line := l.logged("to=<away@none.example>", "stat=", "delay="); !strings.Contains(line, "stat=Deferred") || l.clear(marker) {
+		t.Errorf("daemon away: %s", line)
+	}
+	l.logged("ruleset=tls_rcpt", "away@none.example", answerless)
+	marker = l.send("eve@good.example", "away@good.example")
+	l.logged("to=<away@good.example>", "stat=Sent")
+	if got, tls := l.took("good.example", marker); !got || !tls {
+		t.Errorf("daemon away, TLS: took %t, TLS %t", got, tls)
+	}
+	first := m.questions()[0]
+	if !strings.HasPrefix(first, "tls_rcpt v1<NONE><mx1.none.example><127.0.1.") || !strings.HasSuffix(first, "<><eve@good.example><pass@none.example>") {
+		t.Errorf("asked %q", first)
+	}
+}
+
+// Mail that never met the milter is held all the same.
+func TestCommandLine(t *testing.T) {
+	startMap(t, netstring("OK DEFER"))
+	l := newLab(t, bound())
+	if _, err := l.Run(l.ctx, "Subject: MARKER\n\nMARKER\n", "-Am", "-f", "alice@clinic.example", "bob@none.example"); err != nil {
+		t.Fatal(err)
+	}
+	l.logged("ruleset=tls_rcpt", "bob@none.example", "451 4.7.10")
+	if l.clear("MARKER") {
+		t.Error("in the clear")
+	}
+}
+
+// Rules that break off let nothing pass: addresses so long that rewriting them fails.
+func TestRulesBreakOff(t *testing.T) {
+	startMilter(t)
+	startMap(t, netstring("OK PASS"))
+	l := newLab(t, bound())
+	for _, from := range []string{"alice@clinic.example", strings.Repeat("a.", 59) + "a@clinic.example"} {
+		to := strings.Repeat("b.", 59) + "b@none.example"
+		marker := l.send(from, to)
+		l.logged("from=<"+from, "nrcpts=1")
+		if err := l.QueueRun(l.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if l.clear(marker) {
+			t.Errorf("%s: in the clear", from)
+		}
+	}
+}
+
+// Without the lines the same messages do leave in the clear: these tests can fail.
+func TestUnbound(t *testing.T) {
+	startMilter(t)
+	config := rig.SendmailConfig{Milter: settings().Milter}
+	l := newLab(t, config)
+	marker := l.send("alice@clinic.example", "bob@none.example")
+	l.logged("to=<bob@none.example>", "stat=Sent")
+	if !l.clear(marker) {
+		t.Error("not in the clear without the lines")
+	}
+}
