@@ -38,9 +38,10 @@ check: deps-go
 # The tests with a real MTA again, for users who aren't root: there "make test" could only skip them.
 mta: deps
 	$(GO) test -race -c -o bin/tlsonly.test ./cmd/tlsonly
-	$(GO) test -race -c -o bin/rig.test ./internal/testnet/rig
 	cd cmd/tlsonly && $(SUDO) ../../bin/tlsonly.test -test.v -test.run MTA
-	cd internal/testnet/rig && $(SUDO) ../../../bin/rig.test -test.v
+	for dir in internal/testnet/rig internal/mta/postfix internal/mta/sendmail milter; do \
+		$(GO) test -race -c -o bin/mta.test ./$$dir && (cd $$dir && $(SUDO) $(CURDIR)/bin/mta.test -test.v) || exit 1; \
+	done
 
 # Making an interesting input smaller may take a minute by default, in which nothing new is tried.
 fuzz: deps-go

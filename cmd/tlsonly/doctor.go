@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -20,6 +21,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	file := configFlag(fs)
 	directory := fs.String("config-directory", "", "postfix: its configuration `DIR`; default: that of MAIL_CONFIG, or the system's")
+	probe := fs.Bool("probe", false, "postfix: also send one real message to a host of its own on loopback that takes TLS away, and see that it stays")
 	asJSON := fs.Bool("json", false, "answer in JSON")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
@@ -39,7 +41,16 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
+	if *probe && which != "postfix" {
+		return p.fail("--probe is for postfix")
+	}
 	found, err := examine(ctx, c, which, *directory)
+	if err == nil && *probe {
+		var probed mta.Finding
+		if probed, err = sendProbe(ctx, c, *directory); err == nil {
+			found = append(found, probed)
+		}
+	}
 	if *asJSON {
 		enc := json.NewEncoder(p.stdout)
 		enc.SetIndent("", "  ")
@@ -76,18 +87,22 @@ func examine(ctx context.Context, c *config.Config, which, directory string) ([]
 			Remedy: `set [socketmap] listen = "inet:127.0.0.1:8892"`}}, nil
 	}
 	if which == "postfix" {
-		found, err := postfix.Doctor(ctx, postfixSettings(c), postfix.Instance{Dir: directory})
-		same := make([]mta.Finding, len(found))
-		for i, f := range found {
-			same[i] = mta.Finding{Level: mta.Level(f.Level), Check: f.Check, Text: f.Text, Remedy: f.Remedy}
-		}
-		return same, err
+		return postfix.Doctor(ctx, postfixSettings(c), postfix.Instance{Dir: directory})
 	}
 	settings, err := sendmailSettings(c)
 	if err != nil {
 		return nil, err
 	}
 	return sendmail.Installation{}.Doctor(ctx, settings)
+}
+
+// sendProbe sends a message of a protected sender.
+func sendProbe(ctx context.Context, c *config.Config, directory string) (mta.Finding, error) {
+	settings := postfixSettings(c)
+	if len(settings.Protected) == 0 {
+		return mta.Finding{}, errors.New("--probe: no rule names a protected sender")
+	}
+	return postfix.Probe(ctx, settings, postfix.Instance{Dir: directory}, settings.Protected[0])
 }
 
 // printFindings shows one finding a line, and what to do about it below.

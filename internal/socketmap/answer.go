@@ -282,6 +282,9 @@ func (s *Server) clearFor(set *rules.Set, from addr.Address, q question, now tim
 			return policy.Defer
 		}
 	}
+	if s.c.Others == OthersPinned && set.Protects(q.to.Domain, now) {
+		return policy.Defer // as in policy: a bounce to a protected sender
+	}
 	return policy.Accept
 }
 

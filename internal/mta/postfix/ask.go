@@ -40,7 +40,10 @@ func (d *doctor) query(ctx context.Context, table, key string) (answer string, f
 	if len(complaints) == 0 && ctx.Err() == nil {
 		return "", false, nil
 	}
-	return "", false, errors.Join(ctx.Err(), errors.New(strings.Join(complaints, "; ")))
+	if len(complaints) == 0 {
+		return "", false, ctx.Err()
+	}
+	return "", false, errors.New(complaints[len(complaints)-1]) // the ones before led to it
 }
 
 // transportOf asks the tables of the sender map in Postfix's order.
@@ -92,10 +95,16 @@ func (d *doctor) senderMap(ctx context.Context) {
 	if d.Senders == SendersTable && d.Files[path] != comment+senderTable(d.Table) {
 		d.hole("sender-map", runSetup, "%s isn't what the rules say now", path)
 	}
+	if d.away {
+		return
+	}
 	d.faultless(before, "sender-map", "%s is asked first, and sends %d protected senders through our transports", own, len(d.Protected))
 }
 
 func (d *doctor) askSenders(ctx context.Context, tables []string) {
+	if d.away && d.Senders == SendersMap {
+		return
+	}
 	for _, a := range d.Protected {
 		keys := []string{a.String()}
 		if a.IsNull() {
@@ -105,13 +114,15 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 		name, _, _ := strings.Cut(answer, ":")
 		switch {
 		case err != nil:
-			d.hole("sender-map", "start tlsonly serve, see its log", "postfix can't find the transport of %s: %v: all remote mail waits", a, err)
+			d.warn("sender-map", "start tlsonly serve, see its log", "postfix can't find the transport of %s: %v: all remote mail waits", a, err)
 			return
 		case answer == "":
 			d.hole("sender-map", "see the rules: tlsonly explain", "%s is protected, but no transport of ours is answered for it", a)
 		default:
-			if s, ok := d.service(name, "unix"); !ok || !isOwn(s) {
+			if !isOwn(Service{Name: name, Type: "unix"}) {
 				d.hole("sender-map", "put ours first, or take the entry out", "%s goes by %q, says %s: not through a transport of ours", a, answer, table)
+			} else if _, ok := d.service(name, "unix"); !ok && !slices.Contains(d.Settings.transports(), name) {
+				d.warn("sender-map", runSetup, "%s goes by %q, which isn't in master.cf: its mail waits", a, answer)
 			}
 		}
 	}
@@ -120,11 +131,13 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 // policies asks for the level of destinations, in the transports and outside.
 func (d *doctor) policies(ctx context.Context) {
 	before := len(d.found)
-	for _, name := range d.Settings.transports() {
-		number := strings.TrimPrefix(name, transportPrefix)
-		d.askPolicy(ctx, "forced"+number, number)
+	if !d.away {
+		for _, name := range d.Settings.transports() {
+			number := strings.TrimPrefix(name, transportPrefix)
+			d.askPolicy(ctx, "forced"+number, number)
+		}
+		d.faultless(before, "forced", "the policies of our transports answer, and none below encrypt")
 	}
-	d.faultless(before, "forced", "the policies of our transports answer, and none below encrypt")
 	if d.Others == OthersOff {
 		return
 	}
@@ -136,7 +149,9 @@ func (d *doctor) policies(ctx context.Context) {
 		d.hole("policy", runSetup, "smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes may go in the clear", own)
 		return
 	}
-	d.askPolicy(ctx, "policy", "")
+	if !d.away {
+		d.askPolicy(ctx, "policy", "")
+	}
 	d.sitePolicies(ctx, slices.Delete(slices.Clone(tables), i, i+1), tables[:i])
 	d.faultless(before, "policy", "other mail is asked for in %s", own)
 }
@@ -145,7 +160,7 @@ func (d *doctor) policies(ctx context.Context) {
 func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 	table := "socketmap:" + d.smap + ":" + name
 	if _, _, err := d.query(ctx, table, ".invalid"); err != nil {
-		d.hole(name, "start tlsonly serve, see its log", "%s doesn't answer: %v: mail waits", table, err)
+		d.warn(name, "start tlsonly serve, see its log", "%s doesn't answer: %v: mail waits", table, err)
 		return
 	}
 	if name == "policy" {
@@ -231,7 +246,7 @@ func (d *doctor) entries(ctx context.Context, table string) ([]entry, error) {
 func (d *doctor) aliases(ctx context.Context) {
 	var unbound []string
 	tables := splitList(d.value("sender_dependent_default_transport_maps"))
-	if !slices.Contains(tables, d.ownSenderTable()) {
+	if d.away || !slices.Contains(tables, d.ownSenderTable()) {
 		return // a hole by itself
 	}
 	for _, table := range splitList(d.value("alias_maps")) {
@@ -251,7 +266,7 @@ func (d *doctor) aliases(ctx context.Context) {
 				return // the sender map has said so already
 			}
 			name, _, _ := strings.Cut(answer, ":")
-			if s, ok := d.service(name, "unix"); !ok || !isOwn(s) {
+			if !isOwn(Service{Name: name, Type: "unix"}) {
 				unbound = append(unbound, owner)
 			}
 		}

@@ -2,7 +2,9 @@ package postfix
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/user"
@@ -12,31 +14,14 @@ import (
 	"strings"
 	"time"
 
+	"tlsonly/internal/mta"
 	"tlsonly/internal/policy"
 )
 
-// Finding is one thing that Doctor looked at.
-type Finding struct {
-	Level  Level
-	Check  string // what was looked at, a word: "milter", "transport", "sender-map" and so on
-	Text   string // what was found, a line
-	Remedy string // what to do about it; "" for LevelOK
-}
-
-// Level says how a finding is to be taken.
-type Level string
-
-// The levels of a finding.
-const (
-	LevelOK      Level = "ok"
-	LevelWarning Level = "warning" // something to know or to decide
-	LevelHole    Level = "hole"    // mail can leave in the clear, or none can
-)
-
 // Doctor reports whether the Postfix of the instance is bound as the settings want it, in the order in which mail goes. It asks the
-// socket map what Postfix would ask, as the user that Postfix is; it sends no mail and changes nothing. The error is
-// for a Postfix whose settings can't be read.
-func Doctor(ctx context.Context, s Settings, i Instance) ([]Finding, error) {
+// socket map what Postfix would ask, as the user that Postfix is; it sends no mail and changes nothing. What makes mail wait, such
+// as a daemon that is away, is a warning. The error is for a Postfix whose settings can't be read.
+func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) {
 	f, err := Read(ctx, i)
 	if err != nil {
 		return nil, err
@@ -51,7 +36,7 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]Finding, error) {
 	d.version()
 	d.milters()
 	d.listens(ctx, "milter", s.Milter, d.milter, "smtpd", "cleanup")
-	d.listens(ctx, "socketmap", s.Socketmap, d.smap, "trivial-rewrite", "smtp")
+	d.away = !d.listens(ctx, "socketmap", s.Socketmap, d.smap, "trivial-rewrite", "smtp")
 	d.transports()
 	d.senderMap(ctx)
 	d.policies(ctx)
@@ -68,21 +53,22 @@ type doctor struct {
 	instance     Instance
 	milter, smap string
 	postfix      *user.User // nil: unknown here
-	found        []Finding
+	away         bool       // nobody answers at the socket map, which is a finding by itself
+	found        []mta.Finding
 }
 
 const runSetup = "tlsonly setup postfix --apply, then postfix reload"
 
 func (d *doctor) ok(check, format string, args ...any) {
-	d.found = append(d.found, Finding{LevelOK, check, fmt.Sprintf(format, args...), ""})
+	d.found = append(d.found, mta.Finding{Level: mta.OK, Check: check, Text: fmt.Sprintf(format, args...)})
 }
 
 func (d *doctor) warn(check, remedy, format string, args ...any) {
-	d.found = append(d.found, Finding{LevelWarning, check, fmt.Sprintf(format, args...), remedy})
+	d.found = append(d.found, mta.Finding{Level: mta.Warning, Check: check, Text: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
 func (d *doctor) hole(check, remedy, format string, args ...any) {
-	d.found = append(d.found, Finding{LevelHole, check, fmt.Sprintf(format, args...), remedy})
+	d.found = append(d.found, mta.Finding{Level: mta.Hole, Check: check, Text: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
 // faultless adds an ok when a check has found nothing else.
@@ -205,32 +191,33 @@ func loopback(hostPort string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// listens looks whether Postfix's processes get through to a socket of ours.
-func (d *doctor) listens(ctx context.Context, check, given, endpoint string, commands ...string) {
+// listens looks whether Postfix's processes get through to a socket of ours, and reports whether they do.
+func (d *doctor) listens(ctx context.Context, check, given, endpoint string, commands ...string) bool {
 	scheme, address, _ := strings.Cut(endpoint, ":")
 	network := "tcp"
 	if err := d.outside(given, endpoint, commands...); err != nil {
-		d.hole(check, "move the socket and run "+runSetup, "%v", err)
-		return
+		d.warn(check, "move the socket and run "+runSetup, "%v", err)
+		return false
 	}
 	if scheme == "unix" {
 		network = "unix"
 		if !filepath.IsAbs(address) {
 			address = filepath.Join(d.value("queue_directory"), address)
 		}
-		if err := accessible(address, d.postfix); err != nil {
-			d.hole(check, "give the user "+d.value("mail_owner")+" access", "%s: %v: no mail gets through", endpoint, err)
-			return
+		if err := accessible(address, d.postfix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.warn(check, "give the user "+d.value("mail_owner")+" access", "%s: %v: no mail gets through", endpoint, err)
+			return false
 		}
 	}
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
-		d.hole(check, "start tlsonly serve", "%s: %v: no mail gets through until it answers", endpoint, err)
-		return
+		d.warn(check, "start tlsonly serve", "%s: %v: no mail gets through until it answers", endpoint, err)
+		return false
 	}
 	_ = conn.Close()
 	d.ok(check, "%s answers", endpoint)
+	return true
 }
 
 // accessible reports why a user can't connect to a unix socket. Postfix's processes have that user's own group only.
@@ -273,11 +260,15 @@ func (d *doctor) transports() {
 	for _, name := range d.Settings.transports() {
 		s, ok := d.service(name, "unix")
 		if !ok {
-			d.hole("transport", runSetup, "transport %s isn't in master.cf: mail of its senders waits", name)
+			d.warn("transport", runSetup, "transport %s isn't in master.cf: mail of its senders waits", name)
 			continue
 		}
 		d.transport(s)
 		d.known(s)
+	}
+	if site := d.value("smtp_tls_security_level"); !d.DANE && strings.HasPrefix(site, "dane") {
+		d.warn("transport", "until a rule asks for dane, know that others' mail there is authenticated and protected mail is encrypted",
+			"smtp_tls_security_level = %s doesn't reach our transports: destinations with TLSA records are held to encrypt there", site)
 	}
 	d.faultless(before, "transport", "%s ask for TLS and have a policy of their own", strings.Join(d.Settings.transports(), ", "))
 }

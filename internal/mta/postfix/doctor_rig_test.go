@@ -4,21 +4,22 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/mta"
 	"tlsonly/internal/testnet/rig"
 )
 
 // Each hole is planted by itself into an instance that is well otherwise, and must be found by itself.
 func TestDoctorFinds(t *testing.T) {
+	t.Parallel()
 	ctx := patient(t)
 	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{
-		"sender alice@sender.test": "OK tlsonly1:", "sender owner-good@mta.test": "OK tlsonly1:", "sender bad@sender.test": "OK smtp:",
+		"sender alice@sender.test": "OK tlsonly1:", "sender owner-good@mta.test": "OK tlsonly1:", "sender bad@sender.test": "OK smtp:", "sender late@sender.test": "OK tlsonly9:",
 		"sender temp@sender.test": "TEMP later", "forced1 dane.test": "OK dane", "forced1 may.test": "OK may", "forced temp.test": "TEMP later",
 		"forced1 secure.test": "OK secure match=nexthop",
 	})
@@ -34,14 +35,14 @@ func TestDoctorFinds(t *testing.T) {
 	}
 	apply(t, ctx, i, s, time.Now())
 	backdate(t, p)
-	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return f.Remedy == "postfix reload" }) {
+	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f mta.Finding) bool { return f.Remedy == "postfix reload" }) {
 		t.Errorf("before the reload: %q, %v", found, err)
 	}
 	settle(t, ctx, p)
 	if err := waitSocket(ctx, filepath.Join(p.Dir, "queue", "private", "tlsonly1")); err != nil {
 		t.Fatal(err)
 	}
-	check := func(s Settings) []Finding {
+	check := func(s Settings) []mta.Finding {
 		t.Helper()
 		found, err := Doctor(ctx, s, i)
 		if err != nil {
@@ -63,52 +64,55 @@ func TestDoctorFinds(t *testing.T) {
 	host := smtpdOf(t, ctx, p)
 	for _, c := range []struct {
 		plant string // arguments of postconf, separated by |
-		level Level
+		level mta.Level
 		check string
 		want  string // in the finding
 	}{
-		{"-X|smtpd_milters", LevelHole, "milter", "smtpd_milters (" + host + "): our milter isn't asked"},
-		{"-P|" + host + "/smtpd_milters=", LevelHole, "milter", host + " in master.cf: smtpd_milters"},
-		{"-P|" + host + "/receive_override_options=no_milters", LevelHole, "milter", "no_milters"},
-		{"-X|non_smtpd_milters", LevelHole, "milter", "non_smtpd_milters (cleanup/unix)"},
-		{"-P|cleanup/unix/non_smtpd_milters=inet:127.0.0.1:1", LevelHole, "milter", "cleanup/unix in master.cf"},
-		{"-e|smtpd_milters=$tlsonly_milter inet:127.0.0.1:1", LevelWarning, "milter", "after ours can change sender and recipients unseen: inet:127.0.0.1:1"},
-		{"-e|smtpd_milters=" + s.Milter + "|milter_default_action=accept", LevelHole, "milter", "default_action=accept"},
-		{"-e|tlsonly_milter={ " + s.Milter + ", default_action=accept }", LevelHole, "milter", "default_action=accept"},
-		{"-e|tlsonly_milter={ " + s.Milter + ", command_timeout=20s }", LevelWarning, "milter", "command_timeout=20s"},
-		{"-e|tlsonly_milter={ " + s.Milter + ", content_timeout=5 }", LevelWarning, "milter", "content_timeout=5 "},
-		{"-e|smtpd_milter_maps=cidr:{{127.0.0.0/8 DISABLE}}", LevelWarning, "milter", "smtpd_milter_maps"},
-		{"-P|" + host + "/smtpd_proxy_filter=127.0.0.1:1", LevelWarning, "milter", "smtpd_proxy_filter"},
-		{"-e|internal_mail_filter_classes=bounce", LevelWarning, "milter", "internal_mail_filter_classes"},
+		{"-X|smtpd_milters", mta.Hole, "milter", "smtpd_milters (" + host + "): our milter isn't asked"},
+		{"-P|" + host + "/smtpd_milters=", mta.Hole, "milter", host + " in master.cf: smtpd_milters"},
+		{"-P|" + host + "/receive_override_options=no_milters", mta.Hole, "milter", "no_milters"},
+		{"-X|non_smtpd_milters", mta.Hole, "milter", "non_smtpd_milters (cleanup/unix)"},
+		{"-P|cleanup/unix/non_smtpd_milters=inet:127.0.0.1:1", mta.Hole, "milter", "cleanup/unix in master.cf"},
+		{"-e|smtpd_milters=$tlsonly_milter inet:127.0.0.1:1", mta.Warning, "milter", "after ours can change sender and recipients unseen: inet:127.0.0.1:1"},
+		{"-e|smtpd_milters=" + s.Milter + "|milter_default_action=accept", mta.Hole, "milter", "default_action=accept"},
+		{"-e|tlsonly_milter={ " + s.Milter + ", default_action=accept }", mta.Hole, "milter", "default_action=accept"},
+		{"-e|tlsonly_milter={ " + s.Milter + ", command_timeout=20s }", mta.Warning, "milter", "command_timeout=20s"},
+		{"-e|tlsonly_milter={ " + s.Milter + ", content_timeout=5 }", mta.Warning, "milter", "content_timeout=5 "},
+		{"-e|smtpd_milter_maps=cidr:{{127.0.0.0/8 DISABLE}}", mta.Warning, "milter", "smtpd_milter_maps"},
+		{"-P|" + host + "/smtpd_proxy_filter=127.0.0.1:1", mta.Warning, "milter", "smtpd_proxy_filter"},
+		{"-M|-e|127.0.0.1:9/inet=127.0.0.1:9 inet n - n - - smtpd -o content_filter=smtp:[127.0.0.1]:8 -o smtpd_milters=", mta.Warning, "milter", "127.0.0.1:9/inet in master.cf"},
+		{"-M|-e|127.0.0.1:9/inet=127.0.0.1:9 inet n - n - - smtpd -o smtpd_milters=", mta.Hole, "milter", "127.0.0.1:9/inet in master.cf"},
+		{"-e|smtp_tls_security_level=dane", mta.Warning, "transport", "doesn't reach our transports"},
+		{"-e|internal_mail_filter_classes=bounce", mta.Warning, "milter", "internal_mail_filter_classes"},
 
-		{"-M|-X|tlsonly1/unix", LevelHole, "transport", "tlsonly1 isn't in master.cf"},
-		{"-P|tlsonly1/unix/smtp_tls_security_level=may", LevelHole, "transport", "smtp_tls_security_level = may"},
-		{"-P|tlsonly1/unix/smtp_tls_security_level=dane", LevelHole, "transport", "smtp_tls_security_level = dane"},
-		{"-P|-X|tlsonly1/unix/smtp_tls_policy_maps", LevelHole, "transport", "site's smtp_tls_policy_maps"},
-		{"-P|tlsonly1/unix/smtp_tls_policy_maps=socketmap:" + s.Socketmap + ":policy", LevelHole, "transport", "forced1 alone"},
-		{"-P|tlsonly1/unix/smtp_tls_mandatory_protocols=>=TLSv1", LevelHole, "transport", "takes TLS below 1.2"},
-		{"-P|tlsonly/unix/smtp_delivery_status_filter=regexp:" + p.Etc + "/tlsonly_on_lost.regexp", LevelWarning, "transport", "on_lost"},
-		{"-F|tlsonly/unix/command=error", LevelHole, "transport", "error isn't the smtp client"},
+		{"-M|-X|tlsonly1/unix", mta.Warning, "transport", "tlsonly1 isn't in master.cf"},
+		{"-P|tlsonly1/unix/smtp_tls_security_level=may", mta.Hole, "transport", "smtp_tls_security_level = may"},
+		{"-P|tlsonly1/unix/smtp_tls_security_level=dane", mta.Hole, "transport", "smtp_tls_security_level = dane"},
+		{"-P|-X|tlsonly1/unix/smtp_tls_policy_maps", mta.Hole, "transport", "site's smtp_tls_policy_maps"},
+		{"-P|tlsonly1/unix/smtp_tls_policy_maps=socketmap:" + s.Socketmap + ":policy", mta.Hole, "transport", "forced1 alone"},
+		{"-P|tlsonly1/unix/smtp_tls_mandatory_protocols=>=TLSv1", mta.Hole, "transport", "takes TLS below 1.2"},
+		{"-P|tlsonly/unix/smtp_delivery_status_filter=regexp:" + p.Etc + "/tlsonly_on_lost.regexp", mta.Warning, "transport", "on_lost"},
+		{"-F|tlsonly/unix/command=error", mta.Hole, "transport", "error isn't the smtp client"},
 
-		{"-X|sender_dependent_default_transport_maps", LevelHole, "sender-map", "no sender is protected"},
-		{"-P|rewrite/unix/sender_dependent_default_transport_maps=", LevelHole, "sender-map", "no sender is protected"},
-		{"-e|sender_dependent_default_transport_maps=inline:{alice@sender.test=smtp:}, $tlsonly_sender_map", LevelHole, "sender-map", `alice@sender.test goes by "smtp:", says inline`},
-		{"-e|sender_dependent_default_transport_maps=inline:{x@sender.test=smtp:}, $tlsonly_sender_map", LevelWarning, "sender-map", "isn't asked of us"},
-		{"-X|smtp_tls_policy_maps", LevelHole, "policy", "doesn't name"},
-		{"-e|smtp_tls_policy_maps=inline:{x.test=may}, $tlsonly_policy_map", LevelWarning, "policy", `"x.test may"`},
-		{"-e|smtp_tls_policy_maps=$tlsonly_policy_map, inline:{{y.test=secure match=z.test}}", LevelWarning, "policy", `"y.test secure match=z.test"`},
-		{"-e|smtp_tls_policy_maps=socketmap:inet:127.0.0.1:1:QUERY, $tlsonly_policy_map", LevelWarning, "policy", "QUERY isn't asked"},
+		{"-X|sender_dependent_default_transport_maps", mta.Hole, "sender-map", "no sender is protected"},
+		{"-P|rewrite/unix/sender_dependent_default_transport_maps=", mta.Hole, "sender-map", "no sender is protected"},
+		{"-e|sender_dependent_default_transport_maps=inline:{alice@sender.test=smtp:}, $tlsonly_sender_map", mta.Hole, "sender-map", `alice@sender.test goes by "smtp:", says inline`},
+		{"-e|sender_dependent_default_transport_maps=inline:{x@sender.test=smtp:}, $tlsonly_sender_map", mta.Warning, "sender-map", "isn't asked of us"},
+		{"-X|smtp_tls_policy_maps", mta.Hole, "policy", "doesn't name"},
+		{"-e|smtp_tls_policy_maps=inline:{x.test=may}, $tlsonly_policy_map", mta.Warning, "policy", `"x.test may"`},
+		{"-e|smtp_tls_policy_maps=$tlsonly_policy_map, inline:{{y.test=secure match=z.test}}", mta.Warning, "policy", `"y.test secure match=z.test"`},
+		{"-e|smtp_tls_policy_maps=socketmap:inet:127.0.0.1:1:QUERY, $tlsonly_policy_map", mta.Warning, "policy", "QUERY isn't asked"},
 
-		{"-e|transport_maps=inline:{x.test=smtp:[192.0.2.1]}", LevelWarning, "route", `"x.test smtp:[192.0.2.1]"`},
-		{"-e|transport_maps=inline:{x.test=smtp:}|smtp_tls_policy_maps=", LevelHole, "route", `"x.test smtp:"`},
-		{"-e|transport_maps=tcp:127.0.0.1:1", LevelWarning, "route", "can only be asked"},
-		{"-e|relay_domains=relayed.test mta.test", LevelWarning, "route", "relay_domains = relayed.test,"},
-		{"-e|virtual_transport=smtp:[192.0.2.1]", LevelWarning, "route", "virtual_transport"},
-		{"-e|mailbox_transport_maps=inline:{x=smtp:}", LevelWarning, "route", "mailbox_transport_maps"},
-		{"-e|content_filter=smtp:[192.0.2.1]:10025", LevelHole, "route", "content_filter"},
-		{"-P|relay/unix/smtp_tls_security_level=none", LevelWarning, "client", "relay/unix in master.cf lowers"},
-		{"-P|relay/unix/smtp_tls_policy_maps=", LevelWarning, "client", "relay/unix in master.cf has policies"},
-		{"-e|alias_maps=texthash:" + aliases, LevelWarning, "aliases", "owner-bad@mta.test"},
+		{"-e|transport_maps=inline:{x.test=smtp:[192.0.2.1]}", mta.Warning, "route", `"x.test smtp:[192.0.2.1]"`},
+		{"-e|transport_maps=inline:{x.test=smtp:}|smtp_tls_policy_maps=", mta.Hole, "route", `"x.test smtp:"`},
+		{"-e|transport_maps=tcp:127.0.0.1:1", mta.Warning, "route", "can only be asked"},
+		{"-e|relay_domains=relayed.test mta.test", mta.Warning, "route", "relay_domains = relayed.test,"},
+		{"-e|virtual_transport=smtp:[192.0.2.1]", mta.Warning, "route", "virtual_transport"},
+		{"-e|mailbox_transport_maps=inline:{x=smtp:}", mta.Warning, "route", "mailbox_transport_maps"},
+		{"-e|content_filter=smtp:[192.0.2.1]:10025", mta.Hole, "route", "content_filter"},
+		{"-P|relay/unix/smtp_tls_security_level=none", mta.Warning, "client", "relay/unix in master.cf lowers"},
+		{"-P|relay/unix/smtp_tls_policy_maps=", mta.Warning, "client", "relay/unix in master.cf has policies"},
+		{"-e|alias_maps=texthash:" + aliases, mta.Warning, "aliases", "owner-bad@mta.test"},
 	} {
 		args := strings.Split(c.plant, "|")
 		if _, err := p.Run(ctx, "", "postconf", args...); err != nil {
@@ -123,7 +127,7 @@ func TestDoctorFinds(t *testing.T) {
 				if f.Remedy == "" || strings.ContainsAny(f.Text+f.Remedy, "\n") {
 					t.Errorf("%s: without a remedy, or of several lines: %q", c.plant, f)
 				}
-			} else if f.Level == LevelHole && c.level != LevelHole {
+			} else if f.Level == mta.Hole && c.level != mta.Hole {
 				t.Errorf("%s: besides %q", c.plant, f)
 			}
 		}
@@ -144,26 +148,27 @@ func TestDoctorFinds(t *testing.T) {
 	// The other side of the settings.
 	for _, c := range []struct {
 		change func(*Settings)
-		level  Level
+		level  mta.Level
 		check  string
 		want   string
 	}{
-		{func(s *Settings) { s.Milter = "inet:127.0.0.1:1" }, LevelHole, "milter", "connection refused"},
-		{func(s *Settings) { s.Milter = "unix:/run/nowhere.sock" }, LevelHole, "milter", "no such file"},
-		{func(s *Settings) { s.Socketmap = "inet:127.0.0.1:1" }, LevelHole, "socketmap", "connection refused"},
-		{func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }, LevelHole, "transport", "tlsonly2"},
-		{func(s *Settings) { s.Classes[0].MinVersion = 0x0304 }, LevelHole, "transport", "below 1.3"},
-		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("bad@sender.test")} }, LevelHole, "sender-map", `by "smtp:"`},
-		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("temp@sender.test")} }, LevelHole, "sender-map", "can't find the transport"},
-		{func(s *Settings) { s.Protected = []addr.Address{{}} }, LevelHole, "sender-map", "<> is protected, but no transport"},
-		{func(s *Settings) { s.Destinations = []string{"dane.test"} }, LevelHole, "forced1", "dane for dane.test"},
-		{func(s *Settings) { s.Destinations = []string{"may.test"} }, LevelWarning, "forced1", "mail of class 1 to may.test"},
-		{func(s *Settings) { s.Destinations = []string{"temp.test"} }, LevelWarning, "forced", "isn't known now"},
-		{func(s *Settings) { s.Deadline = 30 * time.Second }, LevelWarning, "milter", "command_timeout=30s"},
-		{func(s *Settings) { s.OnLost = OnLostBounce }, LevelWarning, "transport", `on_lost = "bounce"`},
-		{func(s *Settings) { s.Senders = SendersTable }, LevelHole, "sender-map", "doesn't name regexp:"},
-		{func(s *Settings) { s.UserRules = true }, LevelWarning, "logins", "no smtpd_sender_login_maps"},
-		{func(s *Settings) { s.DANE = true }, LevelWarning, "dns", "dnssec"},
+		{func(s *Settings) { s.Milter = "inet:127.0.0.1:1" }, mta.Warning, "milter", "connection refused"},
+		{func(s *Settings) { s.Milter = "unix:/run/nowhere.sock" }, mta.Warning, "milter", "no such file"},
+		{func(s *Settings) { s.Socketmap = "inet:127.0.0.1:1" }, mta.Warning, "socketmap", "connection refused"},
+		{func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }, mta.Warning, "transport", "tlsonly2"},
+		{func(s *Settings) { s.Classes[0].MinVersion = 0x0304 }, mta.Hole, "transport", "below 1.3"},
+		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("bad@sender.test")} }, mta.Hole, "sender-map", `by "smtp:"`},
+		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("late@sender.test")} }, mta.Warning, "sender-map", `"tlsonly9:", which isn't in master.cf`},
+		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("temp@sender.test")} }, mta.Warning, "sender-map", "can't find the transport"},
+		{func(s *Settings) { s.Protected = []addr.Address{{}} }, mta.Hole, "sender-map", "<> is protected, but no transport"},
+		{func(s *Settings) { s.Destinations = []string{"dane.test"} }, mta.Hole, "forced1", "dane for dane.test"},
+		{func(s *Settings) { s.Destinations = []string{"may.test"} }, mta.Warning, "forced1", "mail of class 1 to may.test"},
+		{func(s *Settings) { s.Destinations = []string{"temp.test"} }, mta.Warning, "forced", "isn't known now"},
+		{func(s *Settings) { s.Deadline = 30 * time.Second }, mta.Warning, "milter", "command_timeout=30s"},
+		{func(s *Settings) { s.OnLost = OnLostBounce }, mta.Warning, "transport", `on_lost = "bounce"`},
+		{func(s *Settings) { s.Senders = SendersTable }, mta.Hole, "sender-map", "doesn't name regexp:"},
+		{func(s *Settings) { s.UserRules = true }, mta.Warning, "logins", "no smtpd_sender_login_maps"},
+		{func(s *Settings) { s.DANE = true }, mta.Warning, "dns", "dnssec"},
 	} {
 		changed := s
 		changed.Classes = append([]Class(nil), s.Classes...)
@@ -192,19 +197,25 @@ func smtpdOf(t *testing.T, ctx context.Context, p *rig.Postfix) string {
 
 // waitSocket waits until the master has made a service's socket; the reload command doesn't.
 func waitSocket(ctx context.Context, path string) error {
-	for ctx.Err() == nil {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
 		if _, err := os.Stat(path); err == nil {
 			return nil
 		}
-		runtime.Gosched()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
 	}
-	return ctx.Err()
 }
 
 // In the chroot and outside, sockets below the queue directory are reached by relative paths.
 func TestChroot(t *testing.T) {
+	t.Parallel()
 	ctx := patient(t)
-	plain := host(t, "127.0.1.1", false)
+	plain := host(t, "127.0.1.3", false)
 	p := startPostfix(t, ctx, rig.PostfixConfig{Main: map[string]string{"smtp_tls_security_level": "may"}})
 	i := Instance{Dir: p.Etc}
 	if _, err := p.Run(ctx, "", "postconf", "-F", "*/inet/chroot=y", "*/unix/chroot=y", "proxymap/unix/chroot=n", "local/unix/chroot=n", "virtual/unix/chroot=n"); err != nil {
@@ -237,11 +248,11 @@ func TestChroot(t *testing.T) {
 	if found, err := Doctor(ctx, s, i); err != nil || len(bad(found)) > 0 {
 		t.Errorf("%q, %v", bad(found), err)
 	}
-	send(t, p, "alice@sender.test", "u1@[127.0.1.1]")
-	if line, err := p.WaitLog(ctx, "to=<u1@[127.0.1.1]>"); err != nil || !strings.Contains(line, "dsn=4.7.4, status=deferred") {
+	send(t, p, "alice@sender.test", "u1@[127.0.1.3]")
+	if line, err := p.WaitLog(ctx, "to=<u1@[127.0.1.3]>"); err != nil || !strings.Contains(line, "dsn=4.7.4, status=deferred") {
 		t.Errorf("alice to a host without TLS: %q, %v", line, err)
 	}
-	send(t, p, "dave@sender.test", "u2@[127.0.1.1]")
+	send(t, p, "dave@sender.test", "u2@[127.0.1.3]")
 	if err := plain.WaitMessages(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -250,18 +261,21 @@ func TestChroot(t *testing.T) {
 			t.Fatal(err)
 		}
 		found, err := Doctor(ctx, s, i)
-		if err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return f.Level == LevelHole && strings.Contains(f.Text, "user postfix can't use "+dir) }) {
+		if err != nil || !slices.ContainsFunc(found, func(f mta.Finding) bool {
+			return f.Level == mta.Warning && strings.Contains(f.Text, "user postfix can't use "+dir)
+		}) {
 			t.Errorf("%s for root alone: %q, %v", name, bad(found), err)
 		}
 	}
 	s.Milter = "unix:" + filepath.Join(p.Dir, "outside.sock")
-	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f Finding) bool { return strings.Contains(f.Text, "runs chrooted") }) {
+	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f mta.Finding) bool { return strings.Contains(f.Text, "runs chrooted") }) {
 		t.Errorf("a socket outside the chroot: %q, %v", bad(found), err)
 	}
 }
 
 // What Postfix can't live with is put back.
 func TestApplyPutsBack(t *testing.T) {
+	t.Parallel()
 	ctx := patient(t)
 	p := startPostfix(t, ctx, rig.PostfixConfig{})
 	before := read(t, p)
@@ -273,7 +287,7 @@ func TestApplyPutsBack(t *testing.T) {
 	}{
 		{Change{KindParameter, "tlsonly_milter", "", "nobody refers to it"}, "unused parameter"},
 		{Change{KindParameter, "maillog_file", "", "relative"}, "postfix: exit status"},
-		{Change{KindService, "tlsonly1/unix", "", "tlsonly1 unix - - n - - smtp -o  a=b"}, "isn't what it was made"},
+		{Change{KindService, "tlsonly1/unix", "", "tlsonly1 unix - - n - - smtp   -o biff=no"}, "isn't what it was made"},
 	} {
 		setup := Setup{Dir: p.Etc, Changes: []Change{c.change, {KindFile, file, "", "text\n"}}}
 		copies, err := setup.Apply(ctx, Instance{Dir: p.Etc}, time.Now())
@@ -312,5 +326,40 @@ func TestDoctorByVersion(t *testing.T) {
 		if found := bad(d.found); len(found) != c.want {
 			t.Errorf("%s %s %q: %q", c.version, c.service, c.main, found)
 		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	ctx := patient(t)
+	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{"sender alice@sender.test": "OK tlsonly1:"})
+	s := Settings{Milter: "inet:" + startMilter(t, "tcp", "127.0.0.1:0"), Socketmap: "inet:" + smap.listener.Addr().String(), Classes: []Class{{Number: 1}}}
+	p := startPostfix(t, ctx, rig.PostfixConfig{Main: map[string]string{"smtp_tls_security_level": "may", "smtpd_sender_restrictions": "check_sender_access inline:{mallory@sender.test=REJECT}"}})
+	i := Instance{Dir: p.Etc}
+	backdate(t, p)
+	apply(t, ctx, i, s, time.Now())
+	settle(t, ctx, p)
+	if err := waitSocket(ctx, filepath.Join(p.Dir, "queue", "private", "tlsonly1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from string
+		want mta.Level
+		text string
+	}{
+		{"alice@sender.test", mta.OK, "stayed here"},
+		{"bob@sender.test", mta.Hole, "sent in the clear"}, // whom the map doesn't name
+		{"mallory@sender.test", mta.Warning, "was refused"},
+	} {
+		found, err := Probe(ctx, s, i, addr.MustAddress(c.from))
+		if err != nil || found.Level != c.want || !strings.Contains(found.Text, c.text) {
+			t.Errorf("%s: %q, %v; log:\n%s", c.from, found, err, p.Log())
+		}
+	}
+	if queue, err := p.Queue(ctx); err != nil || len(queue) > 0 {
+		t.Errorf("left in the queue: %+v, %v", queue, err)
+	}
+	if bounces := p.LogLines("from=<>"); len(bounces) > 0 {
+		t.Errorf("bounces: %q", bounces)
 	}
 }

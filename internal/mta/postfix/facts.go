@@ -221,6 +221,17 @@ func (f Facts) socket(endpoint string) (string, error) {
 // splitList splits a list at blanks and commas outside braces.
 func splitList(value string) []string {
 	var items []string
+	for _, at := range spans(value) {
+		items = append(items, value[at.from:at.to])
+	}
+	return items
+}
+
+// span is where an item stands in a list.
+type span struct{ from, to int }
+
+func spans(value string) []span {
+	var found []span
 	depth, start := 0, -1
 	for i, c := range value {
 		switch {
@@ -230,7 +241,7 @@ func splitList(value string) []string {
 			depth--
 		case depth == 0 && strings.ContainsRune(", \t\r\n", c):
 			if start >= 0 {
-				items = append(items, value[start:i])
+				found = append(found, span{start, i})
 			}
 			start = -1
 			continue
@@ -240,9 +251,9 @@ func splitList(value string) []string {
 		}
 	}
 	if start >= 0 {
-		items = append(items, value[start:])
+		found = append(found, span{start, len(value)})
 	}
-	return items
+	return found
 }
 
 // parseTime takes Postfix's times: a number and s, m, h, d or w; without a unit, seconds.

@@ -12,7 +12,7 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// What is ours, by name. DESIGN of the names: the package comment.
+// What is ours, by name.
 const (
 	milterParameter = "tlsonly_milter"
 	senderParameter = "tlsonly_sender_map"
@@ -71,7 +71,7 @@ func (f Facts) outside(given, endpoint string, commands ...string) error {
 		if slices.Contains(commands, s.Command) && f.chrooted(s) {
 			queue := f.value("queue_directory")
 			// Not proxy: either: it has to be named in proxy_read_maps, and smtpd knows no such thing for milters.
-			return fmt.Errorf("%s: %s (%s) runs chrooted to %s and can't reach it: listen below that directory, as in unix:%s, or at inet:",
+			return fmt.Errorf("%s: %s (%s) runs chrooted to %s and can't reach it: listen below that directory, as in unix:%s, or at an inet: address",
 				given, s.Command, s.ID(), queue, filepath.Join(queue, "tlsonly", filepath.Base(path)))
 		}
 	}
@@ -159,12 +159,11 @@ func joinLists(first bool, value, item string) string {
 
 // without takes items out of a list and leaves the rest as it is written.
 func without(value string, items ...string) string {
-	for _, item := range splitList(value) {
-		if !slices.Contains(items, item) {
+	for _, at := range slices.Backward(spans(value)) {
+		if !slices.Contains(items, value[at.from:at.to]) {
 			continue
 		}
-		at := strings.Index(value, item)
-		before, after := value[:at], value[at+len(item):]
+		before, after := value[:at.from], value[at.to:]
 		if trimmed := strings.TrimRight(before, ", \t"); trimmed != "" {
 			before = trimmed
 		} else {
@@ -242,7 +241,12 @@ func (p *planner) transport(smtp Service, number string, minVersion policy.Versi
 	s := Service{Name: transportPrefix + number, Type: "unix", Columns: smtp.Columns, Command: "smtp"}
 	s.Options = inherited(smtp.Options)
 	s.Options["syslog_name"] = p.facts.syslogName() + "/" + s.Name
+	// Where the site asks more of all mail, ours isn't to be less.
 	s.Options["smtp_tls_security_level"] = "encrypt"
+	if level := p.facts.option(smtp, "smtp_tls_security_level"); enforcing(level) {
+		s.Options["smtp_tls_security_level"] = level
+	}
+	minVersion = max(minVersion, lowestProtocol(p.facts.option(smtp, "smtp_tls_mandatory_protocols")))
 	s.Options["smtp_tls_mandatory_protocols"] = p.facts.protocols(minVersion)
 	// Not the site's policies: an answer replaces the level, and "may" or "dane" can send in the clear.
 	s.Options["smtp_tls_policy_maps"] = "socketmap:" + p.smap + ":forced" + number
@@ -311,6 +315,9 @@ func (p *planner) notes() {
 			p.setup.note("%s has milters of its own in master.cf and stays without ours; to add it: postconf -P '%s/smtpd_milters=%s'",
 				s.ID(), s.ID(), joinLists(false, v, "$"+milterParameter))
 		}
+	}
+	if p.facts.all["smtp_tls_policy_maps"] != "" && p.facts.all["smtp_tls_policy_maps"] != "$"+policyParameter {
+		p.setup.note("the site's tables in smtp_tls_policy_maps are asked for other mail, before ours, and not at all for mail of protected senders: what they ask of a destination must be in a rule, too")
 	}
 	if p.Senders == SendersTable {
 		p.setup.note("the table of senders doesn't follow the rules by itself: run setup again when senders in them change, and reload")

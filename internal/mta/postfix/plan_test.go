@@ -77,6 +77,7 @@ func TestPlanParameters(t *testing.T) {
 		{"smtpd_milters", "$tlsonly_milter, inet:localhost:11332", "smtpd_milters", "-", nil}, // the admin's order
 		{"smtpd_milters", "${tlsonly_milter}", "smtpd_milters", "-", nil},
 		{"smtpd_milters", "inet:127.0.0.1:8891, inet:a:1", "smtpd_milters", "inet:a:1, $tlsonly_milter", nil}, // by hand
+		{"smtpd_milters", "inet:127.0.0.1:88912, inet:127.0.0.1:8891", "smtpd_milters", "inet:127.0.0.1:88912, $tlsonly_milter", nil},
 		{"smtpd_milters", "inet:a:1 { inet:127.0.0.1:8891, default_action=accept }", "smtpd_milters", "inet:a:1, $tlsonly_milter", nil},
 		{"non_smtpd_milters", "$smtpd_milters", "non_smtpd_milters", "-", nil}, // asked twice otherwise
 		{"non_smtpd_milters", "${smtpd_milters}", "non_smtpd_milters", "-", nil},
@@ -144,6 +145,11 @@ func TestPlanServices(t *testing.T) {
 		// What the site's own transport has beside TLS is ours, too.
 		{"3.7.11", "smtp unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o smtp_header_checks=regexp:h -o smtp_tls_security_level=may -o syslog_name=out", "tlsonly1/unix",
 			"tlsonly1 unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o { smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp, regexp:h } -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
+		// Where the site is stricter, ours is.
+		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=secure -o smtp_tls_mandatory_protocols=TLSv1.3", "tlsonly1/unix",
+			"tlsonly1 unix - - n - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3" + strings.Replace(common, "=encrypt", "=secure", 1), nil},
+		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=dane -o smtp_tls_mandatory_protocols=>=TLSv1", "tlsonly1/unix",
+			"tlsonly1 unix - - n - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
 		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
 		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.Replace(common, "=encrypt", "=may", 1), "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
 		{"3.7.11", "tlsonly3 unix - - y - - smtp", "tlsonly3/unix", "", nil}, // a class less
@@ -157,7 +163,7 @@ func TestPlanServices(t *testing.T) {
 		if c.service != "" {
 			f = facts(t, c.version, nil, c.service)
 			if strings.HasPrefix(c.service, "smtp ") {
-				f.Services = slices.DeleteFunc(f.Services, func(s Service) bool { return s.ID() == "smtp/unix" && s.Columns[4] == "-" })
+				f.Services = slices.DeleteFunc(f.Services, func(s Service) bool { return s.ID() == "smtp/unix" && s.Columns[2] == "y" })
 			}
 		}
 		setup, err := Plan(s, f)
@@ -215,7 +221,7 @@ func TestPlanNotesAndUndo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(setup.Notes) != 1 || !strings.Contains(setup.Notes[0], "'submission/inet/smtpd_milters=inet:a:1, $tlsonly_milter'") {
+	if len(setup.Notes) != 2 || !strings.HasPrefix(setup.Notes[1], "the site's tables in smtp_tls_policy_maps") || !strings.Contains(setup.Notes[0], "'submission/inet/smtpd_milters=inet:a:1, $tlsonly_milter'") {
 		t.Errorf("notes %q", setup.Notes)
 	}
 	undo := PlanUndo(f)

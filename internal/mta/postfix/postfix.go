@@ -1,5 +1,5 @@
 // Package postfix answers what a Postfix must be told so that mail of protected senders leaves it over TLS only, tells it so,
-// takes it back, and finds out whether it is still so: Read, Plan, Setup.Apply, PlanUndo, Doctor.
+// takes it back, and finds out whether it is still so: Read, Plan, Setup.Apply, PlanUndo, Doctor, Probe.
 //
 // Plan is pure: the settings and what postconf(1) says of the running instance give a Setup, a list of changes to main.cf,
 // master.cf and files of our own beside them. What is ours is told apart by name: the parameters tlsonly_milter,

@@ -20,6 +20,7 @@ import (
 	"github.com/d--j/go-milter"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/mta"
 	"tlsonly/internal/testnet"
 	"tlsonly/internal/testnet/rig"
 )
@@ -252,11 +253,12 @@ func read(t *testing.T, p *rig.Postfix) string {
 }
 
 // bad returns the findings that aren't ok.
-func bad(found []Finding) []Finding {
-	return slices.DeleteFunc(slices.Clone(found), func(f Finding) bool { return f.Level == LevelOK })
+func bad(found []mta.Finding) []mta.Finding {
+	return slices.DeleteFunc(slices.Clone(found), func(f mta.Finding) bool { return f.Level == mta.OK })
 }
 
 func TestBinding(t *testing.T) {
+	t.Parallel()
 	ctx := patient(t)
 	plain, good := host(t, "127.0.1.1", false), host(t, "127.0.1.2", true)
 	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{"sender alice@sender.test": "OK tlsonly1:"})

@@ -70,24 +70,32 @@ func newLab(t *testing.T, config rig.SendmailConfig) *lab {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	world, err := testnet.StartWorld("127.0.0.1:53", 25, append(testnet.Sites(),
-		testnet.Site{Domain: "late.example", Hosts: []testnet.Host{{Fault: testnet.NoSTARTTLS}}}))
+		testnet.Site{Domain: "late.example", Hosts: []testnet.Host{{Fault: testnet.NoSTARTTLS}}},
+		testnet.Site{Domain: "clinic.example", Hosts: []testnet.Host{{}}},
+		testnet.Site{Domain: "strict.example", Hosts: []testnet.Host{{Reject: func(string) string { return "550 5.1.1 no such user" }}}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { world.Close() })
 	s, err := rig.StartSendmail(ctx, config)
 	if err != nil {
+		world.Close()
 		t.Fatal(err)
 	}
+	l := &lab{s, t, ctx, world}
 	t.Cleanup(func() {
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
+		l.stop()
 		if t.Failed() {
 			t.Logf("Sendmail's log:\n%s", s.Log())
 		}
 	})
-	return &lab{s, t, ctx, world}
+	return l
+}
+
+// stop ends all of the lab, so that a test can have another one; the second time it does nothing.
+func (l *lab) stop() {
+	if err := errors.Join(l.Stop(), l.world.Close()); err != nil {
+		l.t.Error(err)
+	}
 }
 
 func bound() rig.SendmailConfig {
@@ -109,6 +117,18 @@ func (l *lab) installation(text string) Installation {
 	return in
 }
 
+// aliases replaces the alias file.
+func (l *lab) aliases(text string) {
+	l.t.Helper()
+	err := os.WriteFile(filepath.Join(l.Dir, "aliases"), []byte(text), 0o644)
+	if err == nil {
+		_, err = l.Run(l.ctx, "", "-bi")
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 // sureAssessor saw TLS everywhere.
 type sureAssessor struct{}
 
@@ -117,14 +137,14 @@ func (sureAssessor) Assess(_ context.Context, d addr.Destination, _ func(policy.
 		Observations: []policy.Observation{{Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256}}}}}
 }
 
-// startMilter serves the milter of a site that protects clinic.example and the null sender.
+// startMilter serves the milter of a site that protects clinic.example, late.example and the null sender.
 func startMilter(t *testing.T) {
 	t.Helper()
 	set := rules.New([]*rules.Rule{
 		{Name: "exception", From: []addr.Pattern{addr.MustPattern("@clinic.example")}, To: []addr.Pattern{addr.MustPattern("legacy@none.example")},
 			Level: policy.LevelMay, Mode: policy.Enforce},
-		{Name: "clinic", From: []addr.Pattern{addr.MustPattern("@clinic.example"), addr.MustPattern("<>")}, Level: policy.LevelEncrypt,
-			MinVersion: policy.TLS12, OnFail: policy.ActionReject, OnUnknown: policy.ActionDefer, Mode: policy.Enforce},
+		{Name: "clinic", From: []addr.Pattern{addr.MustPattern("@clinic.example"), addr.MustPattern("@late.example"), addr.MustPattern("<>")},
+			Level: policy.LevelEncrypt, MinVersion: policy.TLS12, OnFail: policy.ActionReject, OnUnknown: policy.ActionDefer, Mode: policy.Enforce},
 	})
 	m, err := milter.New(milter.Config{
 		Decider:       milter.Decider{Assessor: sureAssessor{}},
@@ -293,7 +313,7 @@ func (l *lab) logged(words ...string) string {
 
 // clear reports whether the marker crossed the network unencrypted, to any host.
 func (l *lab) clear(marker string) bool {
-	for _, site := range append(testnet.Sites(), testnet.Site{Domain: "late.example"}) {
+	for _, site := range append(testnet.Sites(), testnet.Site{Domain: "late.example"}, testnet.Site{Domain: "clinic.example"}) {
 		for _, h := range l.world.Hosts(site.Domain) {
 			if bytes.Contains(h.Plaintext(), []byte(marker)) {
 				return true

@@ -16,7 +16,13 @@ type conf struct {
 }
 
 func parseConf(text string) conf {
-	c := conf{text: text, filters: map[string]map[string]string{}, option: map[string]string{}, maps: map[string]string{}, sets: map[string]bool{}}
+	c := conf{
+		text:    text,
+		filters: map[string]map[string]string{},
+		option:  map[string]string{},
+		maps:    map[string]string{},
+		sets:    map[string]bool{},
+	}
 	for line := range strings.SplitSeq(strings.ReplaceAll(text, "\n\t", " "), "\n") {
 		if len(line) < 2 {
 			continue

@@ -55,7 +55,8 @@ func (c conf) filter(s Settings) []mta.Finding {
 	switch f["F"] {
 	case "T", "4":
 	case "R":
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "filter", Text: "F=R: mail bounces while the daemon restarts", Remedy: runSetup})
+		found = append(found, mta.Finding{Level: mta.Warning, Check: "filter", Remedy: runSetup,
+			Text: "F=R: mail bounces while the daemon restarts"})
 	default:
 		found = append(found, hole("F=%s: mail passes unseen while the daemon is away", f["F"]))
 	}
@@ -64,9 +65,8 @@ func (c conf) filter(s Settings) []mta.Finding {
 	}
 	reply, end := wait(f["T"], "R", 10*time.Second), wait(f["T"], "E", 5*time.Minute)
 	if reply <= s.Deadline || end <= s.Deadline {
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "filter",
-			Text:   fmt.Sprintf("T=%s: Sendmail waits no longer than the daemon may take (%s), and defers what it would have answered", f["T"], s.Deadline),
-			Remedy: runSetup})
+		found = append(found, mta.Finding{Level: mta.Warning, Check: "filter", Remedy: runSetup,
+			Text: fmt.Sprintf("T=%s: Sendmail waits no longer than the daemon may take (%s), and defers then", f["T"], s.Deadline)})
 	}
 	for _, d := range c.daemons {
 		equates := parseEquates(d)
@@ -77,7 +77,8 @@ func (c conf) filter(s Settings) []mta.Finding {
 		}
 	}
 	if len(found) == 0 {
-		found = append(found, mta.Finding{Level: mta.OK, Check: "filter", Text: "all SMTP daemons ask " + f["S"] + ", and mail waits without it"})
+		found = append(found, mta.Finding{Level: mta.OK, Check: "filter",
+			Text: "all SMTP daemons ask " + f["S"] + ", and mail waits without it"})
 	}
 	return found
 }
@@ -100,7 +101,8 @@ func (c conf) binding(s Settings) []mta.Finding {
 	case !strings.HasPrefix(m, "socket ") || !strings.HasSuffix(m, " "+s.Socketmap):
 		found = append(found, hole("map", "the map tls_rcpt is %q, the daemon is at %s", m, s.Socketmap))
 	case m != want:
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "map", Text: fmt.Sprintf("the map tls_rcpt is %q, not %q", m, want), Remedy: runSetup})
+		found = append(found, mta.Finding{Level: mta.Warning, Check: "map", Remedy: runSetup,
+			Text: fmt.Sprintf("the map tls_rcpt is %q, not %q", m, want)})
 	default:
 		found = append(found, mta.Finding{Level: mta.OK, Check: "map", Text: "what has no tag is asked of " + s.Socketmap})
 	}
@@ -111,7 +113,8 @@ func (c conf) binding(s Settings) []mta.Finding {
 		// m4 writes it when LOCAL_TLS_RCPT is used, and else nobody calls Local_tls_rcpt.
 		found = append(found, hole("ruleset", "sendmail.cf has no ruleset tls_rcpt: nothing calls Local_tls_rcpt"))
 	case !strings.Contains(c.text, rcptRules) || !strings.Contains(c.text, answerRules):
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "ruleset", Text: "the rules are not those that this version writes", Remedy: runSetup})
+		found = append(found, mta.Finding{Level: mta.Warning, Check: "ruleset", Remedy: runSetup,
+			Text: "the rules are not those that this version writes"})
 	default:
 		found = append(found, mta.Finding{Level: mta.OK, Check: "ruleset", Text: "tls_rcpt holds each recipient of each delivery"})
 	}
@@ -128,7 +131,7 @@ func (c conf) bounces(s Settings) []mta.Finding {
 		return []mta.Finding{{Level: mta.OK, Check: "bounces", Text: "bounces carry headers only"}}
 	}
 	return []mta.Finding{{Level: mta.Warning, Check: "bounces",
-		Text:   "PrivacyOptions lacks nobodyreturn: bounces of what the milter has not seen carry its text, and wait only where the daemon says so",
+		Text:   "PrivacyOptions lacks nobodyreturn: bounces of what the milter has not seen, or of an owner-alias, carry its text",
 		Remedy: runSetup}}
 }
 
@@ -141,7 +144,8 @@ func (in Installation) running(c conf) (mta.Finding, error) {
 	}
 	started, err := os.Stat(filepath.Join("/", in.Root, pid))
 	if errors.Is(err, fs.ErrNotExist) {
-		return mta.Finding{Level: mta.Warning, Check: "running", Text: "no Sendmail runs: there is no " + pid, Remedy: "start Sendmail"}, nil
+		return mta.Finding{Level: mta.Warning, Check: "running", Text: "no Sendmail runs: there is no " + pid,
+			Remedy: "start Sendmail"}, nil
 	}
 	if err != nil {
 		return mta.Finding{}, err
@@ -151,7 +155,8 @@ func (in Installation) running(c conf) (mta.Finding, error) {
 		return mta.Finding{}, err
 	}
 	if written.ModTime().After(started.ModTime()) {
-		return mta.Finding{Level: mta.Hole, Check: "running", Text: "the Sendmail that runs started before sendmail.cf was written", Remedy: "restart Sendmail"}, nil
+		return mta.Finding{Level: mta.Hole, Check: "running", Text: "the Sendmail that runs started before sendmail.cf was written",
+			Remedy: "restart Sendmail"}, nil
 	}
 	return mta.Finding{Level: mta.OK, Check: "running", Text: "the Sendmail that runs has this sendmail.cf"}, nil
 }

@@ -1,8 +1,7 @@
 package sendmail
 
 import (
-	"os"
-	"path/filepath"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -42,13 +41,7 @@ func TestTagged(t *testing.T) {
 func TestTagStays(t *testing.T) {
 	startMilter(t)
 	l := newLab(t, bound())
-	aliases := "list: bob@late.example, carol@good.example\nowner-list: admin@clinic.example\n"
-	if err := os.WriteFile(filepath.Join(l.Dir, "aliases"), []byte(aliases), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.Run(l.ctx, "", "-bi"); err != nil {
-		t.Fatal(err)
-	}
+	l.aliases("list: bob@late.example, carol@good.example\nowner-list: admin@clinic.example\n")
 	marker := l.send("alice@clinic.example", "list@mta.test")
 	l.logged("clone: owner=admin@clinic.example")
 	l.logged("to=carol@good.example", "stat=Sent")
@@ -89,6 +82,33 @@ func TestNullSenderAndException(t *testing.T) {
 	l.logged("to=<legacy@none.example>", "stat=Sent")
 	if !l.clear(marker) || len(m.questions()) != 1 {
 		t.Errorf("in the clear %t, asked %q", l.clear(marker), m.questions())
+	}
+}
+
+// A bounce of a protected message has headers only, which is the milter's doing alone here, and inherits the tag: where
+// there is no TLS it doesn't go. Sendmail then takes the refusal that made the bounce for the bounce's own, and the
+// postmaster gets it.
+func TestBounce(t *testing.T) {
+	startMilter(t)
+	plain := settings()
+	plain.RedactBounces = false
+	l := newLab(t, rig.SendmailConfig{Rules: strings.Split(Snippet(plain), "\n")})
+	l.aliases("postmaster: ops@good.example\nMAILER-DAEMON: ops@good.example\n")
+	marker := l.send("alice@clinic.example", "bob@strict.example")
+	l.logged("to=<alice@clinic.example>", "stat=Sent")
+	if got, tls := l.took("clinic.example", marker); !got || !tls {
+		t.Errorf("took %t, TLS %t", got, tls)
+	}
+	for _, m := range l.world.Messages("clinic.example") {
+		if strings.Contains(string(m.Data), "text "+marker) {
+			t.Errorf("bounce with text:\n%s", m.Data)
+		}
+	}
+	marker = l.send("alice@late.example", "bob@strict.example")
+	l.logged("ruleset=tls_rcpt", "alice@late.example", "451 4.7.10")
+	l.logged("to=ops@good.example", "stat=Sent")
+	if l.clear(marker) {
+		t.Error("in the clear")
 	}
 }
 
@@ -156,21 +176,67 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// Rules that break off let nothing pass: addresses so long that rewriting them fails.
-func TestRulesBreakOff(t *testing.T) {
+// Whatever a client writes into its envelope, nothing passes that the daemon holds.
+func TestHostileEnvelopes(t *testing.T) {
 	startMilter(t)
-	startMap(t, netstring("OK PASS"))
+	startMap(t, netstring("OK DEFER"))
 	l := newLab(t, bound())
-	for _, from := range []string{"alice@clinic.example", strings.Repeat("a.", 59) + "a@clinic.example"} {
-		to := strings.Repeat("b.", 59) + "b@none.example"
-		marker := l.send(from, to)
-		l.logged("from=<"+from, "nrcpts=1")
-		if err := l.QueueRun(l.ctx); err != nil {
-			t.Fatal(err)
-		}
+	long := strings.Repeat("a.", 110)
+	markers := map[string]string{}
+	for i, from := range []string{
+		"eve@good.example ENVID=a(b",
+		"eve@good.example ENVID=a)b",
+		"eve@good.example ENVID=\"a",
+		"eve@good.example ENVID=a\\",
+		"eve@good.example ENVID=<<a",
+		"eve@good.example ENVID=PASS",
+		"eve@good.example ENVID=$|",
+		"eve@good.example ENVID=TLSONLY",
+		"eve@good.example ENVID=TLSONLY.(",
+		"eve@good.example ENVID=TLSONLY.encrypt.(",
+		"eve@good.example ENVID=tlsonly.may.x",
+		`"a(b"@good.example`,
+		`"a<b>c"@good.example`,
+		`"a\"b"@good.example`,
+		long + "a@good.example",
+	} {
+		to := fmt.Sprintf("%sb%d@none.example", long, i)
+		markers[from] = l.send(from, to)
+		l.logged("ruleset=tls_rcpt", to, "451 4.7.")
+		l.logged("to=<"+to, "stat=Deferred")
+	}
+	if err := l.QueueRun(l.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for from, marker := range markers {
 		if l.clear(marker) {
 			t.Errorf("%s: in the clear", from)
 		}
+	}
+}
+
+// Rules that break off, here by a rule that makes long addresses too long to rewrite, let nothing pass: Sendmail itself would
+// let it, as it does without the last rule.
+func TestRulesBreakOff(t *testing.T) {
+	startMilter(t)
+	startMap(t, netstring("OK PASS"))
+	snippet := strings.Replace(Snippet(settings()), "\nR<?> $*\t", "\nR<?> $*\t$@ $1 $1 $1 $1 $1 $1 $1 $1\nR<?> $*\t", 1)
+	for _, c := range []struct {
+		rules string
+		clear bool
+	}{
+		{snippet, false},
+		{strings.Replace(snippet, "\nR$*\t\t\t$#error $@ 4.7.5", "\nR$*\t\t\t$@ OK #error $@ 4.7.5", 1), true},
+	} {
+		l := newLab(t, rig.SendmailConfig{Rules: strings.Split(c.rules, "\n")})
+		to := strings.Repeat("b.", 117) + "b@none.example"
+		marker := l.send("eve@good.example", to)
+		l.logged("SYSERR", "expansion too long")
+		l.logged("to=<"+to, "stat=")
+		if l.clear(marker) != c.clear {
+			t.Errorf("in the clear %t, want %t", l.clear(marker), c.clear)
+		}
+		l.stop()
 	}
 }
 

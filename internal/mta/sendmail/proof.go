@@ -1,24 +1,27 @@
 package sendmail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"tlsonly/internal/mta"
+	"tlsonly/internal/policy"
 )
 
 // proof is one question to the ruleset tls_rcpt, asked of sendmail -bt as at delivery, and what must come out.
 type proof struct {
 	verify, version, envid, from, to string
 
-	want     []string // enhanced codes, "" for consent
-	text     string   // what is true when it comes out
-	failed   mta.Level
-	untrue   string // what is true when it doesn't
+	want     []string  // enhanced codes, "" for consent
+	text     string    // what is true when one of them comes out
+	failed   mta.Level // when none does, and what is true then
+	untrue   string
 	remedy   string
 	noDaemon bool // asked with a socket map where nobody answers
 }
@@ -27,40 +30,57 @@ type proof struct {
 const address = "postmaster@tlsonly.invalid"
 
 const (
-	codeTLS    = "4.7.10"
-	codePolicy = "4.7.5" // nobody, or nothing understood, answered the question
-	codeNever  = "5.0.0" // REJECT
+	refusal   = "*" // whatever its code: the site's own rules may refuse, too
+	codeTLS   = "4.7.10"
+	codeNever = "5.0.0" // REJECT; 4.7.5 is what comes when nobody answers, or nothing that is understood
 )
 
 const runSetup = "run tlsonly setup sendmail --apply, and restart Sendmail"
 
+// proofs are what Doctor asks.
 func (s Settings) proofs() []proof {
-	const tag = "TLSONLY.encrypt."
-	ps := []proof{
-		{verify: "NONE", envid: tag, want: []string{codeTLS}, text: "a protected message waits where there is no TLS",
-			failed: mta.Hole, untrue: "a protected message leaves in the clear", remedy: runSetup},
-		{verify: "TEMP", envid: tag, want: []string{codeTLS}, text: "a protected message waits where STARTTLS fails",
-			failed: mta.Hole, untrue: "a protected message leaves in the clear where STARTTLS fails", remedy: runSetup},
-		{verify: "FAIL", version: "TLSv1.3", envid: tag, want: []string{""}, text: "a protected message goes out over TLS",
-			failed: mta.Warning, untrue: "a protected message waits although there is TLS", remedy: "see what else tls_rcpt asks, in the access map"},
-		{verify: "OK", version: "TLSv1.3", want: []string{""}, text: "other mail goes out over TLS",
-			failed: mta.Warning, untrue: "mail waits although there is TLS", remedy: "see what else tls_rcpt asks, in the access map"},
-		{verify: "NONE", envid: tag, want: []string{codeTLS}, noDaemon: true, text: "a protected message waits with the daemon away",
-			failed: mta.Hole, untrue: "a protected message leaves in the clear with the daemon away", remedy: runSetup},
-		{verify: "NONE", want: []string{codePolicy}, noDaemon: true, text: "what the daemon is not there to answer for waits",
-			failed: mta.Hole, untrue: "mail the milter has not seen leaves in the clear with the daemon away", remedy: runSetup},
-		{verify: "NONE", want: []string{"", codeTLS, codeNever}, text: "the daemon answers",
-			failed: mta.Warning, untrue: "the daemon does not answer: all mail to hosts without TLS waits", remedy: "start tlsonly, and see that [socketmap] listen is what sendmail.cf has"},
-	}
-	if strings.Contains(s.config(), "TLSv1\n") || strings.Contains(s.config(), "TLSv1 ") {
-		ps = append(ps, proof{verify: "OK", version: "TLSv1", envid: tag, want: []string{codeTLS}, text: "TLS 1.0 counts as none",
-			failed: mta.Hole, untrue: "a protected message leaves over TLS 1.0", remedy: runSetup})
+	const (
+		tag    = "TLSONLY.encrypt."
+		access = "see what else tls_rcpt asks: TLS_Rcpt: in the access map, rules of the site's own"
+	)
+	waits, goes := []string{refusal}, []string{""}
+	ps := []proof{{
+		verify: "NONE", envid: tag, want: waits, text: "a protected message waits where there is no TLS",
+		failed: mta.Hole, untrue: "a protected message leaves in the clear", remedy: runSetup,
+	}, {
+		verify: "TEMP", envid: tag, want: waits, text: "a protected message waits where STARTTLS fails",
+		failed: mta.Hole, untrue: "a protected message leaves in the clear where STARTTLS fails", remedy: runSetup,
+	}, {
+		verify: "NONE", envid: tag, want: waits, noDaemon: true, text: "a protected message waits with the daemon away",
+		failed: mta.Hole, untrue: "a protected message leaves in the clear with the daemon away", remedy: runSetup,
+	}, {
+		verify: "NONE", want: waits, noDaemon: true, text: "what the daemon is not there to answer for waits",
+		failed: mta.Hole, untrue: "mail the milter has not seen leaves in the clear with the daemon away", remedy: runSetup,
+	}, {
+		verify: "FAIL", version: "TLSv1.3", envid: tag, want: goes, text: "a protected message goes out over TLS",
+		failed: mta.Warning, untrue: "a protected message waits although there is TLS", remedy: access,
+	}, {
+		verify: "OK", version: "TLSv1.3", want: goes, text: "other mail goes out over TLS",
+		failed: mta.Warning, untrue: "mail waits although there is TLS", remedy: access,
+	}, {
+		verify: "NONE", want: []string{"", codeTLS, codeNever}, text: "the daemon answers",
+		failed: mta.Warning, untrue: "the daemon does not answer: all mail to hosts without TLS waits",
+		remedy: "start tlsonly, and see that its [socketmap] listen is what sendmail.cf has",
+	}}
+	if s.MinVersion > policy.TLS10 {
+		ps = append(ps, proof{
+			verify: "OK", version: "TLSv1", envid: tag, want: waits, text: "TLS 1.0 counts as none",
+			failed: mta.Hole, untrue: "a protected message leaves over TLS 1.0", remedy: runSetup,
+		})
 	}
 	for _, q := range s.Held {
-		who := fmt.Sprintf("from %s to %s", q.From, q.To)
-		ps = append(ps, proof{verify: "NONE", from: q.From.String(), to: q.To.String(), want: []string{codeTLS, codeNever, codePolicy},
-			text: "mail " + who + " waits where there is no TLS, seen by the milter or not", failed: mta.Hole,
-			untrue: "mail " + who + " leaves in the clear when the milter has not seen it", remedy: "see tlsonly explain, and whether the daemon has these rules"})
+		mail := fmt.Sprintf("mail from %s to %s", q.From, q.To)
+		ps = append(ps, proof{
+			verify: "NONE", from: q.From.String(), to: q.To.String(), want: waits,
+			text:   mail + " waits where there is no TLS, seen by the milter or not",
+			failed: mta.Hole, untrue: mail + " leaves in the clear when the milter has not seen it",
+			remedy: "see whether the daemon has read these rules: tlsonly explain says what they ask",
+		})
 	}
 	return ps
 }
@@ -90,7 +110,7 @@ func (in Installation) prove(ctx context.Context, text string, ps []proof) ([]mt
 		for i, p := range asked {
 			f := mta.Finding{Level: p.failed, Check: "proof", Text: p.untrue + " (tls_rcpt: " + answers[i] + ")", Remedy: p.remedy}
 			for _, want := range p.want {
-				if code(answers[i]) == want {
+				if got := code(answers[i]); got == want || want == refusal && got != "" {
 					f = mta.Finding{Level: mta.OK, Check: "proof", Text: p.text}
 				}
 			}
@@ -128,16 +148,21 @@ func (in Installation) copyWithoutDaemon(text string) (path string, err error) {
 func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string, error) {
 	var script strings.Builder
 	for _, p := range ps {
-		to := p.to
-		if to == "" {
-			to = address
+		for _, define := range []string{"{verify}" + p.verify, "{tls_version}" + p.version, "{dsn_envid}" + p.envid,
+			"{server_name}mx.tlsonly.invalid", "f" + bare(p.from)} {
+			script.WriteString(".D" + define + "\n")
 		}
-		fmt.Fprintf(&script, ".D{verify}%s\n.D{tls_version}%s\n.D{dsn_envid}%s\n.D{server_name}mx.tlsonly.invalid\n.Df%s\ntls_rcpt %s\n",
-			p.verify, p.version, p.envid, p.from, to)
+		script.WriteString("tls_rcpt " + cmp.Or(p.to, address) + "\n")
 	}
-	out, err := in.run(ctx, script.String(), in.program(), "-C", cf, "-bt")
-	if err != nil {
-		return nil, err
+	// A ruleset that breaks off makes the exit status, but comes to an answer. A file with faults does, too; the daemon
+	// would not start with it.
+	out, failed := in.run(ctx, script.String(), in.program(), "-C", cf, "-bt")
+	if failed != nil {
+		for line := range strings.SplitSeq(string(out)+"\n"+failed.Error(), "\n") {
+			if _, fault, found := strings.Cut(line, cf+": line "); found {
+				return nil, fmt.Errorf("%s: line %s", cf, fault)
+			}
+		}
 	}
 	var answers []string
 	for line := range strings.SplitSeq(string(out), "\n") {
@@ -147,9 +172,17 @@ func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string
 		}
 	}
 	if len(answers) != len(ps) {
-		return nil, fmt.Errorf("%s -bt answered %d of %d questions: %s", in.program(), len(answers), len(ps), out)
+		return nil, fmt.Errorf("sendmail -bt answered %d of %d questions: %w", len(answers), len(ps), cmp.Or(failed, io.ErrUnexpectedEOF))
 	}
 	return answers, nil
+}
+
+// bare is a sender as $f has it, the empty one as nothing.
+func bare(sender string) string {
+	if sender == "<>" {
+		return ""
+	}
+	return sender
 }
 
 // code returns the enhanced code of a refusal, "" for consent, and the answer itself where it is another mailer.

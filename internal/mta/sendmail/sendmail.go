@@ -12,8 +12,10 @@
 // It doesn't decide who needs TLS; that is rules and internal/socketmap. The caller holds the endpoints of the daemon in
 // Sendmail's spelling (Endpoint), and restarts Sendmail after Apply.
 //
-// SECURITY: Sendmail takes a ruleset that breaks off for consent, so the rules let only one word pass. BUGS: mail that leaves by
-// other ways than SMTP and LMTP (UUCP, programs) meets no tls_rcpt.
+// SECURITY: Sendmail takes a ruleset that breaks off for consent, so the rules let only one word pass.
+//
+// BUGS: mail that leaves by other ways than SMTP and LMTP (UUCP, programs) meets no tls_rcpt. The milter is the last of the
+// filters, so that none takes the tag away; it gives the sender back as the client gave it, whatever one before it made of it.
 package sendmail
 
 import (
@@ -105,7 +107,7 @@ func Endpoint(network, address string) (string, error) {
 		if err != nil || ip.Zone() != "" || port == "" || strings.Trim(port, "0123456789") != "" {
 			return "", fmt.Errorf("endpoint %q: want an address and the number of a port", address)
 		}
-		// Brackets, which the manual has, end in "Invalid argument" (8.17.1).
+		// Brackets around an address, of either family, end in "Invalid argument" (8.17.1).
 		switch ip = ip.Unmap(); {
 		case ip == netip.IPv4Unspecified():
 			return "inet:" + port + "@127.0.0.1", nil
@@ -147,11 +149,13 @@ func (s Settings) replyTimeout() time.Duration { return max(time.Minute, s.Deadl
 // Snippet returns the lines for the end of sendmail.mc, after the last MAILER().
 func Snippet(s Settings) string {
 	reply := s.replyTimeout()
+	whole := max(5*time.Minute, 2*reply) // for the end of the message
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("%s, written by: tlsonly setup sendmail", beginMark)
-	line("dnl These lines belong at the end of sendmail.mc, after the last MAILER(). F=T: without its answer mail waits.")
-	line("INPUT_MAIL_FILTER(`tlsonly', `S=%s, F=T, T=C:10s;S:10s;R:%ds;E:%ds')dnl", s.Milter, seconds(reply), seconds(max(5*time.Minute, 2*reply)))
+	line("dnl These lines belong at the end of sendmail.mc, after the last MAILER() and the other filters. F=T: without an answer")
+	line("dnl mail waits.")
+	line("INPUT_MAIL_FILTER(`tlsonly', `S=%s, F=T, T=C:10s;S:10s;R:%ds;E:%ds')dnl", s.Milter, seconds(reply), seconds(whole))
 	if s.RedactBounces {
 		line("ifelse(index(defn(`confPRIVACY_FLAGS'), `nobodyreturn'), `-1',")
 		line("`define(`confPRIVACY_FLAGS', ifdef(`confPRIVACY_FLAGS', `defn(`confPRIVACY_FLAGS')', `authwarnings')`,nobodyreturn')')dnl")

@@ -25,9 +25,9 @@ type Change struct {
 	Backups []string // of what was there before
 }
 
-// Apply puts the lines into /etc/mail/sendmail.mc, replacing an older version of them, and has m4 make sendmail.cf of it, as Debian's
-// Makefile does. Nothing is replaced before the rules of the new sendmail.cf have been proved; what was there before is kept
-// beside it under the time of now. Sendmail must be restarted then.
+// Apply puts the lines into /etc/mail/sendmail.mc, replacing an older version of them, and has m4 make sendmail.cf of it,
+// as Debian's Makefile does. Nothing is replaced before the rules of the new sendmail.cf have been proved; what was there
+// before is kept beside it under the time of now. Sendmail must be restarted then.
 func (in Installation) Apply(ctx context.Context, s Settings, now time.Time) (Change, error) {
 	if err := s.check(); err != nil {
 		return Change{}, err
@@ -81,7 +81,7 @@ func (in Installation) Apply(ctx context.Context, s Settings, now time.Time) (Ch
 var ownInclude = regexp.MustCompile("(?m)^[ \t]*include\\(`?[^)]*/cf/m4/cf\\.m4'?\\)")
 
 // What a site may have of its own that would be there twice, which Sendmail reads as something else than either.
-var rivals = regexp.MustCompile("(?m)^[ \t]*(LOCAL_TLS_RCPT\\b|INPUT_MAIL_FILTER\\(`?tlsonly'?|MAIL_FILTER\\(`?tlsonly'?|SLocal_tls_rcpt\\b|Ktls_rcpt\\b)")
+var rivals = regexp.MustCompile("(?m)^[ \t]*(LOCAL_TLS_RCPT\\b|(?:INPUT_)?MAIL_FILTER\\(`?tlsonly'?|SLocal_tls_rcpt\\b|Ktls_rcpt\\b)")
 
 // merge puts the lines at the end of mc, in place of those of an earlier run.
 func merge(mc, snippet string) (string, error) {
@@ -108,7 +108,7 @@ func merge(mc, snippet string) (string, error) {
 	}
 	text := strings.TrimRight(strings.Join(rest, "\n"), "\n") + "\n"
 	if found := rivals.FindStringSubmatch(text); found != nil {
-		return "", fmt.Errorf("%s is there already, outside of our lines: it has to be made one with them by hand", strings.Trim(found[1], "(`'"))
+		return "", fmt.Errorf("%s is there already, outside of our lines: make it one with them by hand", strings.Trim(found[1], "(`'"))
 	}
 	return text + "\n" + snippet, nil
 }
