@@ -18,6 +18,7 @@ type entry[V any] struct {
 	value V
 	when  time.Time // it was found
 	until time.Time // it serves
+	soft  time.Time // it serves without another look being begun; zero: until
 }
 
 // serves reports whether the answer is good at now and was found no earlier than after. One from the future was found
@@ -32,6 +33,9 @@ type flight[V any] struct {
 	value   V
 	done    bool
 	changed chan struct{} // closed at each change, then replaced
+
+	begun chan struct{} // closed when after is set
+	after time.Time     // what was found since then is taken for it
 }
 
 func (c *cache[K, V]) init(limit int) {
@@ -49,11 +53,24 @@ func (c *cache[K, V]) get(key K, now, after time.Time) (value V, f *flight[V], m
 		return e.value, nil, false
 	}
 	if f = c.flights[key]; f == nil {
-		f = &flight[V]{changed: make(chan struct{})}
+		f = &flight[V]{changed: make(chan struct{}), begun: make(chan struct{})}
 		c.flights[key] = f
 		mine = true
 	}
 	return value, f, mine
+}
+
+// stale reports whether the answer serves but is due for another look, and puts that off by pause for all others.
+func (c *cache[K, V]) stale(key K, now time.Time, pause time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[key]
+	if !ok || e.soft.IsZero() || now.Before(e.soft) {
+		return false
+	}
+	e.soft = now.Add(pause)
+	c.entries[key] = e
+	return true
 }
 
 // land keeps what a flight found and returns the answer kept so far, if any; that one stays where it serves still

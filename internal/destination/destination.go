@@ -75,6 +75,9 @@ const (
 	maxAddresses = 8
 )
 
+// shortestTTL is how often the MX of a destination in use are asked for at most.
+const shortestTTL = 5 * time.Minute
+
 // Assessor assesses destinations and remembers the answers. Make one with New.
 type Assessor struct {
 	c     Config
@@ -138,12 +141,29 @@ func (a *Assessor) Close() error {
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
 	known, f, mine := a.destinations.get(d, a.c.Now(), time.Time{})
 	if f == nil {
+		// At the end of the MX answer it is asked for again, while what is known goes on to serve; hosts are known still.
+		if now := a.c.Now(); a.destinations.stale(d, now, a.c.Unknown) {
+			a.begin(d, now.Add(time.Hour), time.Time{})
+		}
 		return known
 	}
 	if mine {
+		close(f.begun)
 		a.wg.Go(func() { a.walk(d, f, time.Time{}) })
 	}
 	return await(ctx, d, f, enough)
+}
+
+// begin begins a look, or joins one, unless an answer found since after serves; hosts seen since hostsAfter serve.
+func (a *Assessor) begin(d addr.Destination, after, hostsAfter time.Time) *flight[policy.Assessment] {
+	_, f, mine := a.destinations.get(d, a.c.Now(), after)
+	if mine {
+		f.after = hostsAfter
+		close(f.begun)
+		a.wg.Go(func() { a.walk(d, f, hostsAfter) })
+	}
+	<-f.begun
+	return f
 }
 
 // Refresh looks at d now, whatever is known, joining a look under way; what was seen of a mail host within age is
@@ -151,9 +171,11 @@ func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(p
 func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Duration) policy.Assessment {
 	now := a.c.Now()
 	// Nothing kept was found after now, so this is a flight always.
-	_, f, mine := a.destinations.get(d, now, now.Add(time.Hour))
-	if mine {
-		a.wg.Go(func() { a.walk(d, f, now.Add(-age)) })
+	f := a.begin(d, now.Add(time.Hour), now.Add(-age))
+	if f.after.Before(now.Add(-age)) {
+		// One that takes older looks at the hosts: not what is asked for.
+		await(ctx, d, f, nil)
+		f = a.begin(d, now.Add(time.Hour), now.Add(-age))
 	}
 	return await(ctx, d, f, nil)
 }
@@ -161,12 +183,12 @@ func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Dur
 // Seed puts answers into memory that were found before this process began, or by another one.
 func (a *Assessor) Seed(known ...policy.Assessment) {
 	for _, k := range known {
-		a.destinations.put(k.Destination, entry[policy.Assessment]{k, k.When, k.Until})
+		a.destinations.put(k.Destination, entry[policy.Assessment]{k, k.When, k.Until, k.DNSUntil})
 		for _, h := range k.Hosts {
 			if len(h.Observations) > 0 {
 				when := h.Observations[0].When
 				h.Preference, h.Implicit = 0, false
-				a.hosts.put(hostKey{h.Name, a.port(k.Destination)}, entry[policy.Host]{h, when, when.Add(a.lifetime("", []policy.Host{h}))})
+				a.hosts.put(hostKey{h.Name, a.port(k.Destination)}, entry[policy.Host]{h, when, when.Add(a.lifetime("", []policy.Host{h})), time.Time{}})
 			}
 		}
 	}
@@ -209,7 +231,7 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 		result.Partial = false
 		result.When = a.c.Now()
 		result.Until = result.When.Add(a.lifetime(result.Problem, result.Hosts))
-		before := a.destinations.land(d, entry[policy.Assessment]{result, result.When, result.Until}, keepAssessment)
+		before := a.destinations.land(d, entry[policy.Assessment]{result, result.When, result.Until, result.DNSUntil}, keepAssessment)
 		if a.c.Found != nil && a.ctx.Err() == nil {
 			a.c.Found(before, result)
 		}
@@ -263,6 +285,7 @@ func (a *Assessor) mailHosts(d addr.Destination) ([]policy.Host, policy.Assessme
 		return nil, answer
 	}
 	answer.Secure, answer.Detail = mx.Secure, mx.Detail
+	answer.DNSUntil = a.c.Now().Add(max(mx.TTL, shortestTTL))
 	switch mx.Status {
 	case dns.NoSuchDomain:
 		answer.Problem = policy.NoSuchDomain
@@ -332,7 +355,7 @@ func (a *Assessor) look(key hostKey, f *flight[policy.Host]) {
 			a.c.Log.Error("panic in a look", "host", key.name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 		now := a.c.Now()
-		a.hosts.land(key, entry[policy.Host]{h, now, now.Add(a.lifetime("", []policy.Host{h}))}, keepHost)
+		a.hosts.land(key, entry[policy.Host]{h, now, now.Add(a.lifetime("", []policy.Host{h})), time.Time{}}, keepHost)
 		f.finish(h)
 	}()
 	h = a.probeHost(key)

@@ -57,7 +57,7 @@ func (f *fakeDNS) Addrs(_ context.Context, d addr.Domain) (dns.Answer[netip.Addr
 }
 
 func mx(names ...string) dns.Answer[dns.MX] {
-	a := dns.Answer[dns.MX]{Status: dns.OK}
+	a := dns.Answer[dns.MX]{Status: dns.OK, TTL: 24 * time.Hour}
 	for i, n := range names {
 		r := dns.MX{Preference: uint16(10 * (i + 1))}
 		if n == "." {
@@ -435,6 +435,65 @@ func TestRefresh(t *testing.T) {
 	want := []string{">h.test=tls", ">h.test=tls", "h.test=tls>h.test=tls", "h.test=tls>h.test=timeout", "h.test=tls>h.test=no-starttls"}
 	if !reflect.DeepEqual(told, want) {
 		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+// At the end of the MX answer what is known goes on to serve while DNS is asked again, once, and hosts aren't probed anew.
+func TestDNSEnd(t *testing.T) {
+	short := mx("h.test")
+	short.TTL = 10 * time.Minute
+	d := &fakeDNS{
+		mx:    map[string]dns.Answer[dns.MX]{"x.test": short, "y.test": mx("i.test")},
+		addrs: map[string]dns.Answer[netip.Addr]{"h.test": ips("127.0.1.1"), "i.test": ips("127.0.1.2")},
+		fail:  map[string]error{},
+	}
+	h := &fakeHosts{}
+	told := make(chan policy.Assessment, 100)
+	a, clock := newTest(t, d, h, func(c *Config) { c.Found = func(_, found policy.Assessment) { told <- found } })
+	x := addr.MustDestination("x.test")
+	ask := func() string { return hostsOf(a.Assess(context.Background(), x, nil)) }
+	ask()
+	<-told
+	clock.add(9 * time.Minute)
+	for range 10 {
+		ask()
+	}
+	if len(told) != 0 {
+		t.Fatal("DNS was asked before the answer's end")
+	}
+	clock.add(2 * time.Minute)
+	for range 10 {
+		if got := ask(); got != "h.test=tls" {
+			t.Fatal(got)
+		}
+	}
+	if got := hostsOf(<-told); got != "h.test=tls" {
+		t.Error(got)
+	}
+	if n := len(h.seen()); n != 1 {
+		t.Errorf("%d probes, want 1: the host is known", n)
+	}
+	// The domain moves: the next question begins the look that finds out.
+	moved := mx("i.test")
+	moved.TTL = time.Second // taken for five minutes
+	d.mx["x.test"] = moved
+	clock.add(11 * time.Minute)
+	ask()
+	if got := hostsOf(<-told); got != "i.test=tls" {
+		t.Error(got)
+	}
+	if got := ask(); got != "i.test=tls" {
+		t.Error(got)
+	}
+	// DNS fails: what is known serves on.
+	d.fail["x.test"] = errors.New("SERVFAIL")
+	clock.add(time.Hour)
+	ask()
+	if got := <-told; got.Problem != policy.DNSFailure {
+		t.Errorf("%+v", got)
+	}
+	if got := ask(); got != "i.test=tls" {
+		t.Error(got)
 	}
 }
 

@@ -201,6 +201,23 @@ func (l *Ledger) learnAll(ctx context.Context, was bool) (away bool) {
 	return was
 }
 
+// lookedAt is when the hosts of an assessment were looked at last. Hosts are shared, so that may be before the assessment was
+// made of it, and one look at a host must not count for two.
+func lookedAt(a policy.Assessment) time.Time {
+	var last time.Time
+	for _, h := range a.Hosts {
+		for _, o := range h.Observations {
+			if o.When.After(last) {
+				last = o.When
+			}
+		}
+	}
+	if last.IsZero() || last.After(a.When) {
+		return a.When
+	}
+	return last
+}
+
 // learnOne stores a look and what follows from it. The end of ctx doesn't cut it in two.
 func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
@@ -222,11 +239,14 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	is, events := k.seen.then(found, k.pinned)
 	look := store.Look{
 		Destination: d,
-		When:        found.When,
+		When:        lookedAt(found),
 		OK:          ok,
 		Pin:         true,
-		Next:        found.When.Add(Next(l.c.Every, failures, rand.Float64())),
+		Next:        lookedAt(found).Add(Next(l.c.Every, failures, rand.Float64())),
 		Events:      slices.Clone(events),
+	}
+	for i := range look.Events {
+		look.Events[i].When = found.When
 	}
 	if !reason.Unknown() {
 		// What isn't known replaces nothing; what was seen to be lost replaces what was good.

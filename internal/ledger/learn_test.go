@@ -325,3 +325,20 @@ func TestRun(t *testing.T) {
 		must(t, b.store.Close())
 	})
 }
+
+// Asking DNS again, with the hosts taken from memory, is no second success and puts no look off.
+func TestHostsFromMemory(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	saw := policy.Observation{Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 128, When: now.Add(-3 * time.Hour)}
+	a := policy.Assessment{When: now, Hosts: []policy.Host{{Observations: []policy.Observation{saw}}, {Observations: []policy.Observation{{When: now.Add(-4 * time.Hour)}}}}}
+	if got := lookedAt(a); !got.Equal(now.Add(-3 * time.Hour)) {
+		t.Errorf("looked at %s, want the later of the two looks", got)
+	}
+	if got := lookedAt(policy.Assessment{When: now, Problem: policy.DNSFailure}); !got.Equal(now) {
+		t.Errorf("without a host: %s", got)
+	}
+	a.Hosts[0].Observations[0].When = now.Add(time.Hour)
+	if got := lookedAt(a); !got.Equal(now) {
+		t.Errorf("from the future: %s", got)
+	}
+}

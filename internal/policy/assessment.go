@@ -21,6 +21,8 @@ type Assessment struct {
 	// When the look was taken, and until when it serves without another.
 	When  time.Time `json:"when"`
 	Until time.Time `json:"until"`
+	// DNSUntil is the end of the MX answer; the hosts may be others afterwards. Zero: there was none.
+	DNSUntil time.Time `json:"dns_until,omitzero"`
 	// Pinned reports that the destination was seen to offer TLS and must not fall back behind it.
 	Pinned bool `json:"pinned,omitempty"`
 	// Partial reports that hosts were still being looked at: those have no observation yet.
