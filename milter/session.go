@@ -115,15 +115,15 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 	return gomilter.RespContinue, nil
 }
 
-// sender parses the envelope sender. A bare name gets its domain from the MTA: Postfix has completed it, Sendmail will
-// with the host's own name.
+// sender parses the envelope sender. Without a domain it is what the MTA makes of it: Postfix completes a bare name and
+// turns "host!user" and "user%host" around, Sendmail will add the host's own name.
 func sender(path string, m gomilter.Modifier) (addr.Address, error) {
 	from, err := addr.ParsePath(path)
 	if err != nil || from.IsNull() || !from.Domain.IsZero() {
 		return from, err
 	}
 	full, err := addr.ParsePath(m.Get(gomilter.MacroMailAddr))
-	if err == nil && full.Fold().Local == from.Fold().Local && !full.Domain.IsZero() {
+	if err == nil && !full.Domain.IsZero() {
 		return full, nil
 	}
 	if host, err := addr.ParseDomain(m.Get(gomilter.MacroMTAFQDN)); err == nil {
@@ -161,6 +161,9 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		return gomilter.RespContinue, nil
 	}
 	if msg.atEnd {
+		if ownName(to.Domain, m) {
+			route.Mailer = "local"
+		}
 		s.decideLater(to, route)
 		return gomilter.RespContinue, nil
 	}
@@ -173,6 +176,13 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 	}
 	s.log(msg, &d)
 	return s.answer(d.Reply), nil
+}
+
+// ownName reports whether d is what the MTA calls itself, or localhost. Without a client it doesn't say that it delivers
+// that here: what cron mails to root must not be taken for mail that leaves. If it does leave, delivery holds it.
+func ownName(d addr.Domain, m gomilter.Modifier) bool {
+	own, err := addr.ParseDomain(m.Get(gomilter.MacroMTAFQDN))
+	return d.String() == "localhost" || err == nil && d == own
 }
 
 // decide is Decide, and defers what should be held where the MTA has no quarantine.

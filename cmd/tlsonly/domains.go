@@ -65,10 +65,13 @@ func (p *program) domains(ctx context.Context, args []string) int {
 	if _, err := policy.ParseLevel(*level); *level != "" && err != nil {
 		return p.fail("--level: %v", err)
 	}
+	if *limit < 1 {
+		return p.fail("--limit %d: want 1 or more", *limit)
+	}
 
 	s, err := openStore(ctx, c)
 	if err != nil {
-		return p.fail("%v", err)
+		return p.notOpened(err)
 	}
 	defer s.Close()
 	switch action {
@@ -84,18 +87,15 @@ func (p *program) domains(ctx context.Context, args []string) int {
 			fmt.Fprintf(p.stdout, "%s: pinned\n", d)
 		}
 	case "unpin":
-		err = s.Unpin(ctx, d, *why)
-		if *demand && (err == nil || errors.Is(err, store.ErrUnknown)) {
-			err = s.DropDemand(ctx, d, *why)
-		}
-		if err == nil && !*asJSON {
-			fmt.Fprintf(p.stdout, "%s: not pinned any more\n", d)
-		}
+		err = p.unpinDomain(ctx, s, d, *why, *demand, *asJSON)
 	}
 	switch {
 	case errors.Is(err, store.ErrUnknown):
 		what := "nothing is known of it"
-		if action == "unpin" {
+		switch {
+		case action == "unpin" && *demand:
+			what = "is not pinned, and nothing is demanded of it"
+		case action == "unpin":
 			what = "is not pinned"
 		}
 		fmt.Fprintf(p.stderr, "tlsonly: %s: %s\n", d, what)
@@ -210,6 +210,32 @@ func (p *program) showDomain(ctx context.Context, s *store.Store, d addr.Destina
 	if k.Assessment != nil {
 		fmt.Fprintln(p.stdout)
 		judge(e.Assessment, policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128}).print(p.stdout, terminal(p.stdout))
+	}
+	return nil
+}
+
+// unpinDomain takes off the pin, and with demand what was demanded. Error: store.ErrUnknown when there is neither.
+func (p *program) unpinDomain(ctx context.Context, s *store.Store, d addr.Destination, why string, demand, quiet bool) error {
+	e, err := s.Get(ctx, d)
+	if err != nil {
+		return err
+	}
+	demand = demand && e.Demand.Level != ""
+	var done []string
+	if e.Pin != nil || !demand {
+		if err := s.Unpin(ctx, d, why); err != nil {
+			return err
+		}
+		done = append(done, "not pinned any more")
+	}
+	if demand {
+		if err := s.DropDemand(ctx, d, why); err != nil {
+			return err
+		}
+		done = append(done, "nothing is demanded any more")
+	}
+	if !quiet {
+		fmt.Fprintf(p.stdout, "%s: %s\n", d, strings.Join(done, ", "))
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	defer assessor.Close()
 	pins, err := readPins(ctx, c)
 	if err != nil {
-		return p.fail("%v", err)
+		return p.notOpened(err)
 	}
 
 	decider := newDecider(c, assessor, pins)

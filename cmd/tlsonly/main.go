@@ -17,6 +17,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -53,7 +54,7 @@ func commands() []command {
 	return []command{
 		{"serve", "", "run the daemon: the milter that Postfix or Sendmail asks", (*program).serve},
 		{"check", "DESTINATION…", "look at destinations now: mail hosts, STARTTLS, versions, the level reached", (*program).check},
-		{"explain", "--from A --to B", "show the whole decision for a sender and a recipient, as the daemon would make it", (*program).explain},
+		{"explain", "--from A --to B", "show the whole decision for a sender and a recipient, as the daemon would make it where the MTA names no other route", (*program).explain},
 		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations, pin and unpin them", (*program).domains},
 		{"setup", "postfix|sendmail", "print, or write, the MTA's settings that bind it", (*program).setup},
 		{"doctor", "[postfix|sendmail]", "verify that the running MTA is really bound", (*program).doctor},
@@ -77,6 +78,9 @@ func (p *program) main(ctx context.Context, args []string) int {
 	}
 	switch args[0] {
 	case "help", "-h", "-help", "--help":
+		if len(args) > 1 {
+			return p.main(ctx, []string{args[1], "--help"})
+		}
 		p.usage(p.stdout)
 		return exitOK
 	case "--version":
@@ -155,6 +159,16 @@ func (p *program) commandUsage(fs *flag.FlagSet) {
 func (p *program) fail(format string, args ...any) int {
 	fmt.Fprintf(p.stderr, "tlsonly: "+format+"\n", args...)
 	return exitUsage
+}
+
+// notOpened prints why something of the configuration couldn't be opened. A server that can't be reached is no mistake in
+// it, it is away now.
+func (p *program) notOpened(err error) int {
+	code := p.fail("%v", err)
+	if network := (*net.OpError)(nil); errors.As(err, &network) {
+		return exitUnknown
+	}
+	return code
 }
 
 // configFlag adds -c to a command.

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/textproto"
 	"os"
@@ -173,6 +174,25 @@ func (d *daemonProcess) command(args ...string) string {
 		d.t.Errorf("%q: %v\n%s", args, err, out)
 	}
 	return string(out)
+}
+
+// change has statements done in the store, of which the daemon, if it runs, isn't told.
+func (d *daemonProcess) change(statements ...string) {
+	d.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+d.database()+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer db.Close()
+	for _, s := range statements {
+		result, err := db.ExecContext(context30(d.t), s)
+		if err != nil {
+			d.t.Fatalf("%s: %v", s, err)
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			d.t.Fatalf("%s: changed %d rows, %v", s, n, err)
+		}
+	}
 }
 
 // lockStore keeps the daemon from writing to its store until the function returned is called.
@@ -385,11 +405,11 @@ type realMTA struct {
 
 func startPostfix(t *testing.T, more map[string]string, logins map[string]string) (*rig.Postfix, realMTA) {
 	t.Helper()
-	return startPostfixWith(t, more, logins, nil)
+	return startPostfixWith(t, rig.PostfixConfig{Main: more, Logins: logins})
 }
 
-// startPostfixWith is startPostfix with lines for master.cf.
-func startPostfixWith(t *testing.T, more, logins map[string]string, master []string) (*rig.Postfix, realMTA) {
+// startPostfixWith is startPostfix with all that a Postfix can be given.
+func startPostfixWith(t *testing.T, config rig.PostfixConfig) (*rig.Postfix, realMTA) {
 	t.Helper()
 	settings := map[string]string{
 		"smtpd_milters":           "inet:" + milterAddress,
@@ -402,10 +422,9 @@ func startPostfixWith(t *testing.T, more, logins map[string]string, master []str
 		"virtual_mailbox_domains": "box.example",
 		"virtual_transport":       "discard",
 	}
-	for k, v := range more {
-		settings[k] = v
-	}
-	p, err := rig.StartPostfix(context30(t), rig.PostfixConfig{Main: settings, Logins: logins, Master: master})
+	maps.Copy(settings, config.Main)
+	config.Main = settings
+	p, err := rig.StartPostfix(context30(t), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -298,11 +298,13 @@ func TestMTATLSRequiredNo(t *testing.T) {
 func TestMTABareSender(t *testing.T) {
 	withBoth(t, func(t *testing.T, start func() realMTA) {
 		newWorld(t)
-		startDaemon(t, daemonHead+strings.Replace(clinicRule, "@clinic.example", "@.test", 1))
+		startDaemon(t, daemonHead+strings.Replace(clinicRule, `"@clinic.example"`, `"@.test", "@clinic.example"`, 1))
 		m := start()
-		c := dial(t, m.address)
-		c.expect("MAIL FROM:<operator>", "250")
-		c.expect("RCPT TO:<u@none.example>", "550 5.7.10")
+		for _, from := range []string{"operator", "clinic.example!doctor", "doctor%clinic.example"} {
+			c := dial(t, m.address)
+			c.expect("MAIL FROM:<"+from+">", "250")
+			c.expect("RCPT TO:<u@none.example>", "550 5.7.10")
+		}
 	})
 }
 

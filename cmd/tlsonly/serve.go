@@ -49,7 +49,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 	log := slog.New(slog.NewTextHandler(p.stderr, nil))
 	d, err := newService(ctx, *file, c, log)
 	if err != nil {
-		return p.fail("%v", err)
+		return p.notOpened(err)
 	}
 	if err := d.run(ctx); err != nil {
 		log.Error("stopped", "err", err)
@@ -83,8 +83,8 @@ func (l demands) Demanded(d addr.Destination) (policy.Demand, bool) {
 }
 
 // newService opens the store, reads it into memory and builds everything else around it.
-func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger) (d *service, err error) {
-	d = &service{file: file, log: log}
+func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger) (_ *service, err error) {
+	d := &service{file: file, log: log}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -155,6 +155,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Transports: len(c.Rules.Classes()),
 		Relay:      func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
 		Origins:    origins(host, c),
+		Local:      func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) },
 		Others:     socketmap.Others(c.Binding.Others),
 		Bounce:     c.Binding.OnLost == "bounce",
 		Log:        log,

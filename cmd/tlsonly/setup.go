@@ -133,6 +133,12 @@ func postfixSettings(c *config.Config) postfix.Settings {
 		Protected:    examples(c.Rules),
 		Destinations: []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587"},
 	}
+	for _, d := range c.Forwarding.Domains() {
+		s.Local = append(s.Local, d.String())
+	}
+	for _, hop := range c.Relay.Hops() {
+		s.Relays = append(s.Relays, hop.String())
+	}
 	now := time.Now()
 	for i, class := range c.Rules.Classes() {
 		s.Classes = append(s.Classes, postfix.Class{Number: i + 1, MinVersion: class.Strictest(now).MinVersion})

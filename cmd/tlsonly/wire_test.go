@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,13 +23,16 @@ import (
 
 // wire is one case's small world.
 type wire struct {
-	t       *testing.T
-	bound   bool
-	world   *testnet.World
-	daemon  *daemonProcess
-	postfix *rig.Postfix
-	dir     string // searchable by all
-	marker  string
+	t        *testing.T
+	bound    bool
+	world    *testnet.World
+	daemon   *daemonProcess
+	postfix  *rig.Postfix // or
+	sendmail *rig.Sendmail
+	address  string // of the MTA
+	dir      string // searchable by all
+	marker   string
+	proxies  []*stripper // between Postfix and hosts
 }
 
 // wireCase is one way in which protected mail could get out in the clear.
@@ -38,8 +42,13 @@ type wireCase struct {
 	// main are main.cf parameters, free those without the binding; dir is the case's directory.
 	main   func(dir string) map[string]string
 	free   map[string]string
+	master []string // lines of master.cf
+	logins map[string]string
+	root   string // as in rig.PostfixConfig
 	rules  string // instead of the clinic's
 	tables string // other tables of the daemon's file
+	// setup binds with what the program's own command writes, instead of with lines that are kept here.
+	setup bool
 	// send has the message accepted and does what an enemy, or fate, would do.
 	send func(w *wire)
 	// check, if any, looks at what became of it with the binding.
@@ -99,8 +108,8 @@ func newWire(t *testing.T, c wireCase, bound bool) *wire {
 	if c.main != nil {
 		maps.Copy(settings, c.main(w.dir))
 	}
-	var master []string
-	if bound {
+	master := slices.Clone(c.master)
+	if bound && !c.setup {
 		const server = "socketmap:inet:127.0.0.1:8892:"
 		settings["sender_dependent_default_transport_maps"] = server + "sender"
 		settings["smtp_tls_policy_maps"] = server + "policy"
@@ -108,10 +117,15 @@ func newWire(t *testing.T, c wireCase, bound bool) *wire {
 			master = append(master, "tlsonly"+n+" unix - - n - - smtp -o smtp_tls_security_level=encrypt"+
 				" -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps="+server+"forced"+n)
 		}
-	} else {
+	} else if !bound {
 		maps.Copy(settings, c.free)
 	}
-	w.postfix, _ = startPostfixWith(t, settings, nil, master)
+	w.postfix, _ = startPostfixWith(t, rig.PostfixConfig{Root: c.root, Main: settings, Logins: c.logins, Master: master})
+	w.address = w.postfix.Addr
+	if bound && c.setup {
+		w.setup()
+		w.reload()
+	}
 	return w
 }
 
@@ -123,6 +137,11 @@ func (w *wire) leak() (host, around string) {
 			if at := bytes.Index(text, []byte(w.marker)); at >= 0 {
 				return fmt.Sprintf("mail host %d of %s", i+1, domain), string(text[max(0, at-60):min(len(text), at+60)])
 			}
+		}
+	}
+	for _, p := range w.proxies {
+		if bytes.Contains(p.plaintext(), []byte(w.marker)) {
+			return "proxy " + p.listener.Addr().String(), w.marker
 		}
 	}
 	return "", ""
@@ -174,7 +193,12 @@ func (w *wire) run(name string, args ...string) {
 // message sends one message and calls between after its recipients are accepted and before its end.
 func (w *wire) message(from string, to []string, between func()) {
 	w.t.Helper()
-	c := dial(w.t, w.postfix.Addr)
+	w.messageBy(dial(w.t, w.address), from, to, between)
+}
+
+// messageBy is message on a connection that stands, with more header lines.
+func (w *wire) messageBy(c *client, from string, to []string, between func(), header ...string) {
+	w.t.Helper()
 	c.expect("MAIL FROM:<"+from+">", "250")
 	for _, rcpt := range to {
 		c.expect("RCPT TO:<"+rcpt+">", "250")
@@ -183,7 +207,8 @@ func (w *wire) message(from string, to []string, between func()) {
 	if between != nil {
 		between()
 	}
-	c.expect(fmt.Sprintf("From: <%s>\r\nSubject: %s\r\n\r\nBody: %s\r\n.", from, w.marker, w.marker), "250")
+	header = append(header, "From: <"+from+">", "Subject: "+w.marker)
+	c.expect(fmt.Sprintf("%s\r\n\r\nBody: %s\r\n.", strings.Join(header, "\r\n"), w.marker), "250")
 	c.expect("QUIT", "221")
 }
 
@@ -350,23 +375,28 @@ func TestMTAWireRoutes(t *testing.T) {
 	})
 }
 
+// deferred keeps Postfix from trying anything, for later.
+func deferred(string) map[string]string {
+	return map[string]string{"defer_transports": "smtp tlsonly tlsonly1"}
+}
+
+// later has a message accepted that Postfix doesn't try before something has happened.
+func later(then func(w *wire)) func(w *wire) {
+	return func(w *wire) {
+		w.message(doctor, []string{"u@good.example"}, nil)
+		w.settle()
+		w.fault("good.example", testnet.NoSTARTTLS)
+		then(w)
+		if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
+			w.t.Fatal(err)
+		}
+		w.run("postqueue", "-f")
+		w.tried()
+	}
+}
+
 // What happens to Postfix and the daemon between acceptance and delivery.
 func TestMTAWireOperation(t *testing.T) {
-	// later has a message accepted that Postfix doesn't try before it is told to.
-	later := func(then func(w *wire)) func(w *wire) {
-		return func(w *wire) {
-			w.message(doctor, []string{"u@good.example"}, nil)
-			w.settle()
-			w.fault("good.example", testnet.NoSTARTTLS)
-			then(w)
-			if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
-				w.t.Fatal(err)
-			}
-			w.run("postqueue", "-f")
-			w.tried()
-		}
-	}
-	deferred := func(string) map[string]string { return map[string]string{"defer_transports": "smtp tlsonly tlsonly1"} }
 	lost := func(w *wire) { w.waits("u@good.example", noOffer) }
 	runWire(t, []wireCase{
 		{name: "daemon restarted", main: deferred, send: later(func(w *wire) { w.daemon.stop(syscall.SIGTERM); w.daemon.start() }), check: lost},
@@ -421,6 +451,9 @@ func TestMTAWireBounce(t *testing.T) {
 		},
 		send: func(w *wire) { w.message(doctor, []string{"u@refusing.example"}, nil) },
 		check: func(w *wire) {
+			// A listing of the queue can miss what is just moved in it.
+			waitFor(w.t, "a try of the bounce", func() bool { return len(w.postfix.LogLines("status=deferred")) > 0 })
+			w.settle()
 			w.waits(doctor, noOffer)
 			queue := w.queue()
 			if len(queue) != 1 {

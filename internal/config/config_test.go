@@ -233,6 +233,10 @@ func TestWarnings(t *testing.T) {
 			`rule "a" of line 6 asks encrypt: at delivery the strictest holds for the domain`},
 		{rule("b", "user = ['u']\n"+to+"tls = 'none'\n") + a, `t:1: rule "b": asks none of single addresses of far.example, ` +
 			`rule "a" of line 6 asks encrypt: at delivery the strictest holds for the domain`},
+		{"[socketmap]\nlisten = ''\n" + a, "t:1: [socketmap] listen is off: nothing holds mail to TLS at delivery"},
+		{"[binding]\nothers = 'off'\n" + a, ""},
+		{"[binding]\nothers = 'off'\n" + rule("b", "user = ['u']\ntls = 'encrypt'"), `t:3: rule "b": names logins, which delivery doesn't see, ` +
+			`and [binding] others = "off" drops what their mail demanded: it may leave in the clear`},
 		{rule("b", "from = ['@b.example']\n"+to+"tls = 'may'\n") + a, ""},                  // other senders
 		{rule("b", "from = ['@a.example']\n"+to+"tls = 'encrypt'\n") + a, ""},              // the same demand
 		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\n") + a, ""}, // a whole domain

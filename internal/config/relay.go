@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"tlsonly/internal/addr"
@@ -29,20 +31,17 @@ func (r Relay) For(d addr.Domain) (addr.Destination, bool) {
 	return r.rest, !r.rest.IsZero()
 }
 
-// Uses reports whether hop is the next hop of some domain.
-func (r Relay) Uses(hop addr.Destination) bool {
-	if hop == r.rest {
-		return true
+// Hops returns the next hops, each once or more.
+func (r Relay) Hops() []addr.Destination {
+	hops := slices.AppendSeq(slices.Collect(maps.Values(r.exact)), maps.Values(r.below))
+	if !r.rest.IsZero() {
+		hops = append(hops, r.rest)
 	}
-	for _, hops := range []map[addr.Domain]addr.Destination{r.exact, r.below} {
-		for _, h := range hops {
-			if h == hop {
-				return true
-			}
-		}
-	}
-	return false
+	return hops
 }
+
+// Uses reports whether hop is the next hop of some domain.
+func (r Relay) Uses(hop addr.Destination) bool { return slices.Contains(r.Hops(), hop) }
 
 // readRelay reads a table whose keys are domains.
 func readRelay(c *Config, t value.Table) []value.Fault {

@@ -123,6 +123,15 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 			}
 		}
 	}
+	if m := c.Milter.Listen; m == c.Socketmap.Listen && !strings.HasSuffix(m.Address, ":0") { // 0: the system chooses two
+		line := 1
+		for _, name := range []string{"milter", "socketmap"} {
+			if t, ok := root.Keys[name].Any.(value.Table); ok {
+				line = max(line, t.Keys["listen"].Line)
+			}
+		}
+		faults = append(faults, value.Fault{Line: line, Text: fmt.Sprintf("[socketmap] listen %q: is that of [milter], too", m)})
+	}
 	return c, faults
 }
 

@@ -16,7 +16,8 @@ const soon = 14 * 24 * time.Hour
 
 // Warnings returns what is allowed in a file and probably not meant, sorted by line: rules that are over or soon
 // will be, rules for everybody's mail, rules for single addresses of a domain for which another rule asks something
-// else (an MTA is bound by domain, so the strictest holds for all of it), and no rule that asks for TLS.
+// else (an MTA is bound by domain, so the strictest holds for all of it), no rule that asks for TLS, and rules that
+// nothing binds the MTA to at delivery.
 func Warnings(c *Config, now time.Time) []Fault {
 	var found []value.Fault
 	warn := func(r *rules.Rule, format string, args ...any) {
@@ -40,10 +41,16 @@ func Warnings(c *Config, now time.Time) []Fault {
 		if len(r.From) == 0 && len(r.User) == 0 {
 			warn(r, `names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`)
 		}
+		if len(r.User) > 0 && r.Enforcing() && c.Binding.Others == "off" {
+			warn(r, `names logins, which delivery doesn't see, and [binding] others = "off" drops what their mail demanded: it may leave in the clear`)
+		}
 		if d, other := recipients.differs(r); other != nil {
 			warn(r, "asks %s of single addresses of %s, rule %q of line %d asks %s: at delivery the strictest holds for the domain",
 				r.Level, d, other.Name, other.Line, other.Level)
 		}
+	}
+	if protects && c.Socketmap.Listen == (Endpoint{}) {
+		found = append(found, value.Fault{Line: 1, Text: "[socketmap] listen is off: nothing holds mail to TLS at delivery"})
 	}
 	if !protects {
 		found = append(found, value.Fault{Line: 1, Text: "no rule asks for TLS: nobody's mail is protected"})

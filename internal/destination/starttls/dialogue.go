@@ -39,8 +39,19 @@ func (c *conversation) close() {
 	c.conn.Close()
 }
 
-// greet waits for the banner, says EHLO or HELO, and notes banner and extensions in o.
-func (c *conversation) greet(helo string, o *policy.Observation) *failure {
+// untilTLS takes the dialogue to where the handshake begins: with implicit TLS that is at once.
+func (c *conversation) untilTLS(implicit bool, helo string, o *policy.Observation) *failure {
+	if implicit {
+		return nil
+	}
+	if f := c.greet(helo, o); f != nil {
+		return f
+	}
+	return c.starttls()
+}
+
+// welcome waits for the banner and notes it in o.
+func (c *conversation) welcome(o *policy.Observation) *failure {
 	banner, f := c.read(policy.StageBanner)
 	if f != nil {
 		return f
@@ -49,6 +60,14 @@ func (c *conversation) greet(helo string, o *policy.Observation) *failure {
 	if banner.code/100 != 2 {
 		// RFC 5321, section 3.1: 554 is "no SMTP service here"; 421 and the other 4xx are for later.
 		return c.leave(policy.SawUnreachable, policy.StageBanner, banner)
+	}
+	return nil
+}
+
+// greet waits for the banner, says EHLO or HELO, and notes banner and extensions in o.
+func (c *conversation) greet(helo string, o *policy.Observation) *failure {
+	if f := c.welcome(o); f != nil {
+		return f
 	}
 	hello, f := c.command("EHLO "+helo, policy.StageEHLO)
 	if f != nil {
@@ -64,7 +83,7 @@ func (c *conversation) greet(helo string, o *policy.Observation) *failure {
 	if hello.code/100 != 2 {
 		return c.leave(policy.SawUnreachable, policy.StageEHLO, hello)
 	}
-	offered, mangled := false, overwritten(banner.lines[0])
+	offered, mangled := false, overwritten(o.Banner)
 	if !fallback {
 		// RFC 5321, section 4.1.1.1: the first line is the host's name and greeting, a keyword is on each other.
 		for _, line := range hello.lines[1:] {

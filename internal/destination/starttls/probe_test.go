@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -339,5 +340,61 @@ func TestMasked(t *testing.T) {
 		if got := keyword(line); got != want {
 			t.Errorf("keyword(%q) = %q, want %q", line, got, want)
 		}
+	}
+}
+
+// TestProbePort465: there TLS comes before the banner, and what speaks SMTP at once has no TLS to show.
+func TestProbePort465(t *testing.T) {
+	config := testnet.ServerTLS(issue(t, testnet.CertSpec{Names: []string{"mx.test"}}), 0, 0)
+	for _, c := range []struct {
+		name   string
+		tls    bool
+		banner string
+		want   policy.Outcome
+		stage  policy.Stage
+	}{
+		{"tls", true, "220 mx.test", policy.SawTLS, policy.StageQuit},
+		{"no service", true, "554 not here", policy.SawUnreachable, policy.StageBanner},
+		{"plain", false, "220 mx.test", policy.SawBroken, policy.StageHandshake},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			heard := make(chan string, 1)
+			go func() {
+				defer close(heard)
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					if c.tls {
+						conn = tls.Server(conn, config)
+					}
+					conn.Write([]byte(c.banner + "\r\n"))
+					text, _ := io.ReadAll(io.LimitReader(conn, 6))
+					conn.Close()
+					if c.tls {
+						heard <- string(text)
+					}
+				}
+			}()
+			p := Prober{HELO: "probe.test", Timeout: patience, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
+			}}
+			o := p.Probe(t.Context(), Target{Address: netip.MustParseAddrPort("127.0.0.1:465"), Name: "mx.test"})
+			l.Close()
+			if o.Outcome != c.want || o.Stage != c.stage {
+				t.Errorf("got %s at %s (%s), want %s at %s", o.Outcome, o.Stage, o.Detail, c.want, c.stage)
+			}
+			if text := <-heard; c.tls && text != "QUIT\r\n" {
+				t.Errorf("the probe said %q over TLS", text)
+			}
+			if c.want == policy.SawTLS && (o.Version != policy.TLS13 || o.Banner != "mx.test" || len(o.Chain) == 0) {
+				t.Errorf("got %+v", o)
+			}
+		})
 	}
 }

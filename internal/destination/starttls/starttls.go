@@ -4,7 +4,8 @@
 // hosts and addresses are looked at is the caller's choice.
 //
 // The dialogue is an MTA's: banner, EHLO (HELO where EHLO is unknown), STARTTLS, handshake, QUIT (RFC 5321, sections
-// 3.1, 3.2 and 4.2; RFC 3207). MAIL is never sent. Nothing is sent before the whole banner has come.
+// 3.1, 3.2 and 4.2; RFC 3207). MAIL is never sent. Nothing is sent before the whole banner has come. On port 465 the
+// handshake comes first and the banner after it (RFC 8314, section 3.3).
 //
 // SECURITY: certificates are not verified here and the oldest versions and weakest ciphers are accepted, so that
 // "TLS, but weak" can be told from "no TLS"; nothing but QUIT is ever said over such a connection. What a host
@@ -33,6 +34,10 @@ const DefaultTimeout = 15 * time.Second
 
 // quitWait is how long the reply to QUIT is waited for: courtesy, not a finding.
 const quitWait = time.Second
+
+// submissions is the port on which TLS comes before SMTP. An MTA that isn't set up for that (Postfix:
+// smtp_tls_wrappermode) can't deliver there at all, in the clear neither.
+const submissions = 465
 
 // Prober looks at mail hosts. The zero value works; a Prober may be used by several goroutines.
 type Prober struct {
@@ -94,10 +99,8 @@ func (p *Prober) first(ctx context.Context, t Target) (o policy.Observation, aga
 		return o, false
 	}
 	defer c.close()
-	if f = c.greet(p.helo(), &o); f == nil {
-		f = c.starttls()
-	}
-	if f != nil {
+	implicit := t.Address.Port() == submissions
+	if f = c.untilTLS(implicit, p.helo(), &o); f != nil {
 		f.report(&o)
 		return o, false
 	}
@@ -105,6 +108,12 @@ func (p *Prober) first(ctx context.Context, t Target) (o policy.Observation, aga
 	if f != nil {
 		f.report(&o)
 		return o, o.Outcome == policy.SawBroken
+	}
+	if implicit {
+		if f := c.welcome(&o); f != nil {
+			f.report(&o)
+			return o, false
+		}
 	}
 	describe(&o, state)
 	o.Outcome, o.Stage = policy.SawTLS, policy.StageQuit
@@ -119,10 +128,7 @@ func (p *Prober) second(ctx context.Context, t Target) (*serverHello, *failure) 
 		return nil, f
 	}
 	defer c.close()
-	if f = c.greet(p.helo(), new(policy.Observation)); f == nil {
-		f = c.starttls()
-	}
-	if f != nil {
+	if f = c.untilTLS(t.Address.Port() == submissions, p.helo(), new(policy.Observation)); f != nil {
 		return nil, f
 	}
 	return c.hello(t.Name)

@@ -15,36 +15,43 @@ import (
 //
 // Unpacked, not installed: the package conflicts with every other MTA's.
 func FetchSendmail(ctx context.Context) error {
-	if Isolated() == nil || os.Getenv(stageVar) == keeper {
-		return nil // no network here; StartSendmail says when there's no Sendmail
+	return fetch("sendmail", func(work string) (string, error) { return unpackSendmail(ctx, work) })
+}
+
+func sendmailCache() (string, error) { return cache("sendmail") }
+
+// cache returns the directory that something is kept in between runs.
+func cache(what string) (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		if os.Geteuid() != 0 {
+			return "", err
+		}
+		dir = "/var/cache" // root without $HOME, as CI runs it
 	}
-	prefix, err := sendmailCache()
+	return filepath.Join(dir, "tlsonly-test", what+"-"+runtime.GOARCH), nil
+}
+
+// fetch has fill make a directory below work, unless it is in the cache. It is made beside its place and renamed, so that the
+// cache is complete or absent, whoever else fetches.
+func fetch(what string, fill func(work string) (dir string, err error)) error {
+	if Isolated() == nil || os.Getenv(stageVar) == keeper {
+		return nil // no network here; who needs it says that it's missing
+	}
+	prefix, err := cache(what)
 	if err != nil {
 		return err
 	}
 	if _, err := os.Stat(prefix); err == nil {
 		return nil
 	}
-	if err := fetchSendmail(ctx, prefix); err != nil {
-		return fmt.Errorf("fetch sendmail: %w", err)
+	if err := fetchTo(prefix, fill); err != nil {
+		return fmt.Errorf("fetch %s: %w", what, err)
 	}
 	return nil
 }
 
-// sendmailCache returns the directory that Sendmail is unpacked in.
-func sendmailCache() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		if os.Geteuid() != 0 {
-			return "", err
-		}
-		cache = "/var/cache" // root without $HOME, as CI runs it
-	}
-	return filepath.Join(cache, "tlsonly-test", "sendmail-"+runtime.GOARCH), nil
-}
-
-// fetchSendmail unpacks beside the target and renames, so that the cache is complete or absent, whoever else fetches.
-func fetchSendmail(ctx context.Context, prefix string) error {
+func fetchTo(prefix string, fill func(work string) (dir string, err error)) error {
 	parent := filepath.Dir(prefix)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return err
@@ -57,27 +64,32 @@ func fetchSendmail(ctx context.Context, prefix string) error {
 	if err := os.Chmod(work, 0o755); err != nil {
 		return err
 	}
+	dir, err := fill(work)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(dir, prefix); err != nil && !errors.Is(err, os.ErrExist) {
+		return err // ErrExist: somebody else was faster, with the same
+	}
+	return nil
+}
+
+func unpackSendmail(ctx context.Context, work string) (string, error) {
 	get := exec.CommandContext(ctx, "apt-get", "download", "-qq", "sendmail-bin", "sendmail-cf", "libwrap0", "liblockfile1", "libnsl2")
 	get.Dir = work
 	if _, err := run(get); err != nil {
-		return err
+		return "", err
 	}
 	debs, err := filepath.Glob(filepath.Join(work, "*.deb"))
 	if err != nil || len(debs) == 0 {
-		return errors.Join(errors.New("apt-get downloaded nothing"), err)
+		return "", errors.Join(errors.New("apt-get downloaded nothing"), err)
 	}
 	root := filepath.Join(work, "root")
 	for _, deb := range debs {
 		if _, err := run(exec.CommandContext(ctx, "dpkg", "-x", deb, root)); err != nil {
-			return err
+			return "", err
 		}
 	}
 	// The dynamic linker ignores LD_LIBRARY_PATH for setgid programs.
-	if err := os.Chmod(filepath.Join(root, "usr/libexec/sendmail/sendmail"), 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(root, prefix); err != nil && !errors.Is(err, os.ErrExist) {
-		return err // ErrExist: somebody else was faster, with the same
-	}
-	return nil
+	return root, os.Chmod(filepath.Join(root, "usr/libexec/sendmail/sendmail"), 0o755)
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -29,7 +30,8 @@ const (
 // 127.0.0.0/8 by MX to port 25, and has no milter.
 type PostfixConfig struct {
 	Listen string            // address of the SMTP server, 127.0.0.1:PORT; default: a free port
-	Base   string            // existing directory, searchable by all, to put its own one into; default: see TempDir
+	Root   string            // where its file system begins, as Postfix310 returns it; default: the installed Postfix
+	Base   string            // existing directory, searchable by all and in Root too, to put its own one into; default: see TempDir
 	Main   map[string]string // main.cf parameters, over the defaults of this package
 	Master []string          // lines put at the end of master.cf
 	Logins map[string]string // SASL users and passwords; not empty: AUTH PLAIN is offered, without TLS too
@@ -41,6 +43,7 @@ type Postfix struct {
 	Addr string // address of the SMTP server
 	Dir  string // its own directory: etc, queue, data, log
 	Etc  string // its configuration directory, for -c and MAIL_CONFIG
+	Root string // as configured; Dir has the same path inside
 
 	master *process
 	logins *loginServer // nil without Logins
@@ -70,7 +73,7 @@ func startPostfix(ctx context.Context, cfg PostfixConfig) (*Postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postfix{Addr: cfg.Listen, Dir: dir, Etc: filepath.Join(dir, "etc")}
+	p := &Postfix{Addr: cfg.Listen, Dir: dir, Etc: filepath.Join(dir, "etc"), Root: cfg.Root}
 	log := filepath.Join(dir, "log")
 	p.journal = journal{func() string {
 		b, _ := os.ReadFile(log) // not there: nothing logged yet
@@ -123,13 +126,9 @@ func postfixDir(base string) (string, error) {
 
 // configure writes main.cf and master.cf and makes the directories they name.
 func (p *Postfix) configure(cfg PostfixConfig, log string) error {
-	owner, err := user.Lookup("postfix")
+	uid, err := p.owner()
 	if err != nil {
 		return fmt.Errorf("postfix isn't installed: %w", err)
-	}
-	uid, err := strconv.Atoi(owner.Uid)
-	if err != nil {
-		return err
 	}
 	for _, d := range []string{"etc", "queue", "data"} {
 		if err := os.Mkdir(filepath.Join(p.Dir, d), 0o755); err != nil {
@@ -175,12 +174,33 @@ func (p *Postfix) configure(cfg PostfixConfig, log string) error {
 	if err := writeBackdated(filepath.Join(p.Etc, "main.cf"), text.Bytes()); err != nil {
 		return err
 	}
-	shipped, err := os.ReadFile(postfixMaster)
+	shipped, err := os.ReadFile(filepath.Join(p.Root, postfixMaster))
 	if err != nil {
 		return err
 	}
 	services := masterServices(string(shipped), net.JoinHostPort(host, port), cfg.Master)
 	return writeBackdated(filepath.Join(p.Etc, "master.cf"), []byte(services))
+}
+
+// owner returns the number of the user that Postfix runs as.
+func (p *Postfix) owner() (int, error) {
+	if p.Root == "" {
+		owner, err := user.Lookup("postfix")
+		if err != nil {
+			return 0, err
+		}
+		return strconv.Atoi(owner.Uid)
+	}
+	users, err := os.ReadFile(filepath.Join(p.Root, "etc", "passwd"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(users)) {
+		if f := strings.Split(line, ":"); f[0] == "postfix" && len(f) > 2 {
+			return strconv.Atoi(f[2])
+		}
+	}
+	return 0, user.UnknownUserError("postfix")
 }
 
 // masterServices returns the shipped services with the SMTP server at listen, none in a chroot (sockets and files of the
@@ -222,13 +242,23 @@ func writeBackdated(path string, text []byte) error {
 func (p *Postfix) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	for dir := range strings.SplitSeq(postfixPath, ":") {
 		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err == nil {
+		if _, err := os.Stat(filepath.Join(p.Root, path)); err == nil {
 			cmd := exec.CommandContext(ctx, path, args...)
-			cmd.Env = append(os.Environ(), "MAIL_CONFIG="+p.Etc)
+			p.Within(cmd)
 			return cmd, nil
 		}
 	}
 	return nil, fmt.Errorf("postfix's %s: not in %s", name, postfixPath)
+}
+
+// Within makes a command that isn't started yet see this instance as Postfix's own commands do: its root directory, and its
+// configuration in MAIL_CONFIG.
+func (p *Postfix) Within(cmd *exec.Cmd) {
+	cmd.Env = append(cmd.Environ(), "MAIL_CONFIG="+p.Etc)
+	if p.Root != "" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: p.Root}
+		cmd.Dir = "/"
+	}
 }
 
 // Run runs one of Postfix's commands with the given standard input and returns its standard output; the error carries what it

@@ -9,8 +9,9 @@
 // It doesn't decide what is right: it configures an MTA as told and reports what it did. It never reads or changes
 // /etc/postfix or /etc/mail, nor touches a running MTA; it ends only processes it started, by their process id.
 //
-// What is known of Postfix holds for 3.7 and later (Debian's package, installed), of Sendmail for 8.17 (Debian's
-// package, unpacked into a cache by FetchSendmail, since it can't be installed beside Postfix).
+// What is known of Postfix holds for 3.7 and later (Debian's package, installed; 3.10 in a root directory of its own, made by
+// FetchPostfix310), of Sendmail for 8.17 (Debian's package, unpacked into a cache by FetchSendmail, since it can't be
+// installed beside Postfix).
 //
 // The caller must be root and call Isolate first thing in main or TestMain. SECURITY: the MTAs relay for 127.0.0.0/8 and
 // the login server compares passwords in plain text: for tests only.
@@ -138,7 +139,10 @@ func start(cmd *exec.Cmd, output string) (*process, error) {
 	defer f.Close()
 	p := &process{cmd: cmd, ended: make(chan struct{}), output: output}
 	cmd.Stdout, cmd.Stderr = f, f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
