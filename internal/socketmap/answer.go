@@ -168,13 +168,18 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 		return s.temp(b, MapPolicy, "next hop not understood")
 	}
 	demand := s.binding(hop, false)
-	if s.c.Others == OthersPinned && !hop.Direct() && s.c.Rules().Protects(hop.Host(), now) {
+	if !hop.Direct() && s.homeOf(hop.Host(), now) {
 		demand = rules.Stricter(demand, floor())
 	}
 	if !demand.Level.Enforces() {
 		return s.notFound(b, MapPolicy)
 	}
 	return s.tls(b, MapPolicy, demand)
+}
+
+// homeOf reports whether mail to a domain is held to TLS because protected senders are there.
+func (s *Server) homeOf(d addr.Domain, now time.Time) bool {
+	return s.c.Others == OthersPinned && s.c.Rules().Protects(d, now) && !s.c.Local(d)
 }
 
 // binding is what a destination is held to whoever sends. Mail of a class heeds demands in any case: it may be mail
@@ -282,7 +287,7 @@ func (s *Server) clearFor(set *rules.Set, from addr.Address, q question, now tim
 			return policy.Defer
 		}
 	}
-	if s.c.Others == OthersPinned && set.Protects(q.to.Domain, now) {
+	if s.homeOf(q.to.Domain, now) {
 		return policy.Defer // as in policy: a bounce to a protected sender
 	}
 	return policy.Accept

@@ -260,10 +260,14 @@ func TestPolicy(t *testing.T) {
 		{"policy .owed.example", absent},
 		{"policy asked.example", absent},
 		{"policy far.example", absent},
+		{"policy clinic.example", plain}, // protected senders are there, and so may a bounce be
 		{"policy later.example", "TEMP level not supported"},
 		{"policy owed..example", hop},
 	})
+	here := Config{Ledger: ledger, Local: func(d addr.Domain) bool { return d.String() == "clinic.example" }}
+	check(t, server(t, here, clinic()...), []asked{{"policy clinic.example", absent}})
 	off := server(t, Config{Ledger: ledger, Others: OthersOff}, clinic()...)
+	check(t, off, []asked{{"policy clinic.example", absent}})
 	check(t, off, []asked{
 		{"policy owed.example", absent},
 		{"policy pinned.example", absent},

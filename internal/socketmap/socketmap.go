@@ -65,8 +65,11 @@ type Config struct {
 	// Origins are the domains that the MTA may add to a bare name: Postfix's myorigin, Sendmail's own name and what it
 	// masquerades as. Without them a bare name is held strictly, for it may be a protected sender.
 	Origins []addr.Domain
-	Others  Others // default: OthersPinned
-	Bounce  bool   // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"
+	// Local reports whether a domain is delivered here, or behind us: what protected senders there get isn't held to TLS
+	// for their sake. Default: none is.
+	Local  func(addr.Domain) bool
+	Others Others // default: OthersPinned
+	Bounce bool   // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"
 
 	MaxConnections int           // served at the same time, more are closed at once; 10,000
 	PartTimeout    time.Duration // for the rest of a question that has begun; 30 s
@@ -104,6 +107,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Relay == nil {
 		c.Relay = func(addr.Destination) bool { return false }
+	}
+	if c.Local == nil {
+		c.Local = func(addr.Domain) bool { return false }
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 10_000

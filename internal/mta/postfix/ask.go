@@ -149,6 +149,9 @@ func (d *doctor) policies(ctx context.Context) {
 		d.hole("policy", runSetup, "smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes may go in the clear", own)
 		return
 	}
+	if d.heedsTLSRequired() && d.value("tls_required_enable") != "no" {
+		d.hole("policy", runSetup, `tls_required_enable isn't no: the policy map isn't asked for a message that says "TLS-Required: no", nor for its bounce`)
+	}
 	if !d.away {
 		d.askPolicy(ctx, "policy", "")
 	}

@@ -41,6 +41,7 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 	d.senderMap(ctx)
 	d.policies(ctx)
 	d.routes(ctx)
+	d.site()
 	d.clients()
 	d.aliases(ctx)
 	d.surroundings()
@@ -312,7 +313,10 @@ func (d *doctor) transport(s Service) {
 	if got := d.option(s, "smtp_tls_mandatory_protocols"); lowestProtocol(got) < lowest {
 		fault("smtp_tls_mandatory_protocols = %s takes TLS below %v", got, lowest)
 	}
-	if d.atLeast(3, 10) && d.option(s, "tls_required_enable") != "no" {
+	if v := d.option(s, "smtp_fallback_relay"); v != "" {
+		fault("smtp_fallback_relay = %s: mail goes there, unjudged, when its own destination fails", v)
+	}
+	if d.heedsTLSRequired() && d.option(s, "tls_required_enable") != "no" {
 		fault(`tls_required_enable isn't no: a message that says "TLS-Required: No" goes in the clear`)
 	}
 	if bounces := slices.Contains(splitList(d.option(s, "smtp_delivery_status_filter")), "regexp:"+filepath.Join(d.Dir, lostFile)); bounces != (d.OnLost == OnLostBounce) {

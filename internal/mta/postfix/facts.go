@@ -137,6 +137,14 @@ func (f Facts) option(s Service, name string) string {
 	return f.value(name)
 }
 
+// heedsTLSRequired reports whether a message can ask Postfix to do without TLS (RFC 8689).
+func (f Facts) heedsTLSRequired() bool { return f.atLeast(3, 10) }
+
+// ownsTLSRequired reports whether that was taken away by us.
+func (f Facts) ownsTLSRequired() bool {
+	return slices.Contains(references(requiredParameter), f.Set["tls_required_enable"])
+}
+
 // reference is $name, ${name} or $(name); postconf(5). The conditional forms stay as they are.
 var reference = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\}|\((\w+)\))`)
 

@@ -17,6 +17,9 @@ const (
 	milterParameter = "tlsonly_milter"
 	senderParameter = "tlsonly_sender_map"
 	policyParameter = "tlsonly_policy_map"
+	// What tls_required_enable refers to: Postfix 3.10 and later skip the policy map for a message that says
+	// "TLS-Required: no" (RFC 8689), and copy that into its bounce.
+	requiredParameter = "tlsonly_tls_required"
 
 	transportPrefix = "tlsonly"
 
@@ -25,8 +28,10 @@ const (
 	sendersFile = "tlsonly_senders.regexp"
 )
 
-func ownParameters() []string { return []string{milterParameter, senderParameter, policyParameter} }
-func ownFiles() []string      { return []string{lostFile, headerFile, sendersFile} }
+func ownParameters() []string {
+	return []string{milterParameter, senderParameter, policyParameter, requiredParameter}
+}
+func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
 // isOwn reports whether a service is one of our transports.
 func isOwn(s Service) bool {
@@ -99,6 +104,15 @@ func (p *planner) parameters() {
 	}
 	if p.Others != OthersOff {
 		own[policyParameter] = "socketmap:" + p.smap + ":policy"
+	}
+	// A "no" of the site's own stays.
+	ours := p.facts.ownsTLSRequired()
+	switch {
+	case p.facts.heedsTLSRequired() && p.Others != OthersOff && (ours || p.facts.value("tls_required_enable") != "no"):
+		own[requiredParameter] = "no"
+		p.setup.parameter(p.facts, "tls_required_enable", "$"+requiredParameter)
+	case ours:
+		p.setup.parameter(p.facts, "tls_required_enable", "")
 	}
 	for _, name := range ownParameters() {
 		p.setup.parameter(p.facts, name, own[name])
@@ -250,6 +264,9 @@ func (p *planner) transport(smtp Service, number string, minVersion policy.Versi
 	s.Options["smtp_tls_mandatory_protocols"] = p.facts.protocols(minVersion)
 	// Not the site's policies: an answer replaces the level, and "may" or "dane" can send in the clear.
 	s.Options["smtp_tls_policy_maps"] = "socketmap:" + p.smap + ":forced" + number
+	if p.facts.value("smtp_fallback_relay") != "" {
+		s.Options["smtp_fallback_relay"] = "" // nobody has judged it
+	}
 	if p.facts.atLeast(3, 10) {
 		// RFC 8689, section 5: "TLS-Required: No" in a message would lower the level.
 		s.Options["tls_required_enable"] = "no"
@@ -335,6 +352,9 @@ func PlanUndo(f Facts) Setup {
 		if value, ok := f.Set[name]; ok && value != "" {
 			setup.parameter(f, name, without(value, ours...))
 		}
+	}
+	if f.ownsTLSRequired() {
+		setup.parameter(f, "tls_required_enable", "")
 	}
 	for _, name := range ownParameters() {
 		setup.parameter(f, name, "")

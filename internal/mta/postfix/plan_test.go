@@ -101,16 +101,26 @@ func TestPlanParameters(t *testing.T) {
 		{"smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = OthersOff }},
 		{"tlsonly_policy_map", "x", "tlsonly_policy_map", "", func(s *Settings) { s.Others = OthersOff }},
 		{"", "", "tlsonly_policy_map", "-", func(s *Settings) { s.Others = OthersOff }},
+		{"smtp_fallback_relay", "relay.test", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_fallback_relay= -o smtp_tls_mandatory_protocols=>=TLSv1.2 " +
+			"-o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1", nil},
+		// Postfix 3.10 and later, which heed TLS-Required.
+		{"3.7.11", "", "tls_required_enable", "-", nil},
+		{"3.10.13", "", "tls_required_enable", "$tlsonly_tls_required", nil},
+		{"3.10.13", "", "tlsonly_tls_required", "no", nil},
+		{"3.10.13", "", "tls_required_enable", "-", func(s *Settings) { s.Others = OthersOff }},
 	} {
 		s := inet()
 		if c.change != nil {
 			c.change(&s)
 		}
-		main := map[string]string{}
-		if c.name != "" {
+		version, main := "3.7.11", map[string]string{}
+		if strings.HasPrefix(c.name, "3.") {
+			version = c.name
+			main["tls_required_enable"] = "yes"
+		} else if c.name != "" {
 			main[c.name] = c.have
 		}
-		setup, err := Plan(s, facts(t, "3.7.11", main))
+		setup, err := Plan(s, facts(t, version, main))
 		if err != nil {
 			t.Errorf("%s = %s: %v", c.name, c.have, err)
 			continue

@@ -43,6 +43,8 @@ type Settings struct {
 	HideHeader        bool          // take the header TLS-Only off protected mail when it leaves
 
 	// What only Doctor looks at.
+	Local        []string       // domains that the daemon takes as delivered here
+	Relays       []string       // next hops that it knows as relays, as Postfix writes them
 	UserRules    bool           // some rule names senders by their login
 	DANE         bool           // policies answered may ask for DANE
 	Protected    []addr.Address // senders of whom the binding is to be proved, with at least one of each class
