@@ -61,10 +61,10 @@ deps-go:
 	@set -e; if ! command -v $(GO) >/dev/null; then \
 		$(APT) update -qq; \
 		go=$$(apt-cache policy golang-go | sed -n 's/.*Candidate: [0-9]*://p'); \
-		dpkg --compare-versions "$$go" ge 1.26 || { echo "Go 1.26 or later is needed, and there is none: see https://go.dev/dl"; exit 1; }; \
+		dpkg --compare-versions "$$go" ge 1.26 || { echo "Go 1.26 or later is needed, and this system has none: install it first"; exit 1; }; \
 		$(call install,golang-go); \
 	fi; \
-	$(GO) list -m >/dev/null || { echo "Go 1.26 or later is needed, this is $$($(GO) version): see https://go.dev/dl"; exit 1; }; \
+	$(GO) list -m >/dev/null || { echo "Go 1.26 or later is needed, this is $$($(GO) version)"; exit 1; }; \
 	[ ! -d /etc/apt ] || ls /etc/ssl/certs/*.crt >/dev/null 2>&1 || { $(APT) update -qq && $(call install,ca-certificates); }
 
 # The race detector needs a C compiler.

@@ -15,6 +15,7 @@
 package destination
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,14 +101,14 @@ func New(c Config) (*Assessor, error) {
 	if c.Resolver == nil || c.Prober == nil {
 		return nil, errors.New("destination: a resolver and a prober are needed")
 	}
-	setDefault(&c.Port, 25)
-	setDefault(&c.Timeout, 15*time.Second)
-	setDefault(&c.Concurrency, 64)
-	setDefault(&c.PerHost, 1)
-	setDefault(&c.Success, 24*time.Hour)
-	setDefault(&c.Failure, 15*time.Minute)
-	setDefault(&c.Unknown, time.Minute)
-	setDefault(&c.Entries, 1_000_000)
+	c.Port = cmp.Or(c.Port, 25)
+	c.Timeout = cmp.Or(c.Timeout, 15*time.Second)
+	c.Concurrency = cmp.Or(c.Concurrency, 64)
+	c.PerHost = cmp.Or(c.PerHost, 1)
+	c.Success = cmp.Or(c.Success, 24*time.Hour)
+	c.Failure = cmp.Or(c.Failure, 15*time.Minute)
+	c.Unknown = cmp.Or(c.Unknown, time.Minute)
+	c.Entries = cmp.Or(c.Entries, 1_000_000)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -119,13 +120,6 @@ func New(c Config) (*Assessor, error) {
 	a.destinations.init(c.Entries)
 	a.hosts.init(c.Entries)
 	return a, nil
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Close ends all looks under way and waits until they have.

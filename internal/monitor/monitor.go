@@ -10,6 +10,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -65,11 +66,11 @@ func New(c Config) (*Monitor, error) {
 	if c.Schedule == nil || c.Looker == nil || c.Ledger == nil {
 		return nil, errors.New("monitor: a schedule, a looker and a ledger are needed")
 	}
-	setDefault(&c.Every, 24*time.Hour)
-	setDefault(&c.Forget, 90*24*time.Hour)
-	setDefault(&c.Retention, 2*365*24*time.Hour)
-	setDefault(&c.Concurrency, 64)
-	setDefault(&c.Tick, 5*time.Second)
+	c.Every = cmp.Or(c.Every, 24*time.Hour)
+	c.Forget = cmp.Or(c.Forget, 90*24*time.Hour)
+	c.Retention = cmp.Or(c.Retention, 2*365*24*time.Hour)
+	c.Concurrency = cmp.Or(c.Concurrency, 64)
+	c.Tick = cmp.Or(c.Tick, 5*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -77,13 +78,6 @@ func New(c Config) (*Monitor, error) {
 		c.Now = time.Now
 	}
 	return &Monitor{c: c, slots: semaphore.NewWeighted(int64(c.Concurrency))}, nil
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 const (

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,10 +45,10 @@ type NotifyConfig struct {
 
 // NewNotifier returns a Notifier; Run does the work.
 func NewNotifier(c NotifyConfig) *Notifier {
-	setDefault(&c.Sendmail, "/usr/sbin/sendmail")
-	setDefault(&c.Digest, time.Hour)
-	setDefault(&c.Urgent, time.Minute)
-	setDefault(&c.Limit, 30*time.Second)
+	c.Sendmail = cmp.Or(c.Sendmail, "/usr/sbin/sendmail")
+	c.Digest = cmp.Or(c.Digest, time.Hour)
+	c.Urgent = cmp.Or(c.Urgent, time.Minute)
+	c.Limit = cmp.Or(c.Limit, 30*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -25,7 +25,10 @@ func FetchPostfix310(ctx context.Context) error {
 
 // bootstrap makes the root directory.
 func bootstrap(ctx context.Context, root string) (string, error) {
-	cmd := exec.CommandContext(ctx, "/usr/sbin/debootstrap", "--variant=minbase", "--include=postfix", "trixie", root, debianMirror(ctx))
+	cmd := exec.CommandContext(ctx, "/usr/sbin/debootstrap", "--variant=minbase", "--include=postfix", "trixie", root)
+	if mirror := debianMirror(ctx); mirror != "" {
+		cmd.Args = append(cmd.Args, mirror)
+	}
 	// The packages' scripts see these, too, and have to find them inside.
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=/tmp")
 	// What it mounts below root goes with it, also when it is killed: who removes root then meets no foreign files.
@@ -51,15 +54,14 @@ func bootstrap(ctx context.Context, root string) (string, error) {
 	return root, nil
 }
 
-// debianMirror returns the one that this machine's apt uses, or, where it has another distribution's, Debian's own.
+// debianMirror returns the one that this machine's apt uses; "" where it has another distribution's, and debootstrap knows
+// one by itself.
 func debianMirror(ctx context.Context) string {
-	// An error leaves no line; debootstrap will say what is wrong with apt's network.
+	// An error leaves no line; debootstrap will say what is wrong with the network.
 	out, _ := run(exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(SITE)",
 		"Created-By: Packages", "Origin: Debian", "Label: Debian", "Component: main"))
-	if first, _, ok := strings.Cut(string(out), "\n"); ok && first != "" {
-		return first
-	}
-	return "http://deb.debian.org/debian"
+	first, _, _ := strings.Cut(string(out), "\n")
+	return first
 }
 
 // Postfix310 returns the root directory for PostfixConfig.Root, put together for these namespaces: the cached one, which nobody can
