@@ -112,11 +112,11 @@ func TestMTAWireTLSRequiredNoPolicy(t *testing.T) {
 					waitFor(t, c.to+": the marker to be seen in the clear", func() bool { host, _ := w.leak(); return host != "" })
 					continue
 				}
+				w.waits(c.held, noOffer)
 				w.settle()
 				if host, at := w.leak(); host != "" {
 					t.Errorf("%s: %s saw the message in the clear: …%q…", c.to, host, at)
 				}
-				w.waits(c.held, noOffer)
 			}
 		})
 	}
