@@ -3,10 +3,8 @@ package milter
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -21,13 +19,7 @@ import (
 
 // TestMain runs everything in namespaces where it can: one test needs port 25 and a Postfix.
 func TestMain(m *testing.M) {
-	inside, code, err := rig.Isolate()
-	if err == nil && !inside {
-		os.Exit(code)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
+	rig.Enter()
 	goleak.VerifyTestMain(m)
 }
 

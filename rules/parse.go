@@ -22,8 +22,8 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 	named := make(map[string]int, len(tables))
 	for i, t := range tables {
 		r := &Rule{
-			MinVersion: policy.TLS12,
-			MinBits:    128,
+			MinVersion: policy.DefaultDemand().MinVersion,
+			MinBits:    policy.DefaultDemand().MinBits,
 			OnFail:     policy.ActionReject,
 			OnUnknown:  policy.ActionDefer,
 			Pin:        true,

@@ -209,7 +209,7 @@ func (p *program) showDomain(ctx context.Context, s *store.Store, d addr.Destina
 	line("last mail", stamp(k.LastMail))
 	if k.Assessment != nil {
 		fmt.Fprintln(p.stdout)
-		judge(e.Assessment, policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128}).print(p.stdout, terminal(p.stdout))
+		judge(e.Assessment, policy.DefaultDemand()).print(p.stdout, terminal(p.stdout))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package addr
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -106,6 +107,9 @@ func (d Destination) Direct() bool { return d.direct }
 
 // Port returns the port asked for, 0 for the default.
 func (d Destination) Port() uint16 { return d.port }
+
+// PortOr returns the port asked for, or the default given.
+func (d Destination) PortOr(port uint16) uint16 { return cmp.Or(d.port, port) }
 
 // IsZero reports whether d is no destination.
 func (d Destination) IsZero() bool { return d == Destination{} }

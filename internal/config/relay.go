@@ -15,6 +15,7 @@ type Relay struct {
 	exact map[addr.Domain]addr.Destination
 	below map[addr.Domain]addr.Destination // ".domain": all below domain
 	rest  addr.Destination                 // "*"
+	hops  map[addr.Destination]bool        // all of them
 }
 
 // For returns the next hop of mail to d, and false when it goes by MX: the entry of the domain itself, else of the
@@ -31,21 +32,15 @@ func (r Relay) For(d addr.Domain) (addr.Destination, bool) {
 	return r.rest, !r.rest.IsZero()
 }
 
-// Hops returns the next hops, each once or more.
-func (r Relay) Hops() []addr.Destination {
-	hops := slices.AppendSeq(slices.Collect(maps.Values(r.exact)), maps.Values(r.below))
-	if !r.rest.IsZero() {
-		hops = append(hops, r.rest)
-	}
-	return hops
-}
+// Hops returns the next hops, in no order.
+func (r Relay) Hops() []addr.Destination { return slices.Collect(maps.Keys(r.hops)) }
 
 // Uses reports whether hop is the next hop of some domain.
-func (r Relay) Uses(hop addr.Destination) bool { return slices.Contains(r.Hops(), hop) }
+func (r Relay) Uses(hop addr.Destination) bool { return r.hops[hop] }
 
 // readRelay reads a table whose keys are domains.
 func readRelay(c *Config, t value.Table) []value.Fault {
-	r := Relay{exact: map[addr.Domain]addr.Destination{}, below: map[addr.Domain]addr.Destination{}}
+	r := Relay{exact: map[addr.Domain]addr.Destination{}, below: map[addr.Domain]addr.Destination{}, hops: map[addr.Destination]bool{}}
 	var faults []value.Fault
 	lines := map[string]int{} // by canonical key
 	for key, v := range t.Keys {
@@ -61,6 +56,7 @@ func readRelay(c *Config, t value.Table) []value.Fault {
 			fault("%v", err)
 			continue
 		}
+		r.hops[hop] = true
 		if key == "*" {
 			r.rest = hop
 			continue

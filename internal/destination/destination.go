@@ -182,7 +182,7 @@ func (a *Assessor) Seed(known ...policy.Assessment) {
 			if len(h.Observations) > 0 {
 				when := h.Observations[0].When
 				h.Preference, h.Implicit = 0, false
-				a.hosts.put(hostKey{h.Name, a.port(k.Destination)}, entry[policy.Host]{h, when, when.Add(a.lifetime("", []policy.Host{h})), time.Time{}})
+				a.hosts.put(hostKey{h.Name, k.Destination.PortOr(a.c.Port)}, entry[policy.Host]{h, when, when.Add(a.lifetime("", []policy.Host{h})), time.Time{}})
 			}
 		}
 	}
@@ -190,13 +190,6 @@ func (a *Assessor) Seed(known ...policy.Assessment) {
 
 // Drop forgets what is known of d.
 func (a *Assessor) Drop(d addr.Destination) { a.destinations.drop(d) }
-
-func (a *Assessor) port(d addr.Destination) uint16 {
-	if p := d.Port(); p != 0 {
-		return p
-	}
-	return a.c.Port
-}
 
 func await(ctx context.Context, d addr.Destination, f *flight[policy.Assessment], enough func(policy.Assessment) bool) policy.Assessment {
 	for {
@@ -248,7 +241,7 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 	results := make(chan found, len(hosts))
 	for i, h := range hosts {
 		a.wg.Go(func() {
-			results <- found{i, a.host(hostKey{h.Name, a.port(d)}, after)}
+			results <- found{i, a.host(hostKey{h.Name, d.PortOr(a.c.Port)}, after)}
 		})
 	}
 	for range hosts {

@@ -10,17 +10,12 @@ import (
 	"tlsonly/rules"
 )
 
-// usual is the demand by which history speaks of levels: the defaults of a rule.
-func usual() policy.Demand {
-	return policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128}
-}
-
 // anyTLS is what a look must have seen to count as a success for a pin: TLS of any version.
 func anyTLS() policy.Demand { return policy.Demand{Level: policy.LevelEncrypt} }
 
 // Level is the highest level that an assessment reaches, "" when that isn't known.
 func Level(a policy.Assessment) policy.Level {
-	switch reason := rules.Judge(usual(), a); {
+	switch reason := rules.Judge(policy.DefaultDemand(), a); {
 	case reason == "":
 		return policy.LevelEncrypt
 	case reason.Unknown():
@@ -57,7 +52,7 @@ func (s seen) then(found policy.Assessment, pinned bool) (seen, []store.Event) {
 	if level := Level(found); level != "" {
 		is.level = level
 	}
-	e := store.Event{From: string(s.level), To: string(is.level), Why: string(rules.Judge(usual(), found))}
+	e := store.Event{From: string(s.level), To: string(is.level), Why: string(rules.Judge(policy.DefaultDemand(), found))}
 	switch {
 	case pinned && reason == policy.NoSTARTTLS && !is.lost:
 		e.What, is.lost = store.LostTLS, true

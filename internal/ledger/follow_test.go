@@ -33,7 +33,7 @@ func TestFollows(t *testing.T) {
 				t.Errorf("after 5 s: %s", what)
 			}
 		}
-		must(t, b.Owe(ctx, far, "clinic", usual(), true))
+		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
 		must(t, other.Unpin(ctx, far, "by hand"))
 		within("still pinned", func() bool { return !b.Pinned(far) && b.Stats().Pinned == 0 })
 		_, err := other.Pin(ctx, far, store.ByAdmin)
@@ -107,7 +107,7 @@ func TestForget(t *testing.T) {
 	b := newBench(t)
 	near := addr.MustDestination("near.example")
 	for _, d := range []addr.Destination{far, near} {
-		must(t, b.Owe(t.Context(), d, "clinic", usual(), true))
+		must(t, b.Owe(t.Context(), d, "clinic", policy.DefaultDemand(), true))
 		b.look(d, policy.SawTLS)
 		b.memory.Seed(saw(d, begin, policy.SawTLS))
 	}
@@ -118,7 +118,7 @@ func TestForget(t *testing.T) {
 		must(t, err)
 	}
 	b.pass(100 * 24 * time.Hour)
-	must(t, b.Owe(t.Context(), near, "clinic", usual(), true))
+	must(t, b.Owe(t.Context(), near, "clinic", policy.DefaultDemand(), true))
 	forget()
 	equal(t, "far is pinned", b.Pinned(far), false)
 	equal(t, "far is demanded", b.Demand(far), store.Demand{})
@@ -128,7 +128,7 @@ func TestForget(t *testing.T) {
 
 	// Another process doesn't know of the mail for near that came right now.
 	b.pass(100 * 24 * time.Hour)
-	must(t, b.Owe(t.Context(), near, "clinic", usual(), true))
+	must(t, b.Owe(t.Context(), near, "clinic", policy.DefaultDemand(), true))
 	forgotten, err := b.open(false).Forget(t.Context(), b.now().Add(-90*24*time.Hour))
 	must(t, err)
 	equal(t, "forgotten", len(forgotten), 1)
@@ -140,7 +140,7 @@ func TestForget(t *testing.T) {
 
 	// When times of use can't be stored nothing is forgotten.
 	b.pass(100 * 24 * time.Hour)
-	must(t, b.Owe(t.Context(), near, "clinic", usual(), true))
+	must(t, b.Owe(t.Context(), near, "clinic", policy.DefaultDemand(), true))
 	back := b.refuse("used")
 	if b.Forget(t.Context(), b.now()) == nil {
 		t.Error("forgotten without knowing what is used")
@@ -164,7 +164,7 @@ func TestRestart(t *testing.T) {
 	}
 	before := assessor().Assess(t.Context(), far, nil)
 	b.learnAll(t.Context(), false)
-	must(t, b.Owe(t.Context(), far, "clinic", usual(), true))
+	must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true))
 	next := b.entry(far).Next
 	equal(t, "looks", looks.Load(), 1)
 

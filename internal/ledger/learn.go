@@ -250,11 +250,7 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	}
 	if !reason.Unknown() {
 		// What isn't known replaces nothing; what was seen to be lost replaces what was good.
-		port := d.Port()
-		if port == 0 {
-			port = l.c.Port
-		}
-		look.Found = &store.Found{Assessment: found, Port: port, Replace: !ok}
+		look.Found = &store.Found{Assessment: found, Port: d.PortOr(l.c.Port), Replace: !ok}
 	}
 	result, err := l.c.Store.RecordLook(ctx, look)
 	if err != nil {

@@ -171,7 +171,7 @@ func TestUnknownReplacesNothing(t *testing.T) {
 func TestUnpinAfterThirtyDays(t *testing.T) {
 	for _, relief := range []bool{false, true} {
 		b := newBench(t)
-		must(t, b.Owe(t.Context(), far, "clinic", usual(), true))
+		must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true))
 		b.look(far, policy.SawTLS)
 		b.events()
 		for day := range 32 {
@@ -289,14 +289,14 @@ func TestRun(t *testing.T) {
 		b.Found(policy.Assessment{}, saw(far, b.now(), policy.SawTLS))
 		synctest.Wait()
 		equal(t, "learned at once", b.Waiting(), 0)
-		must(t, b.Owe(ctx, far, "clinic", usual(), true))
+		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
 		time.Sleep(b.flushEvery + time.Second)
 		equal(t, "used", b.entry(far).Used, begin)
 
 		back := b.away()
 		b.pass(2 * time.Hour)
 		b.Found(policy.Assessment{}, saw(far, b.now(), policy.SawNoSTARTTLS))
-		must(t, b.Owe(ctx, far, "clinic", usual(), true))
+		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
 		time.Sleep(3 * b.flushEvery)
 		equal(t, "waiting", b.Waiting(), 1)
 		equal(t, "away", b.Stats().StoreAway, true)
@@ -314,7 +314,7 @@ func TestRun(t *testing.T) {
 			b.Found(policy.Assessment{}, saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), b.now(), policy.SawTLS))
 		}
 		b.pass(2 * time.Hour)
-		must(t, b.Owe(ctx, far, "clinic", usual(), true))
+		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
 		end()
 		<-done
 		equal(t, "waiting at the end", b.Waiting(), 0)

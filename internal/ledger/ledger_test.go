@@ -208,7 +208,7 @@ func demand(level policy.Level, v policy.Version, bits int) policy.Demand {
 
 func TestOweIsDurable(t *testing.T) {
 	b := newBench(t)
-	must(t, b.Owe(b.Context(), far, "clinic", usual(), true))
+	must(t, b.Owe(b.Context(), far, "clinic", policy.DefaultDemand(), true))
 	e, err := b.open(false).Get(t.Context(), far)
 	must(t, err)
 	equal(t, "demand", e.Demand.String(), "encrypt 1.2 128")
@@ -228,7 +228,7 @@ func TestOweStanding(t *testing.T) {
 	b := newBench(t)
 	loose := addr.MustDestination("loose.example")
 	must(t, b.Owe(t.Context(), far, "clinic", demand(policy.LevelSecure, policy.TLS12, 128), true))
-	must(t, b.Owe(t.Context(), loose, "clinic", usual(), false))
+	must(t, b.Owe(t.Context(), loose, "clinic", policy.DefaultDemand(), false))
 	must(t, b.store.Close())
 	for _, test := range []struct {
 		d      addr.Destination
@@ -242,9 +242,9 @@ func TestOweStanding(t *testing.T) {
 		{far, demand(policy.LevelDane, policy.TLS12, 128), true, false},
 		{far, demand(policy.LevelEncrypt, policy.TLS13, 128), true, false},
 		{far, demand(policy.LevelEncrypt, policy.TLS12, 256), true, false},
-		{loose, usual(), false, true},
-		{loose, usual(), true, false}, // the pin is new
-		{addr.MustDestination("new.example"), usual(), false, false},
+		{loose, policy.DefaultDemand(), false, true},
+		{loose, policy.DefaultDemand(), true, false}, // the pin is new
+		{addr.MustDestination("new.example"), policy.DefaultDemand(), false, false},
 	} {
 		for range 2 { // what failed doesn't stand the second time
 			if err := b.Owe(t.Context(), test.d, "clinic", test.demand, test.pin); (err == nil) != test.ok {
@@ -262,7 +262,7 @@ func TestOweMergesWithOthers(t *testing.T) {
 	b := newBench(t)
 	_, err := b.open(false).RaiseDemand(t.Context(), far, store.Demand{Level: policy.LevelSecure, MinVersion: policy.TLS11, MinBits: 256})
 	must(t, err)
-	must(t, b.Owe(t.Context(), far, "clinic", usual(), false))
+	must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), false))
 	equal(t, "demand", b.Demand(far).String(), "secure 1.2 256")
 	equal(t, "stored", b.entry(far).Demand, b.Demand(far))
 }
@@ -271,7 +271,7 @@ func TestOweMergesWithOthers(t *testing.T) {
 func TestOweHalf(t *testing.T) {
 	b := newBench(t)
 	back := b.refuse("pin_by")
-	if b.Owe(t.Context(), far, "clinic", usual(), true) == nil {
+	if b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true) == nil {
 		t.Error("owed without a pin")
 	}
 	equal(t, "stored", b.entry(far).Demand.Level, policy.LevelEncrypt)
@@ -288,11 +288,11 @@ func TestOweGivesUpInTime(t *testing.T) {
 	defer release()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := b.Owe(ctx, far, "clinic", usual(), false); err == nil {
+	if err := b.Owe(ctx, far, "clinic", policy.DefaultDemand(), false); err == nil {
 		t.Error("owed without the store")
 	}
 	must(t, b.all.Acquire(t.Context(), everything-1))
-	if err := b.Owe(ctx, far, "clinic", usual(), false); err == nil {
+	if err := b.Owe(ctx, far, "clinic", policy.DefaultDemand(), false); err == nil {
 		t.Error("owed while everything is replaced")
 	}
 	b.all.Release(everything - 1)
@@ -375,9 +375,9 @@ func TestLoadKeepsWhatCameMeanwhile(t *testing.T) {
 		name string
 		do   func(b *bench)
 	}{
-		{"owe", func(b *bench) { must(b.T, b.Owe(b.Context(), far, "clinic", usual(), true)) }},
+		{"owe", func(b *bench) { must(b.T, b.Owe(b.Context(), far, "clinic", policy.DefaultDemand(), true)) }},
 		{"learn", func(b *bench) {
-			must(b.T, b.Owe(b.Context(), far, "clinic", usual(), true))
+			must(b.T, b.Owe(b.Context(), far, "clinic", policy.DefaultDemand(), true))
 			b.look(far, policy.SawTLS)
 		}},
 		{"read again", func(b *bench) {
@@ -401,7 +401,7 @@ func TestLoadKeepsWhatCameMeanwhile(t *testing.T) {
 	}
 	t.Run("forgotten", func(t *testing.T) {
 		b := newBench(t)
-		must(t, b.Owe(t.Context(), far, "clinic", usual(), true))
+		must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true))
 		read := map[addr.Destination]*known{far: {pinned: true}}
 		b.written = map[addr.Destination]struct{}{}
 		must(t, b.flush(t.Context()))
@@ -419,7 +419,7 @@ func TestTimeOfUse(t *testing.T) {
 	owe := func(after time.Duration) {
 		t.Helper()
 		b.pass(after)
-		must(t, b.Owe(t.Context(), far, "clinic", usual(), false))
+		must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), false))
 	}
 	owe(0)
 	must(t, b.flush(t.Context()))

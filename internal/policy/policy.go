@@ -155,6 +155,9 @@ const (
 	TagPass    Tag = "pass"
 )
 
+// DefaultDemand is what a rule of level encrypt asks when it says no more than that, and what is spoken of where no rule is.
+func DefaultDemand() Demand { return Demand{Level: LevelEncrypt, MinVersion: TLS12, MinBits: 128} }
+
 // Demand is what a rule asks of a destination.
 type Demand struct {
 	Level      Level

@@ -114,11 +114,6 @@ func (s *Server) protects(set *rules.Set, from addr.Address, now time.Time) bool
 		slices.ContainsFunc(whose, func(a addr.Address) bool { return set.Class(a, now) > 0 })
 }
 
-// floor is what the strict transport asks of next hops that no rule speaks of: a rule's defaults.
-func floor() policy.Demand {
-	return policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128}
-}
-
 // forced answers inside the transport of class n, or inside the strict one, 0, which serves classes without one, too.
 func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	if bytes.HasPrefix(key, []byte{'.'}) {
@@ -140,7 +135,7 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	switch {
 	case n == 0 || n > len(classes):
 		if ask.Demand = set.Strictest(domain, now); !ask.Demand.Level.Enforces() {
-			ask.Demand = floor()
+			ask.Demand = policy.DefaultDemand()
 		}
 	case domain.IsZero():
 		ask.Demand = classes[n-1].Strictest(now)
@@ -169,7 +164,7 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 	}
 	demand := s.binding(hop, false)
 	if !hop.Direct() && s.homeOf(hop.Host(), now) {
-		demand = rules.Stricter(demand, floor())
+		demand = rules.Stricter(demand, policy.DefaultDemand())
 	}
 	if !demand.Level.Enforces() {
 		return s.notFound(b, MapPolicy)

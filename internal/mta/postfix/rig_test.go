@@ -26,13 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	inside, code, err := rig.Isolate()
-	if err == nil && !inside {
-		os.Exit(code)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
+	rig.Enter()
 	os.Exit(m.Run())
 }
 

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -86,6 +87,27 @@ func Isolate() (inside bool, code int, err error) {
 		return false, code, nil
 	}
 	return true, 0, nil
+}
+
+// Enter is Isolate for a TestMain: it fetches what is named, where only root could use it, runs the tests inside and ends the
+// outer program. It returns inside, or, with the reason on standard error, where the namespaces can't be had.
+func Enter(fetch ...func(context.Context) error) (inside bool) {
+	if os.Geteuid() == 0 {
+		for _, f := range fetch {
+			if err := f(context.Background()); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
+	}
+	inside, code, err := Isolate()
+	if err == nil && !inside {
+		os.Exit(code)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return inside
 }
 
 // exitUnable is the keeper's exit status when it can't prepare the namespaces; EX_OSERR of sysexits.h, which Go programs

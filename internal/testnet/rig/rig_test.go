@@ -21,19 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Geteuid() == 0 {
-		if err := rig.FetchSendmail(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	inside, code, err := rig.Isolate()
-	if err == nil && !inside {
-		os.Exit(code)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
+	inside := rig.Enter(rig.FetchSendmail)
 	if act := os.Getenv(actVar); act != "" && inside {
 		misbehave(act)
 	}
