@@ -1,10 +1,16 @@
 # make demo    real mail through a real Postfix, judged by the daemon; installs what it lacks
 # make test    everything; installs what it lacks
 # make build   bin/tlsonly
+# make package bin/packages: .deb and .rpm for amd64 and arm64
 # make fuzz    each fuzz target for FUZZTIME
+# make bench   what it costs, each figure against its counterpart: a table, also in bin/bench.md
+# make soak    an hour's load in SOAKTIME, and all the hardships of the tests in their full number
+# make mutate  would the tests notice a wrong verdict? one changed condition after the other
+# make screenshots  pictures of the status page in bin/screenshots, to be looked at; installs Chromium
 
 GO       ?= go
 FUZZTIME ?= 60s
+SOAKTIME ?= 10m
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 APT      := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
@@ -15,10 +21,18 @@ install = echo "Installing $(1)" && $(APT) install -y -qq -o Dpkg::Use-Pty=0 --n
 # Go wants a home for its caches; root's may be missing where no one logged in.
 export HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)
 
-.PHONY: build test demo check mta fuzz deps deps-go deps-cc deps-mta deps-debootstrap deps-postgres clean
+.PHONY: bench soak mutate deps-bench screenshots deps-chromium build package test test-package demo check mta mta-package fuzz deps deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package clean
 
 build: deps-go
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/tlsonly ./cmd/tlsonly
+
+# VERSION and SOURCE_DATE_EPOCH, given to make, say what git would.
+package: deps-go
+	$(if $(filter command environment,$(firstword $(origin VERSION))),VERSION='$(VERSION)') GO='$(GO)' packaging/build.sh bin/packages
+
+test-package: deps-go deps-cc deps-debootstrap deps-package
+	$(GO) test -race -v ./packaging
+	@[ -z "$(SUDO)" ] || $(MAKE) mta-package
 
 # The demo and the tests that need a real MTA run in a network namespace of their own, with their own configuration,
 # queue and data directories; that takes root.
@@ -44,6 +58,11 @@ mta: deps
 	for dir in internal/testnet/rig internal/mta/postfix internal/mta/sendmail milter; do \
 		$(GO) test -race -c -o bin/mta.test ./$$dir && (cd $$dir && $(SUDO) $(CURDIR)/bin/mta.test -test.v) || exit 1; \
 	done
+	$(MAKE) mta-package
+
+mta-package:
+	$(GO) test -race -c -o bin/packaging.test ./packaging
+	cd packaging && $(SUDO) env PATH="$$PATH" ../bin/packaging.test -test.v -test.run 'Debian|RPM'
 
 # Making an interesting input smaller may take a minute by default, in which nothing new is tried.
 fuzz: deps-go
@@ -54,7 +73,31 @@ fuzz: deps-go
 		done; \
 	done; exit $$failed
 
-deps: deps-go deps-cc deps-mta deps-debootstrap deps-postgres
+# In namespaces of their own, like the tests. Programs to compare with are Debian's, unpacked and not installed.
+bench: deps-bench build
+	$(GO) build -buildvcs=false -o bin/bench ./internal/testnet/bench
+	$(SUDO) env PATH="$$PATH" GOMODCACHE="$$($(GO) env GOMODCACHE)" bin/bench -tlsonly bin/tlsonly $(BENCHFLAGS)
+
+soak: deps build
+	$(GO) build -buildvcs=false -o bin/soak ./internal/testnet/soak
+	$(SUDO) bin/soak -tlsonly bin/tlsonly -time $(SOAKTIME)
+	for dir in cmd/tlsonly milter internal/socketmap internal/destination; do \
+		$(GO) test -c -o bin/soak.test ./$$dir && (cd $$dir && \
+		$(SUDO) env TLSONLY_SOAK=1 $(CURDIR)/bin/soak.test -test.v -test.timeout 30m -test.run Hard) || exit 1; \
+	done
+
+# The files that decide a verdict.
+JUDGES = rules/judge.go rules/authenticate.go rules/bind.go rules/class.go rules/rules.go \
+	internal/destination/destination.go internal/destination/cache.go internal/destination/host.go
+
+mutate: deps-go
+	$(GO) run ./internal/testnet/mutate -equal internal/testnet/mutate/equal.txt $(JUDGES)
+
+# People look at these: what is ugly or cut off, no test says.
+screenshots: deps-go deps-chromium
+	$(GO) test -tags screenshots -run TestScreenshots -count 1 ./internal/web
+
+deps: deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package
 
 # The distribution's Go is installed only if it's new enough; certificates are for the download of modules.
 deps-go:
@@ -94,6 +137,10 @@ deps-mta:
 deps-debootstrap:
 	@[ -x /usr/sbin/debootstrap ] || { $(APT) update -qq && $(call install,debootstrap debian-archive-keyring gpgv); }
 
+# The tests unpack Sendmail and Unbound into root's cache; that needs a list of packages, and not last year's.
+deps-lists:
+	@[ ! -d /etc/apt ] || $(SUDO) sh -c 'ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/unbound-*' >/dev/null 2>&1 || $(APT) update -qq
+
 # PostgreSQL is installed without a cluster: the tests make one of their own.
 deps-postgres:
 	@set -e; if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
@@ -103,6 +150,21 @@ deps-postgres:
 		status=0; $(call install,postgresql) || status=$$?; \
 		$(SUDO) rm -f /etc/postgresql-common/createcluster.d/tlsonly-test.conf; exit $$status; \
 	fi
+
+# rpm installs into a root directory that a test makes, never into this system; mandoc and lintian are critics.
+deps-package:
+	@set -e; [ ! -d /etc/apt ] || for tool in rpm mandoc lintian; do \
+		command -v $$tool >/dev/null || { $(APT) update -qq; $(call install,rpm mandoc lintian); break; }; \
+	done
+
+# The C milter is compiled here. The lists of packages are for what the bench unpacks.
+deps-bench: deps-go deps-cc deps-mta
+	@[ -x /usr/bin/python3 ] || { $(APT) update -qq && $(call install,python3); }
+	@$(SUDO) sh -c 'ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/bench-*' >/dev/null 2>&1 || $(APT) update -qq
+
+# A quarter of a gigabyte, and only for pictures, so "make test" does without.
+deps-chromium:
+	@command -v chromium >/dev/null || { $(APT) update -qq; $(call install,chromium fonts-dejavu-core); }
 
 clean:
 	rm -rf bin

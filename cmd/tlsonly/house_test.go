@@ -14,12 +14,23 @@ import (
 // the packages below internal/testnet are free.
 var houseRules = map[string][]string{
 	"tlsonly/cmd/tlsonly":                   {"*"},
-	"tlsonly/milter":                        {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/milter":                        {"tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/forward":              {"tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
 	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/config":               {"tlsonly/internal/config/value", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/config":               {"tlsonly/internal/config/value", "tlsonly/internal/inbound", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/inbound":              {"tlsonly/internal/config/value", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/config/value":         {"tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/destination":          {"tlsonly/internal/destination/dns", "tlsonly/internal/destination/starttls", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/destination":          {"tlsonly/internal/destination/dns", "tlsonly/internal/destination/starttls", "tlsonly/internal/destination/dane", "tlsonly/internal/destination/webpki", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/dns":      {"tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/destination/dane":     {"tlsonly/internal/destination/webpki", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/destination/mtasts":   {"tlsonly/internal/destination/dns", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/destination/webpki":   {"tlsonly/internal/policy"},
+	"tlsonly/internal/forward/aliases":      {"tlsonly/internal/addr"},
+	"tlsonly/internal/forward/sieve":        {"tlsonly/internal/addr"},
+	"tlsonly/internal/forward/virtual":      {"tlsonly/internal/forward/aliases", "tlsonly/internal/addr"},
+	"tlsonly/internal/maillog":              {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/received":             {"tlsonly/internal/policy"},
 	"tlsonly/internal/destination/starttls": {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/policy":               {"tlsonly/internal/addr"},
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
@@ -27,6 +38,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/socketmap":            {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/web":                  {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/monitor":              {"tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 }
 
@@ -38,6 +50,8 @@ var owners = map[string]string{
 	"modernc.org/sqlite":           "tlsonly/internal/store",
 	"github.com/jackc/pgx/v5":      "tlsonly/internal/store",
 	"github.com/coreos/go-systemd": "tlsonly/cmd/tlsonly",
+
+	"github.com/prometheus/client_golang": "tlsonly/internal/web",
 }
 
 // Imports point down, each library has one user, and every package says what it is.

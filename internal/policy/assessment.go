@@ -16,13 +16,18 @@ type Assessment struct {
 	Detail string `json:"detail,omitempty"`
 	// Hosts are the mail hosts in the order an MTA tries them.
 	Hosts []Host `json:"hosts,omitempty"`
+	// Alias is the end of a CNAME chain at the destination's name, zero when it is none.
+	Alias addr.Domain `json:"cname,omitzero"`
 	// Secure reports that the MX answer (or its proven absence) was DNSSEC-validated.
 	Secure bool `json:"dnssec"`
 	// When the look was taken, and until when it serves without another.
 	When  time.Time `json:"when"`
 	Until time.Time `json:"until"`
-	// DNSUntil is the end of the MX answer; the hosts may be others afterwards. Zero: there was none.
+	// DNSUntil is the end of the MX answer, or of not knowing what MTA-STS policy there is; the hosts or the policy may be others
+	// afterwards. Zero: there was no answer.
 	DNSUntil time.Time `json:"dns_until,omitzero"`
+	// MTASTS is what the destination's domain publishes by MTA-STS; a host in brackets has none.
+	MTASTS STS `json:"mta_sts,omitzero"`
 	// Pinned reports that the destination was seen to offer TLS and must not fall back behind it.
 	Pinned bool `json:"pinned,omitempty"`
 	// Partial reports that hosts were still being looked at: those have no observation yet.
@@ -41,6 +46,13 @@ type Host struct {
 	Alias addr.Domain `json:"cname,omitzero"`
 	// Secure reports that the address answers were DNSSEC-validated.
 	Secure bool `json:"dnssec"`
+	// TLSABase is the name below which TLSA records were asked for, and the name sent as SNI (RFC 7672, section 2.2.3); zero
+	// where none were, for neither the address answers nor an alias at Name are secure.
+	TLSABase addr.Domain `json:"tlsa_base,omitzero"`
+	TLSA     []TLSA      `json:"tlsa,omitempty"` // as published, signed
+	DANE     DANE        `json:"dane,omitempty"`
+	// DANEDetail says why DANE is unusable or unknown.
+	DANEDetail string `json:"dane_detail,omitempty"`
 	// Observations are what the addresses did, in the order they were tried.
 	Observations []Observation `json:"observations,omitempty"`
 }
@@ -88,8 +100,21 @@ type Observation struct {
 	Exchange   string        `json:"key_exchange,omitempty"` // "X25519", "X25519MLKEM768", "RSA", …
 	HelloOnly  bool          `json:"hello_only,omitempty"`   // version and cipher chosen by the host, but our TLS stack can't go on from there
 	Chain      []Certificate `json:"chain,omitempty"`        // as shown, leaf first
-	Took       time.Duration `json:"took"`                   // connect to QUIT, in ns
-	When       time.Time     `json:"when"`
+	Accepts    []Version     `json:"accepts,omitempty"`      // TLS versions, each tried on a connection of its own; nil: not tried
+	// AcceptsUnknown are versions of which that could not be found out.
+	AcceptsUnknown []Version `json:"accepts_unknown,omitempty"`
+	// DANE says how the chain stands to the host's TLSA records, DANERecord is the one that matched, DANEDetail why none did.
+	DANE       DANEMatch `json:"dane,omitempty"`
+	DANERecord string    `json:"tlsa_matched,omitempty"`
+	DANEDetail string    `json:"dane_detail,omitempty"`
+	// KeyDigest is the SHA-256 of the leaf's public key in hexadecimal, what a TLSA record "3 1 1" has; only where versions
+	// were tried.
+	KeyDigest string `json:"key_digest,omitempty"`
+	// Trust is what public key infrastructure makes of the chain, TrustDetail why.
+	Trust       Trust         `json:"trust,omitempty"`
+	TrustDetail string        `json:"trust_detail,omitempty"`
+	Took        time.Duration `json:"took"` // connect to QUIT, in ns
+	When        time.Time     `json:"when"`
 }
 
 // Certificate is what a host showed of itself.

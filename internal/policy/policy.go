@@ -9,6 +9,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+
+	"tlsonly/internal/addr"
 )
 
 // Level is what a rule asks of a destination.
@@ -156,14 +158,19 @@ const (
 )
 
 // DefaultDemand is what a rule of level encrypt asks when it says no more than that, and what is spoken of where no rule is.
-func DefaultDemand() Demand { return Demand{Level: LevelEncrypt, MinVersion: TLS12, MinBits: 128} }
+func DefaultDemand() Demand {
+	return Demand{Level: LevelEncrypt, MinVersion: TLS12, MinBits: 128, Honor: Honor{DANE: true, MTASTS: true}}
+}
 
 // Demand is what a rule asks of a destination.
 type Demand struct {
 	Level      Level
 	MinVersion Version
-	MinBits    int      // strength of the cipher
-	Honor      []string // published promises that bind, whatever the level: "dane", "mta-sts"
-	Pin        bool     // a pinned destination without STARTTLS has lost it, whatever else is asked
-	Match      []string // certificate names accepted for secure, besides what the destination publishes
+	MinBits    int  // strength of the cipher
+	Pin        bool // a pinned destination without STARTTLS has lost it, whatever else is asked
+	Honor      Honor
+	Match      []addr.Domain // certificate names accepted for secure, besides what the destination publishes
 }
+
+// Honor says which published promises of a destination bind, whatever the level from encrypt up.
+type Honor struct{ DANE, MTASTS bool }

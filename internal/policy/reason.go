@@ -79,10 +79,33 @@ func ReplyFor(v Verdict, r Reason, d addr.Destination, help string) Reply {
 		reply.Code = 451
 		reply.Enhanced = "4" + strings.TrimPrefix(reply.Enhanced, "5")
 	}
-	if help != "" && len(reply.String())+len("; see ")+len(help) <= maxReply {
-		reply.Text += "; see " + help
+	return reply.WithHelp(help)
+}
+
+// ForwardReply gives the reply for a recipient whose forward is why it is rejected or deferred. It names the recipient, never
+// the address that the mail would be sent on to: that is nobody's business but the recipient's.
+func ForwardReply(v Verdict, cause Reason, to addr.Address, help string) Reply {
+	reply := ReplyFor(v, cause, addr.Destination{}, "")
+	if reply == (Reply{}) {
+		return reply
 	}
-	return reply
+	reply.Text = "TLS required: " + to.String() + " " + blame(cause)
+	if cause.Unknown() {
+		reply.Text = fmt.Sprintf("TLS capability of %s is not known", to)
+		if v == Defer {
+			reply.Text += " yet, try again"
+		}
+	}
+	reply.Text += " (forwarded)"
+	return reply.WithHelp(help)
+}
+
+// WithHelp adds a URL where there is one and room for it.
+func (r Reply) WithHelp(help string) Reply {
+	if help != "" && len(r.String())+len("; see ")+len(help) <= maxReply {
+		r.Text += "; see " + help
+	}
+	return r
 }
 
 // maxReply is the most a reply line may have before its CRLF: RFC 5321, section 4.5.3.1.5.

@@ -31,6 +31,7 @@ type CertSpec struct {
 	NotAfter   time.Time // default: a day from now
 	SelfSigned bool      // signed by itself; Intermediates and Root mean nothing then
 	RSA        bool      // an RSA key of 2048 bits instead of ECDSA P-256
+	Client     bool      // for a client (RFC 5280, section 4.2.1.12: id-kp-clientAuth) instead of a server
 	// Intermediates are put between the root and the leaf, and shown.
 	Intermediates int
 	// Root reports that the root is shown too, as DANE-TA(2) wants it (RFC 7671, section 5.2).
@@ -162,6 +163,9 @@ func (spec CertSpec) template() *x509.Certificate {
 		NotAfter:    spec.NotAfter,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if spec.Client {
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	}
 	if spec.RSA {
 		t.KeyUsage |= x509.KeyUsageKeyEncipherment

@@ -183,12 +183,16 @@ func (d *DNS) ClearFaults() {
 
 // Queries returns how often name and qtype were asked, over UDP and TCP together; "" and 0 as in SetFault.
 func (d *DNS) Queries(name string, qtype uint16) int {
-	want := dnsKey(name, qtype)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return countQueries(d.queries, dnsKey(name, qtype))
+}
+
+// countQueries counts those that want covers.
+func countQueries(queries map[dnsQuery]int, want dnsQuery) int {
 	n := 0
-	for q, count := range d.queries {
-		if (want.name == "" || want.name == q.name) && (qtype == 0 || qtype == q.qtype) {
+	for q, count := range queries {
+		if (want.name == "" || want.name == q.name) && (want.qtype == 0 || want.qtype == q.qtype) {
 			n += count
 		}
 	}

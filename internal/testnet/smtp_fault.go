@@ -35,28 +35,33 @@ const (
 	NoSTARTTLS  Fault = "no-starttls"
 
 	// In the reply to STARTTLS and after it.
-	STARTTLS421    Fault = "starttls-421"
-	STARTTLS454    Fault = "starttls-454"
-	STARTTLS502    Fault = "starttls-502"
-	HangSTARTTLS   Fault = "hang-starttls"
-	GarbageAfter   Fault = "garbage-after-220" // text where the handshake should be
-	CloseAfter     Fault = "close-after-220"
-	ResetAfter     Fault = "reset-after-220"
-	InjectAfter    Fault = "inject-after-220" // more text in the same packet as the 220 (CVE-2011-0411), then a good handshake
-	HangHandshake  Fault = "hang-handshake"
-	HandshakeAlert Fault = "handshake-alert" // a fatal alert instead of a ServerHello
+	STARTTLS421     Fault = "starttls-421"
+	STARTTLS454     Fault = "starttls-454"
+	STARTTLS502     Fault = "starttls-502"
+	ResetSTARTTLS   Fault = "reset-starttls"
+	HangSTARTTLS    Fault = "hang-starttls"
+	EndlessSTARTTLS Fault = "endless-starttls"  // 220- for ever
+	GarbageAfter    Fault = "garbage-after-220" // text where the handshake should be
+	CloseAfter      Fault = "close-after-220"
+	ResetAfter      Fault = "reset-after-220"
+	InjectAfter     Fault = "inject-after-220" // more text in the same packet as the 220 (CVE-2011-0411), then a good handshake
+	HangHandshake   Fault = "hang-handshake"
+	HandshakeAlert  Fault = "handshake-alert" // a fatal alert instead of a ServerHello
+	HelloRequests   Fault = "hello-requests"  // asks for a new handshake for ever (RFC 5246, section 7.4.1.1), instead of a ServerHello
 
 	// Anywhere.
-	Drip     Fault = "drip"      // replies before TLS come one octet at a time, Delay between them
-	HangQuit Fault = "hang-quit" // no reply to QUIT
+	Drip        Fault = "drip"      // replies before TLS come one octet at a time, Delay between them
+	HangQuit    Fault = "hang-quit" // no reply to QUIT
+	ResetQuit   Fault = "reset-quit"
+	EndlessQuit Fault = "endless-quit" // 221- for ever
 )
 
 // Faults lists all faults but NoFault.
 func Faults() []Fault {
 	return []Fault{HangConnect, ResetConnect, ResetBanner, Banner421, Banner450, Banner554, BannerMultiline, BannerSlow,
 		BannerGarbage, BannerStars, BannerLong, BannerEndless, HangEHLO, ResetEHLO, EHLO421, EHLO451, EHLO502, EHLOMangled,
-		EHLOLong, EHLOEndless, NoSTARTTLS, STARTTLS421, STARTTLS454, STARTTLS502, HangSTARTTLS, GarbageAfter, CloseAfter,
-		ResetAfter, InjectAfter, HangHandshake, HandshakeAlert, Drip, HangQuit}
+		EHLOLong, EHLOEndless, NoSTARTTLS, STARTTLS421, STARTTLS454, STARTTLS502, ResetSTARTTLS, HangSTARTTLS, EndlessSTARTTLS, GarbageAfter, CloseAfter,
+		ResetAfter, InjectAfter, HangHandshake, HandshakeAlert, HelloRequests, Drip, HangQuit, ResetQuit, EndlessQuit}
 }
 
 // defaultDelay is what BannerMultiline, BannerSlow and Drip wait when SMTPConfig.Delay is 0.

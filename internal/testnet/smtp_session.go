@@ -90,8 +90,13 @@ func (s *session) command(verb, arg string) error {
 	case "VRFY":
 		return s.reply("252 2.1.5 send some mail")
 	case "QUIT":
-		if s.fault == HangQuit {
+		switch s.fault {
+		case HangQuit:
 			return s.hang()
+		case ResetQuit:
+			return s.reset()
+		case EndlessQuit:
+			return s.endless("221-" + s.host.config.Name + " still closing\r\n")
 		}
 		return s.last("221 2.0.0 %s closing", s.host.config.Name)
 	}
@@ -203,8 +208,12 @@ func (s *session) starttls() error {
 		return s.reply("454 4.7.0 TLS not available due to temporary reason")
 	case STARTTLS502:
 		return s.reply("502 5.5.1 command not recognized")
+	case ResetSTARTTLS:
+		return s.reset()
 	case HangSTARTTLS:
 		return s.hang()
+	case EndlessSTARTTLS:
+		return s.endless("220-go ahead\r\n")
 	case InjectAfter:
 		if err := s.write("220 2.0.0 go ahead\r\n250 2.0.0 injected\r\n"); err != nil {
 			return err
@@ -215,7 +224,7 @@ func (s *session) starttls() error {
 		}
 	}
 	switch s.fault {
-	case GarbageAfter, ResetAfter:
+	case GarbageAfter, ResetAfter, HelloRequests:
 		// Not before the ClientHello, so that what happens can't overtake the 220.
 		if _, err := s.in.Peek(1); err != nil {
 			return err
@@ -233,6 +242,8 @@ func (s *session) starttls() error {
 		return s.reset()
 	case HangHandshake:
 		return s.hang()
+	case HelloRequests:
+		return s.endless("\x16\x03\x03\x00\x04\x00\x00\x00\x00")
 	case HandshakeAlert:
 		config = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errDone }}
 	}

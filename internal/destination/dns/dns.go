@@ -137,12 +137,6 @@ type MX struct {
 	Null       bool
 }
 
-// TLSA is a TLSA record as published (RFC 6698, section 2.1), usable or not.
-type TLSA struct {
-	Usage, Selector, Matching uint8
-	Data                      []byte
-}
-
 // Error says that an answer could not be had: nothing is known of the name.
 type Error struct {
 	Name, Type string // what was asked: "example.com", "MX"
@@ -200,21 +194,35 @@ func (r *Resolver) MX(ctx context.Context, d addr.Domain) (Answer[MX], error) {
 }
 
 // TLSA returns the TLSA records at name, "_25._tcp.mx.example.com". A failure is an *Error.
-func (r *Resolver) TLSA(ctx context.Context, name addr.Domain) (Answer[TLSA], error) {
+func (r *Resolver) TLSA(ctx context.Context, name addr.Domain) (Answer[policy.TLSA], error) {
 	f, err := r.lookup(ctx, name, miekg.TypeTLSA)
 	if err != nil {
-		return Answer[TLSA]{}, err
+		return Answer[policy.TLSA]{}, err
 	}
-	a := answer[TLSA](f)
+	a := answer[policy.TLSA](f)
 	for _, rr := range f.records {
 		rr := rr.(*miekg.TLSA)
 		data, err := hex.DecodeString(rr.Certificate)
 		if err != nil {
-			return Answer[TLSA]{}, &Error{Name: name.String(), Type: "TLSA", Err: err}
+			return Answer[policy.TLSA]{}, &Error{Name: name.String(), Type: "TLSA", Err: err}
 		}
-		a.Records = append(a.Records, TLSA{Usage: rr.Usage, Selector: rr.Selector, Matching: rr.MatchingType, Data: data})
+		a.Records = append(a.Records, policy.TLSA{Usage: rr.Usage, Selector: rr.Selector, Matching: rr.MatchingType, Data: data})
 	}
 	return a, nil
+}
+
+// SecureAlias reports whether name is an alias, and a validating resolver vouches for that: for its own record, whatever is at
+// the end of the chain. A failure is an *Error.
+func (r *Resolver) SecureAlias(ctx context.Context, name addr.Domain) (bool, error) {
+	m, err := r.ask(ctx, name.String()+".", miekg.TypeCNAME)
+	if err == nil && m.Rcode == miekg.RcodeSuccess {
+		return r.believe && m.AuthenticatedData && len(pick(m.Answer, name, miekg.TypeCNAME)) > 0, nil
+	}
+	failed := &Error{Name: name.String(), Type: "CNAME", Err: err}
+	if err == nil {
+		failed.Rcode, failed.Err = rcodeName(m.Rcode), extended(m)
+	}
+	return false, failed
 }
 
 // TXT returns the text records at name, the strings of each joined (RFC 8461, section 3.1). A failure is an *Error.

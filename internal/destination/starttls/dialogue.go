@@ -125,8 +125,8 @@ func (c *conversation) starttls() *failure {
 }
 
 // handshake turns the conversation to TLS.
-func (c *conversation) handshake(ctx context.Context, name string) (tls.ConnectionState, *failure) {
-	conn := tls.Client(c.conn, clientConfig(name))
+func (c *conversation) handshake(ctx context.Context, config *tls.Config) (tls.ConnectionState, *failure) {
+	conn := tls.Client(c.conn, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return tls.ConnectionState{}, &failure{policy.SawBroken, policy.StageHandshake, err}
 	}
@@ -134,9 +134,9 @@ func (c *conversation) handshake(ctx context.Context, name string) (tls.Connecti
 	return conn.ConnectionState(), nil
 }
 
-// hello sends a ClientHello of our own and reads what the server makes of it.
-func (c *conversation) hello(name string) (*serverHello, *failure) {
-	record, err := clientHello(name)
+// hello sends a ClientHello of our own, which offers the versions, and reads what the server makes of it.
+func (c *conversation) hello(name string, versions ...policy.Version) (*serverHello, *failure) {
+	record, err := clientHello(name, versions...)
 	if err == nil {
 		_, err = c.conn.Write(record)
 	}

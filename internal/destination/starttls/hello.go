@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 	"strings"
 
 	"tlsonly/internal/policy"
@@ -48,8 +49,9 @@ const (
 const retryRandom = "\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91" +
 	"\xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c"
 
-// clientHello makes the record of a ClientHello that offers what mail hosts speak, not what this program would use.
-func clientHello(name string) ([]byte, error) {
+// clientHello makes the record of a ClientHello that offers the versions, and of them what mail hosts speak, not what this
+// program would use.
+func clientHello(name string, versions ...policy.Version) ([]byte, error) {
 	random := make([]byte, 64) // Random, and a session ID that makes TLS 1.3 look like 1.2 (RFC 8446, appendix D.4)
 	if _, err := rand.Read(random); err != nil {
 		return nil, fmt.Errorf("client hello: %w", err)
@@ -75,11 +77,17 @@ func clientHello(name string) ([]byte, error) {
 		0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0804, 0x0805, 0x0806, 0x0809, 0x080a, 0x080b, 0x0401, 0x0501, 0x0601,
 		0x0301, 0x0303, 0x0203, 0x0201, 0x0402, 0x0202))) // down to SHA-1 and DSA
 	extension(extMasterSecret, nil)
-	extension(extSupportedVersions, vector(1, numbers(tls.VersionTLS13, tls.VersionTLS12, tls.VersionTLS11, tls.VersionTLS10)))
+	var offered []uint16
+	for _, v := range versions {
+		offered = append(offered, uint16(v))
+	}
+	extension(extSupportedVersions, vector(1, numbers(offered...)))
 	extension(extKeyShareModes, vector(1, []byte{1}))
 	extension(extKeyShare, vector(2, append(numbers(uint16(tls.X25519)), vector(2, key.PublicKey().Bytes())...)))
 
-	body := append(numbers(tls.VersionTLS12), random[:32]...)
+	// RFC 8446, section 4.1.2: TLS 1.3 and servers older than the extension read different fields.
+	highest := min(uint16(slices.Max(versions)), tls.VersionTLS12)
+	body := append(numbers(highest), random[:32]...)
 	body = append(body, vector(1, random[32:])...)
 	body = append(body, vector(2, numbers(ids...))...)
 	body = append(body, vector(1, []byte{0})...) // no compression

@@ -207,7 +207,7 @@ func TestClientHello(t *testing.T) {
 			theirs.Close()
 		}()
 		ours.SetDeadline(time.Now().Add(patience))
-		hello, err := clientHello("mx.test.")
+		hello, err := clientHello("mx.test.", versions()...)
 		if err != nil {
 			t.Fatal(err)
 		}

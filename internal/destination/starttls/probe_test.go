@@ -138,6 +138,8 @@ func TestProbeFaults(t *testing.T) {
 		{testnet.STARTTLS421, policy.SawUnreachable, policy.StageSTARTTLS, "421 4.3.2", "STARTTLS"},
 		{testnet.STARTTLS454, policy.SawRefused, policy.StageSTARTTLS, "454 4.7.0 TLS not available", "QUIT"},
 		{testnet.STARTTLS502, policy.SawRefused, policy.StageSTARTTLS, "502 5.5.1", "QUIT"},
+		{testnet.ResetSTARTTLS, policy.SawUnreachable, policy.StageSTARTTLS, "reset", "STARTTLS"},
+		{testnet.EndlessSTARTTLS, policy.SawUnreachable, policy.StageSTARTTLS, "more than 256 lines", "STARTTLS"},
 		{testnet.HangSTARTTLS, policy.SawTimeout, policy.StageSTARTTLS, "timeout", ""},
 		{testnet.GarbageAfter, policy.SawBroken, policy.StageHandshake, "", "STARTTLS"},
 		{testnet.CloseAfter, policy.SawBroken, policy.StageHandshake, "", "STARTTLS"},
@@ -145,8 +147,11 @@ func TestProbeFaults(t *testing.T) {
 		{testnet.InjectAfter, policy.SawBroken, policy.StageSTARTTLS, `plain text after the 220: "250 2.0.0 injected`, "STARTTLS"},
 		{testnet.HangHandshake, policy.SawTimeout, policy.StageHandshake, "", ""},
 		{testnet.HandshakeAlert, policy.SawBroken, policy.StageHandshake, "remote error: tls: internal error", "STARTTLS"},
+		{testnet.HelloRequests, policy.SawBroken, policy.StageHandshake, "", "STARTTLS"},
 		{testnet.Drip, policy.SawTLS, policy.StageQuit, "", "QUIT"},
 		{testnet.HangQuit, policy.SawTLS, policy.StageQuit, "", "QUIT"},
+		{testnet.ResetQuit, policy.SawTLS, policy.StageQuit, "", "QUIT"},
+		{testnet.EndlessQuit, policy.SawTLS, policy.StageQuit, "", "QUIT"},
 	}
 	met := map[testnet.Fault]bool{}
 	for _, c := range cases {
@@ -181,7 +186,7 @@ func TestProbeFaults(t *testing.T) {
 			if c.outcome == policy.SawBroken && c.stage == policy.StageHandshake {
 				connections = 2 // the second look
 			}
-			if n := h.Connections(); n != connections {
+			if n := h.Connections(); n != connections && silent != policy.StageBanner { // nor may that one have been accepted yet
 				t.Errorf("%d connections, want %d", n, connections)
 			}
 		})

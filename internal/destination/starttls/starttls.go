@@ -1,7 +1,8 @@
 // Package starttls looks at one address of one mail host and answers: what does it do when an MTA asks it for TLS?
 // It reports what it saw as a policy.Observation: version, cipher, certificates, or where the dialogue ended and how.
 // It judges nothing: whether a version is good enough or a certificate the right one is asked elsewhere, and which
-// hosts and addresses are looked at is the caller's choice.
+// hosts and addresses are looked at is the caller's choice. Which TLS versions a host accepts is a question of its own:
+// Versions.
 //
 // The dialogue is an MTA's: banner, EHLO (HELO where EHLO is unknown), STARTTLS, handshake, QUIT (RFC 5321, sections
 // 3.1, 3.2 and 4.2; RFC 3207). MAIL is never sent. Nothing is sent before the whole banner has come. On port 465 the
@@ -42,7 +43,7 @@ const submissions = 465
 // Prober looks at mail hosts. The zero value works; a Prober may be used by several goroutines.
 type Prober struct {
 	HELO    string        // our name; default: the host's name
-	Timeout time.Duration // one probe, connect to QUIT; default 15 s
+	Timeout time.Duration // one probe, or one version, connect to QUIT; default 15 s
 	// Dial makes the TCP connection; default: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Now  func() time.Time // default: time.Now
@@ -60,14 +61,10 @@ func (p *Prober) Probe(ctx context.Context, t Target) policy.Observation {
 	if now == nil {
 		now = time.Now
 	}
-	timeout := p.Timeout
-	if timeout <= 0 {
-		timeout = DefaultTimeout
-	}
 	// RFC 5321, section 4.5.3.2, gives the banner and each reply 5 minutes. No one who asks before a message is
 	// accepted has that time, so all stages share one limit and each may use up what is left of it: a host that
 	// makes strangers wait for its banner is looked at all the same.
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, p.timeout())
 	defer cancel()
 	start := now()
 	o := p.observe(ctx, t)
@@ -82,7 +79,7 @@ func (p *Prober) observe(ctx context.Context, t Target) policy.Observation {
 	}
 	// Our TLS stack and the host didn't find together: is it the host, or is it us? A hello of our own, that
 	// offers what other stacks speak, tells.
-	h, f := p.second(ctx, t)
+	h, f := p.second(ctx, t, versions()...)
 	if f != nil {
 		return o
 	}
@@ -104,7 +101,7 @@ func (p *Prober) first(ctx context.Context, t Target) (o policy.Observation, aga
 		f.report(&o)
 		return o, false
 	}
-	state, f := c.handshake(ctx, t.Name)
+	state, f := c.handshake(ctx, clientConfig(t.Name))
 	if f != nil {
 		f.report(&o)
 		return o, o.Outcome == policy.SawBroken
@@ -121,8 +118,8 @@ func (p *Prober) first(ctx context.Context, t Target) (o policy.Observation, aga
 	return o, false
 }
 
-// second makes another connection, repeats the dialogue and sends a hello of our own making.
-func (p *Prober) second(ctx context.Context, t Target) (*serverHello, *failure) {
+// second makes another connection, repeats the dialogue and sends a hello of our own making, which offers the versions.
+func (p *Prober) second(ctx context.Context, t Target, offer ...policy.Version) (*serverHello, *failure) {
 	c, f := p.dial(ctx, t)
 	if f != nil {
 		return nil, f
@@ -131,7 +128,14 @@ func (p *Prober) second(ctx context.Context, t Target) (*serverHello, *failure) 
 	if f = c.untilTLS(t.Address.Port() == submissions, p.helo(), new(policy.Observation)); f != nil {
 		return nil, f
 	}
-	return c.hello(t.Name)
+	return c.hello(t.Name, offer...)
+}
+
+func (p *Prober) timeout() time.Duration {
+	if p.Timeout <= 0 {
+		return DefaultTimeout
+	}
+	return p.Timeout
 }
 
 func (p *Prober) helo() string {

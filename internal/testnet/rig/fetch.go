@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // FetchSendmail makes sure that Debian's Sendmail is unpacked in the user's cache directory. It needs apt-get, dpkg and a
@@ -75,7 +76,17 @@ func fetchTo(prefix string, fill func(work string) (dir string, err error)) erro
 }
 
 func unpackSendmail(ctx context.Context, work string) (string, error) {
-	get := exec.CommandContext(ctx, "apt-get", "download", "-qq", "sendmail-bin", "sendmail-cf", "libwrap0", "liblockfile1", "libnsl2")
+	root, err := unpack(ctx, work, "sendmail-bin", "sendmail-cf", "libwrap0", "liblockfile1", "libnsl2")
+	if err != nil {
+		return "", err
+	}
+	// The dynamic linker ignores LD_LIBRARY_PATH for setgid programs.
+	return root, os.Chmod(filepath.Join(root, "usr/libexec/sendmail/sendmail"), 0o755)
+}
+
+// unpack downloads packages and unpacks them into one directory below work.
+func unpack(ctx context.Context, work string, packages ...string) (root string, err error) {
+	get := exec.CommandContext(ctx, "apt-get", append([]string{"download", "-qq"}, packages...)...)
 	get.Dir = work
 	if _, err := run(get); err != nil {
 		return "", err
@@ -84,12 +95,21 @@ func unpackSendmail(ctx context.Context, work string) (string, error) {
 	if err != nil || len(debs) == 0 {
 		return "", errors.Join(errors.New("apt-get downloaded nothing"), err)
 	}
-	root := filepath.Join(work, "root")
+	root = filepath.Join(work, "root")
 	for _, deb := range debs {
 		if _, err := run(exec.CommandContext(ctx, "dpkg", "-x", deb, root)); err != nil {
 			return "", err
 		}
 	}
-	// The dynamic linker ignores LD_LIBRARY_PATH for setgid programs.
-	return root, os.Chmod(filepath.Join(root, "usr/libexec/sendmail/sendmail"), 0o755)
+	return root, nil
+}
+
+// libraryPath is the environment variable for a program of a package unpacked at prefix.
+func libraryPath(prefix string) string {
+	var libraries []string
+	for _, dir := range []string{"usr/lib", "lib"} {
+		found, _ := filepath.Glob(filepath.Join(prefix, dir, "*-linux-gnu*")) // the pattern is well formed
+		libraries = append(libraries, found...)
+	}
+	return "LD_LIBRARY_PATH=" + strings.Join(libraries, ":")
 }

@@ -20,12 +20,12 @@ const postfix310 = "postfix-3.10"
 // When it hasn't, this needs debootstrap, root and a network, and takes about half a minute. It must be called before
 // Isolate; later calls cost a stat.
 func FetchPostfix310(ctx context.Context) error {
-	return fetch(postfix310, func(work string) (string, error) { return bootstrap(ctx, filepath.Join(work, "root")) })
+	return fetch(postfix310, func(work string) (string, error) { return bootstrap(ctx, filepath.Join(work, "root"), "postfix") })
 }
 
-// bootstrap makes the root directory.
-func bootstrap(ctx context.Context, root string) (string, error) {
-	cmd := exec.CommandContext(ctx, "/usr/sbin/debootstrap", "--variant=minbase", "--include=postfix", "trixie", root)
+// bootstrap makes the root directory, with more packages, separated by commas.
+func bootstrap(ctx context.Context, root, packages string) (string, error) {
+	cmd := exec.CommandContext(ctx, "/usr/sbin/debootstrap", "--variant=minbase", "--include="+packages, "trixie", root)
 	if mirror := debianMirror(ctx); mirror != "" {
 		cmd.Args = append(cmd.Args, mirror)
 	}

@@ -2,16 +2,16 @@
 // own, in network, mount and process namespaces of their own, so that ports 25 and 53 are free, DNS is what the test says,
 // and nothing outlives the program: not a process, not a mount, not a file.
 //
-// Isolate re-executes the program inside the namespaces; StartPostfix and StartSendmail start an MTA there; Tap records
-// what an MTA and a milter say to each other as a Session, a text with one packet a line; Play says the MTA's half
-// of a session to a milter again.
+// Isolate re-executes the program inside the namespaces; StartPostfix and StartSendmail start an MTA there, StartUnbound
+// a resolver that validates DNSSEC; Tap records what an MTA and a milter say to each other as a Session, a text with one
+// packet a line; Play says the MTA's half of a session to a milter again.
 //
 // It doesn't decide what is right: it configures an MTA as told and reports what it did. It never reads or changes
 // /etc/postfix or /etc/mail, nor touches a running MTA; it ends only processes it started, by their process id.
 //
 // What is known of Postfix holds for 3.7 and later (Debian's package, installed; 3.10 in a root directory of its own, made by
 // FetchPostfix310), of Sendmail for 8.17 (Debian's package, unpacked into a cache by FetchSendmail, since it can't be
-// installed beside Postfix).
+// installed beside Postfix), of Unbound for 1.17 (likewise, by FetchUnbound).
 //
 // The caller must be root and call Isolate first thing in main or TestMain. SECURITY: the MTAs relay for 127.0.0.0/8 and
 // the login server compares passwords in plain text: for tests only.

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	inside := rig.Enter(rig.FetchSendmail)
+	inside := rig.Enter(rig.FetchSendmail, rig.FetchUnbound)
 	if act := os.Getenv(actVar); act != "" && inside {
 		misbehave(act)
 	}

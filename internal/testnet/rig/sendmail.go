@@ -207,8 +207,7 @@ func (s *Sendmail) mc(cfg SendmailConfig) (string, error) {
 // Command prepares one of Sendmail's programs (sendmail, makemap …); -C is the caller's to give.
 func (s *Sendmail) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.prefix, "usr/libexec/sendmail", name), args...)
-	libraries, _ := filepath.Glob(filepath.Join(s.prefix, "usr/lib/*-linux-gnu*")) // the pattern is well formed
-	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(libraries, ":"))
+	cmd.Env = append(os.Environ(), libraryPath(s.prefix))
 	return cmd
 }
 

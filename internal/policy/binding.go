@@ -1,0 +1,14 @@
+package policy
+
+// Binding is what an MTA is held to at delivery to one destination.
+type Binding struct {
+	// Level is none, may, encrypt, secure (the certificate must be valid and bear a name of Match) or dane (the host must have
+	// usable TLSA records, and match them).
+	Level      Level
+	MinVersion Version
+	MinBits    int
+	// Match are names, and ".example.com" for every name below example.com.
+	Match []string
+	// STS is the policy that Match is from, nil where it is from elsewhere.
+	STS *STS
+}
