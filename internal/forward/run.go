@@ -1,0 +1,223 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/forward/aliases"
+	"tlsonly/internal/forward/sieve"
+)
+
+// run is one expansion, over what is known in the session.
+type run struct {
+	*session
+	job     *job
+	last    bool // what is pending now stays unknown
+	pending bool
+	leaves  map[string]Leaf
+	done    map[string]bool // addresses that were followed, by where they came in
+	steps   int
+}
+
+// at is where an expansion stands.
+type at struct {
+	path   []Step
+	chain  []string // addresses and names followed on the way here: what comes again is a loop
+	levels int
+	sender *addr.Address // whose name the mail is sent on in, if not in its sender's: the owner of a list
+}
+
+// place is where addresses come in: what an owner's mail does may be something else.
+func (w at) place(name string) string {
+	if w.sender == nil {
+		return name
+	}
+	return name + " of " + w.sender.Fold().String()
+}
+
+// deepest is how far local(8) follows aliases (100), and more than any Postfix or Sendmail follows virtual ones in earnest.
+const deepest = 100
+
+func (w at) step(from, source string) at {
+	w.path = append(slices.Clip(w.path), Step{from, source})
+	return w
+}
+
+// enter notes that name is followed; again says that it was before on the same way.
+func (w at) enter(name string) (next at, again bool) {
+	if slices.Contains(w.chain, name) {
+		return w, true
+	}
+	w.chain = append(slices.Clip(w.chain), name)
+	w.levels++
+	return w, false
+}
+
+func (r *run) expand() {
+	w := at{path: r.job.path}
+	if r.site != nil {
+		r.site.cleanup(r, r.job.to, r.job.external, w)
+		if r.job.external {
+			r.site.copies(r, w)
+		}
+		return
+	}
+	r.plain.recipient(r, r.job.to, w)
+}
+
+// finish sorts what was found.
+func (r *run) finish() Expansion {
+	if len(r.leaves) == 0 {
+		r.leaf(Unknown, r.job.to, at{path: r.job.path}, nil, "no end was found")
+	}
+	return Expansion{Leaves: slices.SortedFunc(maps.Values(r.leaves), Leaf.compare)}
+}
+
+// leaf adds an end. Of two that are alike the one with the shorter path stays.
+func (r *run) leaf(kind Kind, a addr.Address, w at, hops []addr.Destination, format string, args ...any) {
+	l := Leaf{Kind: kind, Address: a, Hops: hops, Path: w.path, Detail: fmt.Sprintf(format, args...)}
+	key := fmt.Sprintf("%s\n%s\n%v\n%s", kind, a.Fold(), hops, l.Detail)
+	if have, ok := r.leaves[key]; ok && len(have.Path) <= len(l.Path) {
+		return
+	}
+	if len(r.leaves) >= r.most {
+		l = Leaf{Kind: Unknown, Address: r.job.to, Detail: fmt.Sprintf("more than %d ends", r.most)}
+		key = "more"
+	}
+	r.leaves[key] = l
+}
+
+// unknown adds an end of which err says why it isn't known, unless it will be in the next round.
+func (r *run) unknown(a addr.Address, w at, err error) {
+	if errors.Is(err, errPending) {
+		r.pending = true
+		if !r.last {
+			return
+		}
+		err = errors.New("the tables didn't answer in time")
+		if cause := r.ctx.Err(); cause != nil {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+	}
+	r.leaf(Unknown, a, w, nil, "%v", err)
+}
+
+// inAddress is the Source of a Step by a route that the address itself has: "user%remote@here".
+const inAddress = "route in the address"
+
+// follow reports whether an address that comes in at a place is to be followed: not when it was already. Loops and what is too
+// much end here.
+func (r *run) follow(place string, a addr.Address, w at) (at, bool) {
+	name := place + " " + a.Fold().String()
+	next, again := w.enter(name)
+	r.steps++
+	switch {
+	case again:
+		r.leaf(Unknown, a, w, nil, "loop: %s is forwarded to itself", a)
+		return w, false
+	case next.levels > deepest:
+		r.leaf(Unknown, a, w, nil, "forwarded more than %d times", deepest)
+		return w, false
+	case r.steps > 4*r.most:
+		r.leaf(Unknown, r.job.to, at{}, nil, "more than %d steps", 4*r.most)
+		return w, false
+	case r.done[name]:
+		return w, false
+	}
+	return next, true
+}
+
+// left notes that all behind a place is known: another way there adds nothing.
+func (r *run) left(place string, a addr.Address) { r.done[place+" "+a.Fold().String()] = true }
+
+// text follows a file, a command and other values that are no addresses. It reports whether it was one.
+func (r *run) text(t aliases.Target, a addr.Address, w at) bool {
+	switch t.Kind {
+	case aliases.Address, aliases.Name, aliases.Include:
+		return false
+	case aliases.Command:
+		r.leaf(Command, a, w, nil, "|%s", strings.TrimPrefix(t.Text, "|"))
+	case aliases.Path:
+		if t.Text == "/dev/null" {
+			r.leaf(Discard, a, w, nil, "%s", t.Text)
+		} else {
+			r.leaf(File, a, w, nil, "%s", t.Text)
+		}
+	case aliases.Error:
+		r.leaf(Refused, a, w, nil, "%s", t.Text)
+	default:
+		r.leaf(Unknown, a, w, nil, "%q isn't understood", t.Text)
+	}
+	return true
+}
+
+// scripts follows the Sieve scripts of whoever a is delivered to; on is where redirected mail comes in again.
+func (r *run) scripts(a addr.Address, u User, w at, on func(addr.Address, at)) {
+	for _, template := range r.sieve {
+		path, ok := scriptPath(template, a, u)
+		if !ok {
+			continue
+		}
+		r.script(path, a, w, on, nil)
+	}
+}
+
+// nested is how deep Sieve scripts may include each other; the including ones come in above.
+const nested = 10
+
+func (r *run) script(path string, a addr.Address, w at, on func(addr.Address, at), above []string) {
+	if slices.Contains(above, path) || len(above) >= nested {
+		r.leaf(Unknown, a, w, nil, "sieve %s: scripts include each other", path)
+		return
+	}
+	forwards, err := r.readScript(path)
+	if err != nil {
+		r.unknown(a, w, fmt.Errorf("sieve %s: %w", path, err))
+		return
+	}
+	w2 := w.step(a.String(), "sieve "+path)
+	for _, f := range forwards {
+		switch {
+		case f.Unresolved:
+			r.leaf(Unknown, a, w2, nil, "sieve %s line %d: %s %q hangs on the message", path, f.Line, f.Kind, f.Text)
+		case f.Kind == sieve.Redirect:
+			if f.Address.Fold() != a.Fold() {
+				on(f.Address, w2)
+			}
+		case f.Kind == sieve.Notify: // a notice, not the message: RFC 5435
+		case f.Kind == sieve.Program:
+			r.leaf(Command, a, w2, nil, "|%s", f.Text)
+		case f.Kind == sieve.Include:
+			r.include(f, path, a, w, on, above)
+		default:
+			r.leaf(Unknown, a, w2, nil, "sieve %s line %d: %q isn't understood", path, f.Line, f.Text)
+		}
+	}
+}
+
+// include follows an included script (RFC 6609). Personal ones are looked for where Pigeonhole puts them: beside the active one,
+// and in the directory sieve there.
+func (r *run) include(f sieve.Forward, path string, a addr.Address, w at, on func(addr.Address, at), above []string) {
+	if f.Location == sieve.Personal && !strings.ContainsAny(f.Text, "/\x00") {
+		dir, _ := cutFile(path)
+		for _, candidate := range []string{dir + f.Text + ".sieve", dir + "sieve/" + f.Text + ".sieve"} {
+			if forwards, err := r.readScript(candidate); err != nil || forwards != nil {
+				r.script(candidate, a, w, on, append(slices.Clip(above), path))
+				return
+			}
+		}
+		if f.Optional {
+			return
+		}
+	}
+	r.leaf(Unknown, a, w, nil, "sieve %s line %d: included script %q isn't found", path, f.Line, f.Text)
+}
+
+func cutFile(path string) (dir, file string) {
+	i := strings.LastIndexByte(path, '/')
+	return path[:i+1], path[i+1:]
+}

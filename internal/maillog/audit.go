@@ -1,0 +1,269 @@
+package maillog
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/rules"
+)
+
+// Violation is how a delivery broke its rule, "" when it kept it.
+type Violation string
+
+// The violations.
+const (
+	InClear          Violation = "clear"             // the text left without TLS
+	WeakTLS          Violation = "weak-tls"          // below the rule's min_version or min_bits
+	NotAuthenticated Violation = "not-authenticated" // the rule asks for secure or dane, and the certificate wasn't verified
+)
+
+// Entry is a delivery of a protected message.
+type Entry struct {
+	Delivery
+	Rule        string    `json:"rule"`
+	Destination string    `json:"destination"` // the recipient's domain
+	Violation   Violation `json:"violation,omitempty"`
+}
+
+// Counts are deliveries by what became of them. Text that left in the clear, or nobody knows how, counts so also where the
+// other host refused it afterwards.
+type Counts struct {
+	Encrypted  int64 `json:"tls"`
+	Clear      int64 `json:"clear"`
+	Unknown    int64 `json:"unknown"`
+	Here       int64 `json:"here"`
+	Deferred   int64 `json:"deferred"`
+	Bounced    int64 `json:"bounced"`
+	Violations int64 `json:"violations"`
+}
+
+// All is the number of deliveries, whatever became of them.
+func (c Counts) All() int64 {
+	return c.Encrypted + c.Clear + c.Unknown + c.Here + c.Deferred + c.Bounced
+}
+
+// Limits of what a Report keeps; what is more is only counted.
+const (
+	maxListed       = 1000
+	maxDestinations = 10_000
+	maxDays         = 4000
+	maxSenders      = 50_000
+)
+
+// Elsewhere is the name under which destinations, and days, beyond the limits are counted.
+const Elsewhere = "(others)"
+
+// Row is the counts of one day ("2026-11-23", by the stamps' own zone) or destination.
+type Row struct {
+	Name string `json:"name"`
+	Counts
+}
+
+// Report is what an audit found; package rules' words, and those of this package.
+type Report struct {
+	Since        time.Time        `json:"since,omitzero"` // what was asked for
+	Until        time.Time        `json:"until,omitzero"`
+	First        time.Time        `json:"first,omitzero"` // what the logs cover
+	Last         time.Time        `json:"last,omitzero"`
+	Files        []Stats          `json:"files"`
+	Messages     int64            `json:"messages"` // of protected senders
+	Deliveries   Counts           `json:"deliveries"`
+	Versions     map[string]int64 `json:"versions"` // of Encrypted, by TLS version; "" where the log doesn't say
+	Trust        map[Trust]int64  `json:"trust"`    // of Encrypted, by what the certificate was found to be
+	Days         []Row            `json:"days"`
+	Destinations []Row            `json:"destinations"` // those with violations first, then the busiest
+	Violations   []Entry          `json:"violations"`   // the first of them; Deliveries.Violations is their number
+	Unknown      []Entry          `json:"unknown"`      // the first of them
+	Senderless   int64            `json:"senderless"`   // deliveries to other hosts whose sender isn't in these logs
+	Advice       []string         `json:"advice,omitempty"`
+}
+
+// Audit joins what a Reader emits with rules. It isn't for several goroutines.
+//
+// BUGS: what entered the queue anew is a message of its own: one that a content filter gave back has no login any more, and
+// one that was forwarded under another sender is that sender's.
+type Audit struct {
+	rules        *rules.Set
+	report       Report
+	days         map[string]*Counts
+	destinations map[string]*Counts
+	wanted       map[string]bool
+}
+
+// NewAudit returns an Audit by these rules.
+func NewAudit(set *rules.Set) *Audit {
+	return &Audit{
+		rules:        set,
+		report:       Report{Versions: map[string]int64{}, Trust: map[Trust]int64{}, Violations: []Entry{}, Unknown: []Entry{}},
+		days:         map[string]*Counts{},
+		destinations: map[string]*Counts{},
+		wanted:       map[string]bool{},
+	}
+}
+
+// Wanted is for Config: whether any rule, of any day, can concern a sender.
+func (a *Audit) Wanted(from []byte, user string) bool {
+	if user == "" {
+		if wanted, ok := a.wanted[string(from)]; ok {
+			return wanted
+		}
+	}
+	wanted := !a.rules.Sender(address(string(from)), user, time.Time{}).Empty()
+	if user == "" {
+		if len(a.wanted) >= maxSenders {
+			clear(a.wanted)
+		}
+		a.wanted[string(from)] = wanted
+	}
+	return wanted
+}
+
+// Add judges a delivery and counts it. It reports false for one that no enforcing rule protects.
+//
+// A recipient is the one that was accepted and the one that aliases made of it: what protects either protects both, since
+// a rule looks at where mail really goes. Rules are taken as they were in force when it was delivered, by their until.
+func (a *Audit) Add(d *Delivery) (Entry, bool) {
+	candidates := a.rules.Sender(address(d.From), d.User, d.Time)
+	var rule *rules.Rule
+	e := Entry{Delivery: *d, Destination: Elsewhere}
+	for i, text := range []string{d.To, d.OrigTo} {
+		if i > 0 && text == "" {
+			continue
+		}
+		to := address(text)
+		if i == 0 && !to.Domain.IsZero() {
+			e.Destination = to.Domain.String()
+		}
+		if r := candidates.Match(to); r != nil && r.Enforcing() && (rule == nil || r.Level.Rank() > rule.Level.Rank()) {
+			rule = r
+		}
+	}
+	if rule == nil {
+		return Entry{}, false
+	}
+	e.Rule = rule.Name
+	e.Violation = violation(rule, d)
+	e.msg, e.witness = nil, nil
+	if !d.msg.counted {
+		d.msg.counted = true
+		a.report.Messages++
+	}
+	a.count(&e)
+	return e, true
+}
+
+// address reads a logged address. One that can't be read, a file's name or a command, has no domain: a rule for everybody
+// still concerns it.
+func address(text string) addr.Address {
+	a, err := addr.ParsePath(text)
+	if err != nil {
+		return addr.Address{Local: text}
+	}
+	return a
+}
+
+func violation(r *rules.Rule, d *Delivery) Violation {
+	switch {
+	case d.Security == Clear:
+		return InClear
+	case d.Security != Encrypted:
+		return ""
+	// What the log doesn't tell, version and bits of 0, is no violation.
+	case d.TLS.Version != 0 && d.TLS.Version < r.MinVersion, d.TLS.Bits != 0 && d.TLS.Bits < r.MinBits:
+		return WeakTLS
+	case r.Level.Rank() > policy.LevelEncrypt.Rank() && d.TLS.Trust != "" && d.TLS.Trust != Verified:
+		return NotAuthenticated
+	}
+	return ""
+}
+
+func (a *Audit) count(e *Entry) {
+	day := bounded(a.days, e.Time.Format(time.DateOnly), maxDays)
+	destination := bounded(a.destinations, e.Destination, maxDestinations)
+	for _, c := range []*Counts{&a.report.Deliveries, day, destination} {
+		switch {
+		case e.Security == Encrypted && e.Outcome == Sent:
+			c.Encrypted++
+		case e.Security == Clear:
+			c.Clear++
+		case e.Security == Unknown:
+			c.Unknown++
+		case e.Outcome == Here:
+			c.Here++
+		case e.Outcome == Deferred:
+			c.Deferred++
+		default:
+			c.Bounced++
+		}
+		if e.Violation != "" {
+			c.Violations++
+		}
+	}
+	if e.Security == Encrypted && e.Outcome == Sent {
+		a.report.Versions[e.TLS.Version.String()]++
+		a.report.Trust[e.TLS.Trust]++
+	}
+	if e.Violation != "" && len(a.report.Violations) < maxListed {
+		a.report.Violations = append(a.report.Violations, *e)
+	}
+	if e.Security == Unknown && len(a.report.Unknown) < maxListed {
+		a.report.Unknown = append(a.report.Unknown, *e)
+	}
+}
+
+// bounded finds the counts of a name, or those of all names beyond the limit.
+func bounded(m map[string]*Counts, name string, limit int) *Counts {
+	c := m[name]
+	if c == nil && len(m) >= limit {
+		name = Elsewhere
+		c = m[name]
+	}
+	if c == nil {
+		c = &Counts{}
+		m[name] = c
+	}
+	return c
+}
+
+// Report returns what was found, with what was read.
+func (a *Audit) Report(r *Reader, files []Stats) *Report {
+	p := &a.report
+	p.Since, p.Until, p.Files, p.Senderless = r.config.Since, r.config.Until, files, r.Senderless()
+	for _, f := range files {
+		if !f.First.IsZero() && (p.First.IsZero() || f.First.Before(p.First)) {
+			p.First = f.First
+		}
+		if f.Last.After(p.Last) {
+			p.Last = f.Last
+		}
+	}
+	p.Days = rows(a.days)
+	slices.SortFunc(p.Days, func(x, y Row) int { return strings.Compare(x.Name, y.Name) })
+	p.Destinations = rows(a.destinations)
+	slices.SortFunc(p.Destinations, func(x, y Row) int {
+		return cmp.Or(cmp.Compare(y.Violations, x.Violations), cmp.Compare(y.All(), x.All()), strings.Compare(x.Name, y.Name))
+	})
+	p.Advice = nil
+	if p.Deliveries.Unknown > 0 {
+		p.Advice = append(p.Advice, "Some deliveries have no line of TLS in a log that shows none at that time: "+
+			"set smtp_tls_loglevel = 1 (Postfix) or LogLevel 9 (Sendmail). If TLS was logged and simply never used, say --tls-logged.")
+	}
+	if p.Senderless > 0 {
+		p.Advice = append(p.Advice,
+			"Some deliveries belong to messages that entered the queue before these logs begin: add the older ones.")
+	}
+	return p
+}
+
+func rows(m map[string]*Counts) []Row {
+	list := make([]Row, 0, len(m))
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, Row{name, *m[name]})
+	}
+	return list
+}

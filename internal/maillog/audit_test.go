@@ -1,0 +1,153 @@
+package maillog
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/rules"
+)
+
+func pattern(t *testing.T, s string) []addr.Pattern {
+	t.Helper()
+	p, err := addr.ParsePattern(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []addr.Pattern{p}
+}
+
+func testRules(t *testing.T) *rules.Set {
+	rule := func(name, from, to string, level policy.Level, mode policy.Mode) *rules.Rule {
+		return &rules.Rule{Name: name, From: pattern(t, from), To: pattern(t, to), Level: level, Mode: mode, MinVersion: policy.TLS12, MinBits: 128}
+	}
+	ended := rule("ended", "@once.example", "*", policy.LevelEncrypt, policy.Enforce)
+	ended.Until = time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	login := rule("login", "nobody@never.example", "*", policy.LevelEncrypt, policy.Enforce)
+	login.User = []string{"alice"}
+	return rules.New([]*rules.Rule{
+		rule("exception", "@clinic.example", "@legacy.example", policy.LevelNone, policy.Enforce),
+		rule("partner", "@clinic.example", "@bank.example", policy.LevelSecure, policy.Enforce),
+		rule("clinic", "@clinic.example", "*", policy.LevelEncrypt, policy.Enforce),
+		rule("watch", "@watched.example", "*", policy.LevelEncrypt, policy.Observe),
+		ended, login,
+	})
+}
+
+func TestAudit(t *testing.T) {
+	day := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	tls := func(v policy.Version, bits int, trust Trust) *Session {
+		return &Session{Version: v, Bits: bits, Trust: trust}
+	}
+	good := tls(policy.TLS13, 256, Untrusted)
+	for _, c := range []struct {
+		name      string
+		d         Delivery
+		rule      string // "": not protected
+		violation Violation
+	}{
+		{"encrypted", Delivery{From: "d@clinic.example", To: "u@a.example", Outcome: Sent, Security: Encrypted, TLS: good}, "clinic", ""},
+		{"clear", Delivery{From: "D+x@CLINIC.example", To: "u@a.example", Outcome: Sent, Security: Clear}, "clinic", InClear},
+		{"unknown", Delivery{From: "d@clinic.example", To: "u@a.example", Outcome: Sent, Security: Unknown}, "clinic", ""},
+		{"old", Delivery{From: "d@clinic.example", To: "u@a.example", Outcome: Sent, Security: Encrypted, TLS: tls(policy.TLS11, 256, Verified)}, "clinic", WeakTLS},
+		{"few bits", Delivery{From: "d@clinic.example", To: "u@a.example", Outcome: Sent, Security: Encrypted, TLS: tls(policy.TLS12, 112, Verified)}, "clinic", WeakTLS},
+		{"not told", Delivery{From: "d@clinic.example", To: "u@a.example", Outcome: Sent, Security: Encrypted, TLS: &Session{}}, "clinic", ""},
+		{"not verified", Delivery{From: "d@clinic.example", To: "u@bank.example", Outcome: Sent, Security: Encrypted, TLS: tls(policy.TLS13, 256, Trusted)}, "partner", NotAuthenticated},
+		{"verified", Delivery{From: "d@clinic.example", To: "u@bank.example", Outcome: Sent, Security: Encrypted, TLS: tls(policy.TLS13, 256, Verified)}, "partner", ""},
+		{"refused after the text", Delivery{From: "d@clinic.example", To: "u@a.example", Outcome: Bounced, Security: Clear}, "clinic", InClear},
+		{"refused", Delivery{From: "d@clinic.example", To: "u@a.example", Outcome: Bounced}, "clinic", ""},
+		{"exempt", Delivery{From: "d@clinic.example", To: "u@legacy.example", Outcome: Sent, Security: Clear}, "", ""},
+		{"an alias of something exempt", Delivery{From: "d@clinic.example", To: "u@legacy.example", OrigTo: "u@a.example", Outcome: Sent, Security: Clear}, "clinic", InClear},
+		{"an exempt alias", Delivery{From: "d@clinic.example", To: "u@a.example", OrigTo: "u@legacy.example", Outcome: Sent, Security: Clear}, "clinic", InClear},
+		{"the stricter of two", Delivery{From: "d@clinic.example", To: "u@a.example", OrigTo: "u@bank.example", Outcome: Sent, Security: Encrypted, TLS: good}, "partner", NotAuthenticated},
+		{"observed", Delivery{From: "d@watched.example", To: "u@a.example", Outcome: Sent, Security: Clear}, "", ""},
+		{"the rule is over", Delivery{From: "d@once.example", To: "u@a.example", Outcome: Sent, Security: Clear}, "", ""},
+		{"it wasn't then", Delivery{From: "d@once.example", To: "u@a.example", Outcome: Sent, Security: Clear, Time: day.AddDate(0, 0, -1)}, "ended", InClear},
+		{"by login", Delivery{From: "d@other.example", User: "Alice", To: "u@a.example", Outcome: Sent, Security: Clear}, "login", InClear},
+		{"nobody's", Delivery{From: "d@other.example", To: "u@a.example", Outcome: Sent, Security: Clear}, "", ""},
+		{"no address", Delivery{From: "d@clinic.example", To: `"|/bin/x`, Outcome: Here}, "clinic", ""},
+	} {
+		a := NewAudit(testRules(t))
+		if c.d.Time.IsZero() {
+			c.d.Time = day
+		}
+		c.d.msg = &message{}
+		if c.rule != "" && !a.Wanted([]byte(c.d.From), c.d.User) {
+			t.Errorf("%s: not wanted", c.name)
+		}
+		e, ok := a.Add(&c.d)
+		if ok != (c.rule != "") || e.Rule != c.rule || e.Violation != c.violation {
+			t.Errorf("%s: rule %q, violation %q", c.name, e.Rule, e.Violation)
+		}
+		p := a.Report(New(Config{}), nil)
+		if got, want := p.Deliveries.All(), map[bool]int64{true: 1}[ok]; got != want || p.Messages != want || (p.Deliveries.Violations == 1) != (c.violation != "") ||
+			int64(len(p.Violations)) != p.Deliveries.Violations {
+			t.Errorf("%s: %+v", c.name, p)
+		}
+	}
+	if a := NewAudit(testRules(t)); a.Wanted([]byte("x@other.example"), "") || a.Wanted([]byte("x@other.example"), "bob") {
+		t.Error("wanted though no rule names it")
+	}
+}
+
+// What is listed and remembered is bounded, and what is beyond is counted.
+func TestAuditBounds(t *testing.T) {
+	a := NewAudit(testRules(t))
+	const n = maxDestinations + 10
+	m := &message{}
+	for i := range n {
+		d := Delivery{Time: time.Date(2026, 11, 1+i%3, 0, 0, 0, 0, time.UTC), From: "d@clinic.example", To: fmt.Sprintf("u@d%d.example", i), Outcome: Sent, Security: Clear, msg: m}
+		a.Add(&d)
+		a.Wanted(fmt.Appendf(nil, "u@d%d.example", i), "")
+	}
+	p := a.Report(New(Config{}), nil)
+	if p.Messages != 1 || p.Deliveries.Violations != n || len(p.Violations) != maxListed || len(p.Destinations) != maxDestinations+1 || len(p.Days) != 3 {
+		t.Fatalf("%d messages, %d violations, %d listed, %d destinations, %d days", p.Messages, p.Deliveries.Violations, len(p.Violations), len(p.Destinations), len(p.Days))
+	}
+	if first := p.Destinations[0]; first.Name != Elsewhere || first.Clear != 10 {
+		t.Errorf("%+v", first)
+	}
+	if p.Days[0].Name != "2026-11-01" || p.Days[2].Name != "2026-11-03" {
+		t.Errorf("%+v", p.Days)
+	}
+}
+
+// The page shows what was found, needs nothing else, and what strangers wrote stays text.
+func TestHTML(t *testing.T) {
+	a := NewAudit(testRules(t))
+	for i, d := range []Delivery{
+		{From: "d@clinic.example", To: "<script>alert(1)</script>@a.example", Relay: `mx"><b>[192.0.2.1]:25`, Outcome: Sent, Security: Clear, QueueID: "AAAAA1"},
+		{From: "d@clinic.example", To: "u@a.example", Outcome: Sent, Security: Encrypted, TLS: &Session{Version: policy.TLS10, Cipher: "AES128-SHA", Bits: 128, Trust: Trusted}},
+		{From: "d@clinic.example", To: "u@a.example", Outcome: Sent, Security: Unknown, QueueID: "AAAAA3"},
+		{From: "d@clinic.example", To: "u@a.example", Outcome: Here},
+	} {
+		d.Time, d.msg = time.Date(2026, 11, 20+i, 0, 0, 0, 0, time.UTC), &message{}
+		a.Add(&d)
+	}
+	p := a.Report(New(Config{}), []Stats{{Name: "mail<i>.log", Lines: 7, First: modTime, Last: modTime}})
+	var b strings.Builder
+	if err := p.HTML(&b, "Title & more", modTime); err != nil {
+		t.Fatal(err)
+	}
+	page := b.String()
+	for _, want := range []string{
+		"Title &amp; more", "2 of 4 deliveries", "&lt;script&gt;alert(1)", "mail&lt;i&gt;.log", "AAAAA3", "weak-tls: TLS 1.0 AES128-SHA 128 bits, trusted", "<td>TLS 1.0</td><td class=\"n\">1</td>",
+		"<td>trusted</td>", `<rect class="clear" x="0.00" y="0" width="240.00"`, "<td>2026-11-23</td>", "@media print", "smtp_tls_loglevel = 1",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	for _, not := range []string{"<script", "<i>", "<b>[", "http:", "https:", "src=", "href=", "@import", "ZgotmplZ"} {
+		if strings.Contains(page, not) {
+			t.Errorf("%q is in the page", not)
+		}
+	}
+	if text, err := json.Marshal(p); err != nil || !strings.Contains(string(text), `"violation":"clear"`) || !strings.Contains(string(text), `"version":"1.0"`) {
+		t.Errorf("%s %v", text, err)
+	}
+}

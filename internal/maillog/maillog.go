@@ -1,0 +1,279 @@
+// Package maillog reads the logs of Postfix (3.4 to 3.11) and Sendmail and tells which message was delivered to whom, over
+// which TLS or none. It answers what the logs say; which messages a rule protects, and what is a violation of it, is Audit's
+// part, by package rules.
+//
+// A Reader takes lines in the order of time and joins three that Postfix and Sendmail write apart: the queue manager's,
+// which names the sender; the one of the TLS session, which names no message; and the delivery. A Postfix client process
+// works on one delivery at a time, so the session is that of its process, its host and its turn; a Sendmail process may come
+// back to a cached connection. What is kept is bounded, however long a log is: queue ids, processes and machines are
+// forgotten when they are many.
+//
+// A delivery without a line of TLS was in the clear only where such lines are written at all (smtp_tls_loglevel, Sendmail's
+// LogLevel 9). So its state is Unknown until the same program of the same machine has written one, now or within the
+// next hour.
+//
+// SECURITY: a log is as true as who may write to it. Recipients and remote replies stand in it as their authors chose them;
+// fields are found from the left, quoted strings being passed over, so that no recipient can forge what follows it.
+//
+// BUGS: a log that lost lines, or had smtp_tls_loglevel taken back to 0, or one transport of it, shows deliveries in the clear
+// that weren't. Two connections of one Postfix process, for one message and to one host, are told apart by their delays=
+// only, which are rounded. Sendmail doesn't say when a cached connection ends: its TLS counts for ten minutes after it was
+// last used.
+package maillog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"tlsonly/internal/policy"
+)
+
+// Outcome is what became of a message for one recipient, this time.
+type Outcome string
+
+// The outcomes.
+const (
+	Sent     Outcome = "sent"     // another host took it
+	Here     Outcome = "here"     // delivered on this machine, or handed to another program of it
+	Deferred Outcome = "deferred" // tried again later
+	Bounced  Outcome = "bounced"
+)
+
+// Security is what is known of the connection that carried the text of a message.
+type Security string
+
+// The states; "" where no text left.
+const (
+	Encrypted Security = "tls"
+	Clear     Security = "clear"
+	Unknown   Security = "unknown" // no line of TLS, and no sign that the log would have had one
+)
+
+// Trust is what the MTA made of the certificate, in Postfix's words; Sendmail's verify=OK is Trusted, for it doesn't look at
+// the name, FAIL is Untrusted, and NO, no certificate at all, is Anonymous.
+type Trust string
+
+// The degrees.
+const (
+	Verified  Trust = "verified" // the certificate and the name, or DANE
+	Trusted   Trust = "trusted"  // the certificate
+	Untrusted Trust = "untrusted"
+	Anonymous Trust = "anonymous"
+)
+
+// Session is the TLS of a connection, as far as the log tells: Postfix 3.11 may tell only that there was one.
+type Session struct {
+	Version policy.Version `json:"version,omitzero"`
+	Cipher  string         `json:"cipher,omitempty"`
+	Bits    int            `json:"bits,omitempty"`
+	Trust   Trust          `json:"trust,omitempty"`
+}
+
+// Delivery is one attempt to deliver a message to one recipient.
+type Delivery struct {
+	Time    time.Time `json:"time"`
+	Logger  string    `json:"logger,omitempty"` // the machine that wrote the line
+	QueueID string    `json:"queue_id"`
+	From    string    `json:"from"` // as logged, without brackets; "" is the empty sender
+	User    string    `json:"user,omitempty"`
+	To      string    `json:"to"`
+	OrigTo  string    `json:"orig_to,omitempty"` // before aliases
+	Relay   string    `json:"relay,omitempty"`   // as logged: name[address]:port, or Sendmail's name [address]
+	Outcome Outcome   `json:"outcome"`
+	// Security is set where the text of the message left, which it may have done in an attempt that failed afterwards.
+	Security Security `json:"security,omitempty"`
+	TLS      *Session `json:"tls,omitempty"`
+	DSN      string   `json:"dsn,omitempty"`
+	Detail   string   `json:"detail,omitempty"` // the reason, or the other host's reply
+
+	msg     *message
+	witness *witness // decides what a delivery without TLS lines was; nil when it is known
+}
+
+// Config says what to read. Wanted and Emit are needed.
+type Config struct {
+	// Wanted reports whether deliveries of this sender are asked for; from and user are as logged. It doesn't keep from.
+	Wanted func(from []byte, user string) bool
+	// Emit takes each wanted delivery, in the log's order. Its error ends the reading.
+	Emit func(*Delivery) error
+	// TLSLogged says that the MTA was set to log TLS: a delivery without such a line was in the clear.
+	TLSLogged bool
+	// Year is that of each source's first line, where its stamp has none; 0: the last one that isn't after ModTime.
+	Year int
+	// Zone is that of traditional time stamps; nil: the machine's.
+	Zone *time.Location
+	// Since and Until bound what is emitted, the first included and the second not; zero: nothing is.
+	Since, Until time.Time
+}
+
+// Source is one log.
+type Source struct {
+	Name    string
+	Lines   io.Reader
+	ModTime time.Time // when the last line was written, about
+}
+
+// Stats are what was read of a source.
+type Stats struct {
+	Name  string    `json:"name"`
+	Lines int64     `json:"lines"`
+	Bytes int64     `json:"bytes"`
+	First time.Time `json:"first,omitzero"` // times of its first and last line
+	Last  time.Time `json:"last,omitzero"`
+}
+
+// Reader reads sources one after the other.
+type Reader struct {
+	config    Config
+	clock     clock
+	hosts     interned
+	messages  generations[queueKey, *message]
+	processes generations[processKey, *process]
+	witnesses map[witnessKey]*witness
+	pending   []*Delivery
+	skipped   int64 // deliveries to other hosts whose sender isn't known
+
+	line struct {
+		header
+		host uint32
+	}
+}
+
+// Limits of what is remembered. Two generations of each are kept.
+const (
+	maxMessages  = 100_000
+	maxProcesses = 20_000
+	maxHosts     = 10_000
+	maxPending   = 10_000
+	lineSize     = 256 << 10 // longer lines are passed over
+)
+
+// New returns a Reader.
+func New(c Config) *Reader {
+	if c.Zone == nil {
+		c.Zone = time.Local
+	}
+	return &Reader{
+		config:    c,
+		messages:  newGenerations[queueKey, *message](maxMessages),
+		processes: newGenerations[processKey, *process](maxProcesses),
+		hosts:     interned{known: map[string]uint32{}},
+		witnesses: map[witnessKey]*witness{},
+	}
+}
+
+// Senderless returns how many deliveries to other hosts had a sender that isn't in what was read.
+func (r *Reader) Senderless() int64 { return r.skipped }
+
+// Read reads a source to its end. Sources come in the order of time; see Order.
+func (r *Reader) Read(ctx context.Context, s Source) (Stats, error) {
+	stats := Stats{Name: s.Name}
+	r.clock = clock{zone: r.config.Zone, year: r.config.Year, last: s.ModTime}
+	in := bufio.NewReaderSize(s.Lines, lineSize)
+	for {
+		line, err := in.ReadSlice('\n')
+		stats.Bytes += int64(len(line))
+		if errors.Is(err, bufio.ErrBufferFull) {
+			for errors.Is(err, bufio.ErrBufferFull) {
+				line, err = in.ReadSlice('\n')
+				stats.Bytes += int64(len(line))
+			}
+			line = nil
+		}
+		if len(line) > 0 {
+			if stats.Lines++; stats.Lines&0xfff == 0 && ctx.Err() != nil {
+				return stats, ctx.Err()
+			}
+			if e := r.take(bytes.TrimRight(line, "\r\n"), &stats); e != nil {
+				return stats, e
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			if stats.Lines > 0 && !stats.First.IsZero() {
+				stats.Last = r.clock.latest()
+			}
+			return stats, nil
+		case err != nil:
+			return stats, fmt.Errorf("read %s: %w", s.Name, err)
+		}
+	}
+}
+
+// Finish emits what waited for a sign of TLS in the log. Nothing is read after it.
+func (r *Reader) Finish() error { return r.drain(true) }
+
+// take works on one line.
+func (r *Reader) take(line []byte, stats *Stats) error {
+	h := &r.line.header
+	if !h.split(line) {
+		return nil
+	}
+	if !r.clock.see(h.stamp) {
+		return nil
+	}
+	if stats.First.IsZero() {
+		stats.First, _ = r.clock.time(h.stamp)
+	}
+	switch h.mta {
+	case postfix:
+		return r.postfix(h.program, h.text)
+	case sendmail:
+		return r.sendmail(h.text)
+	}
+	return nil
+}
+
+// emit has a delivery emitted, now or when it is known what it was.
+func (r *Reader) emit(d *Delivery) error {
+	var ok bool
+	if d.Time, ok = r.clock.time(r.line.stamp); !ok {
+		return nil
+	}
+	if !r.config.Since.IsZero() && d.Time.Before(r.config.Since) || !r.config.Until.IsZero() && !d.Time.Before(r.config.Until) {
+		return nil
+	}
+	if len(r.pending) == 0 && d.witness == nil {
+		return r.config.Emit(d)
+	}
+	r.pending = append(r.pending, d)
+	return r.drain(false)
+}
+
+// patience is how much later a line of TLS may come and still tell what a delivery without one was.
+const patience = time.Hour
+
+// drain emits what is decided, in order, and all of it at the end.
+func (r *Reader) drain(end bool) error {
+	latest := r.pending
+	if len(latest) == 0 {
+		return nil
+	}
+	now := latest[len(latest)-1].Time
+	done := 0
+	for _, d := range r.pending {
+		if d.witness != nil && !d.witness.seen && !end && len(r.pending)-done <= maxPending && now.Sub(d.Time) <= patience {
+			break
+		}
+		if d.witness != nil {
+			d.Security = Unknown
+			if d.witness.seen && d.witness.first.Sub(d.Time) <= patience {
+				d.Security = Clear
+			}
+			d.witness = nil
+		}
+		if err := r.config.Emit(d); err != nil {
+			return err
+		}
+		done++
+	}
+	rest := copy(r.pending, r.pending[done:])
+	clear(r.pending[rest:])
+	r.pending = r.pending[:rest]
+	return nil
+}
