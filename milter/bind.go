@@ -3,6 +3,7 @@ package milter
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	gomilter "github.com/d--j/go-milter"
@@ -14,8 +15,9 @@ import (
 // change of the envelope sender to the same sender, for the sake of its ESMTP arguments.
 //
 // Postfix takes RET=HDRS from it, and its bounces carry headers only. Sendmail keeps ENVID= in the queue file, through
-// splits, owner-aliases and restarts, and shows it to the rules that internal/mta/sendmail writes; but an argument
-// resets all others, so the client's are given again, and it stops at the first it doesn't know, so ENVID comes first.
+// splits, owner-aliases and restarts, and shows it to the rules that internal/mta/sendmail writes: with it a message waits for
+// our word, and, where all recipients need TLS, for TLS. But an argument resets all others, so the client's are given again,
+// and it stops at the first it doesn't know, so ENVID comes first.
 //
 // BUGS: BY= (RFC 2852) can't be given again in Sendmail: its time has begun to run.
 
@@ -69,16 +71,29 @@ func (s *session) bind(msg *message, m gomilter.Modifier) error {
 	if m.Actions()&gomilter.OptChangeFrom == 0 {
 		return nil
 	}
-	some, all := false, !msg.free
+	some, level := false, tagName
+	if msg.free {
+		level = tagAsk
+	}
 	for _, r := range msg.recipients {
-		binds := r.Rule.Enforcing()
-		some, all = some || binds, all && binds
+		switch {
+		case !r.Rule.Enforcing() || len(r.Rule.Forwarder) > 0:
+			// What a stranger sends isn't ours to change; what is sent on is held at delivery.
+			level = tagAsk
+		case r.Rule.Level == policy.LevelEncrypt && level == tagName:
+			some, level = true, tagEncrypt // it binds all recipients; what some ask besides is asked for at delivery
+		default:
+			some = true
+		}
 	}
 	if !some {
 		return nil
 	}
 	c := &s.server.c
-	args := msg.envelope.bound(c.RedactBounces, c.TagEnvelope && all)
+	if !c.TagEnvelope {
+		level = ""
+	}
+	args := msg.envelope.bound(c.RedactBounces, level)
 	if args == "" {
 		return nil
 	}
@@ -88,8 +103,9 @@ func (s *session) bind(msg *message, m gomilter.Modifier) error {
 	return nil
 }
 
-// bound returns the ESMTP arguments that bind the MTA, "" where nothing is to be changed.
-func (e envelope) bound(redact, tag bool) string {
+// bound returns the ESMTP arguments that bind the MTA, "" where nothing is to be changed. tag is the level of the tag, "" for
+// none.
+func (e envelope) bound(redact bool, tag string) string {
 	given := map[string]string{}
 	for _, arg := range strings.Fields(e.args) {
 		keyword, value, _ := strings.Cut(arg, "=")
@@ -104,8 +120,8 @@ func (e envelope) bound(redact, tag bool) string {
 		}
 	case sendmailMTA:
 		id, had := given["ENVID"]
-		if tag {
-			id, had = tagged(id), true
+		if tag != "" {
+			id, had = tagged(tag, id), true
 		}
 		if !redact && id == given["ENVID"] {
 			return ""
@@ -135,8 +151,13 @@ func (e envelope) bound(redact, tag bool) string {
 
 const (
 	tagPrefix = "TLSONLY."
-	tagLevel  = "encrypt"
 	maxEnvID  = 100 // RFC 3461, section 4.4
+
+	// What a message is held to, weakest first. Beyond that, each recipient is held to what we say at delivery.
+	tagAsk     = "ask"     // nothing without our word: some of the recipients are held
+	tagEncrypt = "encrypt" // TLS
+	tagVerify  = "verify"  // as name; a client may ask for it
+	tagName    = "name"    // TLS with a host that proves who it is
 )
 
 // tagged returns an envelope id that says what the message is held to: TLSONLY.LEVEL.ORIGINAL.
@@ -145,14 +166,13 @@ const (
 // for it can only ask for more, and gets no second one. What is left of the original is written so that Sendmail's
 // rules read it as one plain word: with quotes or brackets in it they would fail, and the message wait for nothing.
 // An original that makes the id too long is left out.
-func tagged(original string) string {
-	level := tagLevel
+func tagged(level, original string) string {
 	if rest, ok := strings.CutPrefix(original, tagPrefix); ok {
 		word, after, found := strings.Cut(rest, ".")
 		switch word {
-		case tagLevel, "verify", "name":
+		case tagAsk, tagEncrypt, tagVerify, tagName:
 			if found {
-				level, original = word, after
+				level, original = stricterTag(level, word), after
 			}
 		}
 	}
@@ -161,6 +181,12 @@ func tagged(original string) string {
 		id += plain
 	}
 	return id
+}
+
+// stricterTag returns the level that asks for more.
+func stricterTag(a, b string) string {
+	order := []string{tagAsk, tagEncrypt, tagVerify, tagName}
+	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }
 
 // plainXtext writes an xtext so that it means the same and has only letters, digits, "-", "_" and "." as themselves.

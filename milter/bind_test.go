@@ -42,12 +42,27 @@ func TestTagged(t *testing.T) {
 		"TLSONLY.encrypt.":          "TLSONLY.encrypt.",
 		"TLSONLY.verify.a(b":        "TLSONLY.verify.a+28b",
 		"TLSONLY.name.abc":          "TLSONLY.name.abc",
+		"TLSONLY.ask.abc":           "TLSONLY.encrypt.abc",
 		"TLSONLY.encrypt":           "TLSONLY.encrypt.TLSONLY.encrypt",
 		"TLSONLY.may.abc":           "TLSONLY.encrypt.TLSONLY.may.abc",
 		"tlsonly.encrypt.abc":       "TLSONLY.encrypt.tlsonly.encrypt.abc",
 		"TLSONLY.encrypt.TLSONLY.x": "TLSONLY.encrypt.TLSONLY.x",
 	} {
-		if got := tagged(given); got != want {
+		if got := tagged(tagEncrypt, given); got != want {
+			t.Errorf("%q: %q, want %q", given, got, want)
+		}
+	}
+}
+
+// A tag that asks for more isn't made weaker by one that asks for less, whoever gave it.
+func TestStricterTag(t *testing.T) {
+	for given, want := range map[string]string{
+		"abc":                 "TLSONLY.name.abc",
+		"TLSONLY.encrypt.abc": "TLSONLY.name.abc",
+		"TLSONLY.verify.abc":  "TLSONLY.name.abc",
+		"TLSONLY.name.abc":    "TLSONLY.name.abc",
+	} {
+		if got := tagged(tagName, given); got != want {
 			t.Errorf("%q: %q, want %q", given, got, want)
 		}
 	}
@@ -60,7 +75,7 @@ func FuzzTagged(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		id := tagged(s)
+		id := tagged(tagEncrypt, s)
 		rest, ok := strings.CutPrefix(id, "TLSONLY.")
 		word, _, dot := strings.Cut(rest, ".")
 		if !ok || !dot || word != "encrypt" && word != "verify" && word != "name" {
@@ -69,7 +84,7 @@ func FuzzTagged(f *testing.F) {
 		if strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_+") != "" || len(id) > maxEnvID {
 			t.Errorf("%q: %q is not plain or too long", s, id)
 		}
-		if again := tagged(id); again != id {
+		if again := tagged(tagEncrypt, id); again != id {
 			t.Errorf("%q: %q, then %q", s, id, again)
 		}
 	})
@@ -79,20 +94,23 @@ func FuzzTagged(f *testing.F) {
 func TestBound(t *testing.T) {
 	const args = "RET=FULL SMTPUTF8 ENVID=abc"
 	for _, c := range []struct {
-		v           string
-		redact, tag bool
-		want        string
+		v      string
+		redact bool
+		tag    string
+		want   string
 	}{
-		{"Postfix 3.7.11", true, true, "RET=HDRS"},
-		{"Postfix 3.7.11", false, true, ""},
-		{"8.17.1.9", true, true, "ENVID=TLSONLY.encrypt.abc AUTH=<> RET=HDRS SMTPUTF8"},
-		{"8.17.1.9", false, true, "ENVID=TLSONLY.encrypt.abc AUTH=<> RET=FULL SMTPUTF8"},
-		{"8.17.1.9", true, false, "ENVID=abc AUTH=<> RET=HDRS SMTPUTF8"},
-		{"8.17.1.9", false, false, ""},
-		{"", true, true, ""},
+		{"Postfix 3.7.11", true, "encrypt", "RET=HDRS"},
+		{"Postfix 3.7.11", false, "encrypt", ""},
+		{"8.17.1.9", true, "encrypt", "ENVID=TLSONLY.encrypt.abc AUTH=<> RET=HDRS SMTPUTF8"},
+		{"8.17.1.9", false, "encrypt", "ENVID=TLSONLY.encrypt.abc AUTH=<> RET=FULL SMTPUTF8"},
+		{"8.17.1.9", false, "name", "ENVID=TLSONLY.name.abc AUTH=<> RET=FULL SMTPUTF8"},
+		{"8.17.1.9", false, "ask", "ENVID=TLSONLY.ask.abc AUTH=<> RET=FULL SMTPUTF8"},
+		{"8.17.1.9", true, "", "ENVID=abc AUTH=<> RET=HDRS SMTPUTF8"},
+		{"8.17.1.9", false, "", ""},
+		{"", true, "encrypt", ""},
 	} {
 		if got := (envelope{mta: mtaOf(c.v), args: args}).bound(c.redact, c.tag); got != c.want {
-			t.Errorf("%q, redact %t, tag %t: %q, want %q", c.v, c.redact, c.tag, got, c.want)
+			t.Errorf("%q, redact %t, tag %q: %q, want %q", c.v, c.redact, c.tag, got, c.want)
 		}
 	}
 	b := start(t, func(c *Config) { c.RedactBounces, c.TagEnvelope = false, false })

@@ -1,14 +1,17 @@
 package milter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/forward"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -29,11 +32,10 @@ type Ledger interface {
 	Owe(ctx context.Context, d addr.Destination, rule string, demand policy.Demand, pin bool) error
 }
 
-// Route is where the MTA would send a recipient's mail, as far as it says so: its {rcpt_mailer} and {rcpt_host}.
-// Both are empty when it doesn't, and in the command explain.
-type Route struct {
-	Mailer string // delivery agent (Sendmail) or transport (Postfix)
-	Host   string // next hop, "here" where Mailer is local; the status code and text where Mailer is error
+// Forwards follows forwards, as forward.Expander does.
+type Forwards interface {
+	// Expand says where mail of from for to ends; by the end of ctx, and then with what isn't known as forward.Unknown.
+	Expand(ctx context.Context, to, from addr.Address) forward.Expansion
 }
 
 // Decider decides for one recipient. Its fields don't change while it is in use.
@@ -43,7 +45,9 @@ type Decider struct {
 	// Local reports whether a domain is delivered here; nil: none is.
 	Local func(addr.Domain) bool
 	// Relay is where mail for a domain goes when it doesn't go by MX; nil: all does.
-	Relay    func(addr.Domain) (addr.Destination, bool)
+	Relay func(addr.Domain) (addr.Destination, bool)
+	// Forwards says where a recipient's mail ends; nil: all of it at the recipient's own address.
+	Forwards Forwards
 	Deadline time.Duration // a recipient is decided by then; 20 s
 	Help     string        // a URL added to refusals, or ""
 }
@@ -55,176 +59,270 @@ const storeTime = 5 * time.Second
 
 // Decision is what was decided for one recipient, and from what.
 type Decision struct {
-	Rule         *rules.Rule // nil: no rule concerns the recipient, and nothing was asked
+	// Rule is the one that decided; nil: no rule concerns the recipient, and nothing was asked.
+	Rule         *rules.Rule
 	Recipient    addr.Address
-	Destinations []addr.Destination // none: delivered here
+	Destinations []addr.Destination // of the recipient itself; none: delivered here, or sent on
+	Forwards     []forward.Leaf     // where else its mail leaves to, as far as a rule asked for that
 	Assessments  []policy.Assessment
 	rules.Judgement
-	Reply policy.Reply // what the client is told; zero for accept and hold
-	Cause string       // in words, for the log; never for the client
+	// Underlying is the reason that a forward has which decided: Reason is policy.Forward then. Otherwise it is Reason.
+	Underlying policy.Reason
+	Reply      policy.Reply // what the client is told; zero for accept and hold
+	Cause      string       // in words, for the log; never for the client
+
+	took time.Duration
 }
 
-// Decide finds the rule for a recipient and judges by it the places its mail goes to. It takes no longer than the
+// end is a place where a recipient's mail leaves to.
+type end struct {
+	leaf      *forward.Leaf // nil: it is the recipient's own
+	hops      []addr.Destination
+	err       error       // where it leaves to isn't known
+	governing *rules.Rule // of a forward: the rule for who forwards
+	as        []policy.Assessment
+	// dead are hops that nothing can be sent on to now: the MTA itself says so, or the resolver was lied to.
+	dead []policy.Assessment
+}
+
+// owing are the hops that may get the mail. Of a forward that leads nobody knows where, none is known.
+func (e *end) owing() []policy.Assessment {
+	switch {
+	case e.leaf != nil && e.err != nil:
+		return nil
+	case len(e.dead) == 0:
+		return e.as
+	}
+	return slices.Concat(e.as, e.dead)
+}
+
+// Decide finds the rules for a recipient and judges by them the places its mail goes to. It takes no longer than the
 // deadline, and a moment for the store. Where a level asks nothing of a destination, none is looked at.
+//
+// The rule for the sender judges all places. A rule for who forwards judges the places that a forward leads to. The
+// strictest outcome counts.
 func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
-	out := Decision{Recipient: to, Rule: c.Match(to)}
-	if out.Rule == nil {
-		out.Verdict, out.Would = policy.Accept, policy.Accept
+	out := Decision{Recipient: to, Rule: c.Match(to), Judgement: rules.Judgement{Verdict: policy.Accept, Would: policy.Accept}}
+	if out.Rule == nil && !c.Forwarders() {
 		return out
 	}
-	hops, err := d.hops(to, route)
-	out.Destinations = hops
-	switch {
-	case !out.Rule.Level.Enforces():
-	case err != nil:
-		// Where the mail goes isn't known, so nothing is known of it: neither "fine" nor "no TLS".
-		out.Assessments = []policy.Assessment{{
-			Destination: addr.DomainDestination(to.Domain),
-			Problem:     policy.Unreachable,
-			Detail:      err.Error(),
-		}}
-	default:
-		out.Assessments = d.assess(ctx, out.Rule.Demand(), hops)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(max(d.Deadline, 0), defaultDeadline))
+	defer cancel()
+	ends := d.ends(ctx, c, to, route)
+	for _, e := range ends {
+		if e.leaf == nil {
+			out.Destinations = append(out.Destinations, e.hops...)
+		} else if e.governing != nil || out.Rule != nil && out.Rule.Level.Enforces() {
+			out.Forwards = append(out.Forwards, *e.leaf)
+		}
 	}
-	out.Judgement = out.Rule.Judge(out.Assessments)
-	owed := d.owe(ctx, &out)
-	out.Reply = policy.ReplyFor(out.Verdict, out.Reason, out.Destination, d.Help)
-	out.Cause = cause(out.Rule.Demand(), out.Judgement, out.Assessments)
+	d.assessAll(ctx, out.Rule, to, ends)
+
+	type judged struct {
+		rule *rules.Rule
+		rules.Judgement
+		end
+	}
+	var all []judged
+	for _, e := range ends {
+		out.Assessments = append(out.Assessments, e.as...)
+		for _, r := range []*rules.Rule{out.Rule, e.governing} {
+			if r != nil {
+				all = append(all, judged{r, r.Judge(e.as), e})
+			}
+		}
+	}
+	var decides *judged
+	for i := range all {
+		if j := &all[i]; decides == nil || stricter(j.Judgement, decides.Judgement) {
+			decides = j
+		}
+	}
+	switch {
+	case decides == nil && out.Rule == nil:
+		return out // a recipient that doesn't forward, or whose forwards nobody governs
+	case decides == nil: // delivered here
+		out.Judgement = out.Rule.Judge(nil)
+		return out
+	}
+	out.Rule, out.Judgement, out.Underlying = decides.rule, decides.Judgement, decides.Reason
+
+	var owed error
+	for _, j := range all {
+		if owed = d.owe(ctx, out.Verdict, j.rule, j.Judgement, j.owing()); owed != nil {
+			out.Rule, decides = j.rule, &j
+			out.Verdict, out.Would, out.Tag = policy.Defer, policy.Defer, policy.TagFail
+			out.Reason, out.Underlying = policy.Unreachable, policy.Unreachable
+			out.Destination = j.owing()[0].Destination
+			break
+		}
+	}
+	out.Cause = cause(out.Rule.Demand(), out.Judgement, decides.as)
 	if owed != nil {
 		out.Cause = owed.Error()
 	}
+	if decides.leaf != nil && out.Reason != "" {
+		out.Cause = limited(fmt.Sprintf("%s: %s: %s", way(decides.leaf), out.Reason, out.Cause))
+		out.Reason = policy.Forward
+	}
+	out.Reply = d.reply(&out)
 	return out
+}
+
+// stricter reports whether a counts before b: by what is done first, for a rule that only observes takes nothing from one that
+// doesn't, whatever it would do.
+func stricter(a, b rules.Judgement) bool {
+	switch {
+	case a.Verdict != b.Verdict:
+		return a.Verdict.Rank() > b.Verdict.Rank()
+	case a.Would != b.Would:
+		return a.Would.Rank() > b.Would.Rank()
+	}
+	return a.Reason != "" && b.Reason == ""
+}
+
+// reply is what the client is told of a decision.
+func (d *Decider) reply(out *Decision) policy.Reply {
+	if out.Reason == policy.Forward {
+		return policy.ForwardReply(out.Verdict, out.Underlying, out.Recipient, d.Help)
+	}
+	return policy.ReplyFor(out.Verdict, out.Reason, out.Destination, d.Help)
+}
+
+// ends returns the places where a recipient's mail leaves to, as far as a rule may ask something of them.
+func (d *Decider) ends(ctx context.Context, c rules.Candidates, to addr.Address, route Route) []end {
+	own := func() end {
+		hops, err := d.hops(to, route)
+		return end{hops: hops, err: err}
+	}
+	rule := c.Match(to)
+	enforces := rule != nil && rule.Level.Enforces()
+	if d.Forwards == nil || !enforces && !c.Forwarders() {
+		return []end{own()}
+	}
+	var found []end
+	for _, leaf := range d.Forwards.Expand(ctx, to, c.From()).Leaves {
+		var e end
+		switch {
+		case leaf.Forwarded() && leaf.Kind.Here():
+			continue
+		case leaf.Forwarded():
+			e = end{leaf: &leaf, hops: leaf.Hops, governing: c.Forwarder(to, leaf.Owners(to))}
+		case leaf.Kind == forward.Unknown:
+			// What becomes of its own mail can't be read: it may go anywhere, so it may be sent on, too.
+			if e.governing = c.Forwarder(to, leaf.Owners(to)); e.governing != nil {
+				e.leaf = &leaf
+			}
+		case rule == nil:
+			continue // its own mail: nobody asks anything of it
+		case route == (Route{}) && leaf.Kind.Here():
+			continue // delivered here, and no MTA knows better
+		case route == (Route{}) && len(leaf.Hops) > 0:
+			found = append(found, end{hops: leaf.Hops})
+			continue
+		default:
+			found = append(found, own())
+			continue
+		}
+		switch {
+		case e.governing == nil && !enforces:
+			continue
+		case leaf.Kind == forward.Unknown:
+			e.err = errors.New(leaf.Detail)
+		case len(e.hops) == 0 && leaf.Address.Domain.IsZero():
+			e.err = fmt.Errorf("no next hop for the bare name %s", leaf.Address)
+		case len(e.hops) == 0:
+			e.hops, e.err = d.hops(leaf.Address, Route{})
+		}
+		found = append(found, e)
+	}
+	return found
+}
+
+// way says where mail is sent on to, and by which files and tables.
+func way(leaf *forward.Leaf) string {
+	if len(leaf.Path) == 0 {
+		return "forwards of " + leaf.Address.String()
+	}
+	var sources []string
+	for _, step := range leaf.Path {
+		sources = append(sources, step.Source)
+	}
+	return fmt.Sprintf("forward to %s by %s", leaf.Address, strings.Join(sources, ", "))
+}
+
+// assessAll looks at all hops of all ends at the same time.
+func (d *Decider) assessAll(ctx context.Context, rule *rules.Rule, to addr.Address, ends []end) {
+	var hops []addr.Destination
+	asked := map[addr.Destination][]policy.Demand{}
+	for _, e := range ends {
+		for _, r := range []*rules.Rule{rule, e.governing} {
+			if r == nil || !r.Level.Enforces() || e.err != nil {
+				continue
+			}
+			for _, hop := range e.hops {
+				if len(asked[hop]) == 0 {
+					hops = append(hops, hop)
+				}
+				asked[hop] = append(asked[hop], r.Demand())
+			}
+		}
+	}
+	known := map[addr.Destination]policy.Assessment{}
+	for i, a := range d.assess(ctx, hops, asked) {
+		known[hops[i]] = a
+	}
+	for i := range ends {
+		e := &ends[i]
+		for _, hop := range e.hops {
+			switch a, ok := known[hop]; {
+			case !ok: // nobody asks
+			case e.leaf != nil && a.Problem.Permanent():
+				e.dead = append(e.dead, a)
+			default:
+				e.as = append(e.as, a)
+			}
+		}
+		if enforces := rule != nil && rule.Level.Enforces(); e.err != nil && (enforces || e.governing != nil) {
+			// Where the mail goes isn't known, so nothing is known of it: neither "fine" nor "no TLS".
+			e.as = []policy.Assessment{{
+				Destination: addr.DomainDestination(to.Domain),
+				Problem:     policy.Unreachable,
+				Detail:      e.err.Error(),
+			}}
+		}
+	}
 }
 
 // owe stores what is demanded of the destinations of a recipient about to be accepted. Where that can't be done the
 // recipient is deferred: a promise that a restart could forget is none.
-func (d *Decider) owe(ctx context.Context, out *Decision) error {
-	r := out.Rule
-	binds := r.Mode == policy.Enforce && r.Level.Enforces() && out.Verdict == policy.Accept &&
-		(out.Reason == "" || out.Reason.Unknown() && r.OnUnknown == policy.ActionAccept)
+func (d *Decider) owe(ctx context.Context, verdict policy.Verdict, r *rules.Rule, j rules.Judgement, as []policy.Assessment) error {
+	binds := r.Mode == policy.Enforce && r.Level.Enforces() && verdict == policy.Accept &&
+		(j.Reason == "" || j.Reason.Unknown() && r.OnUnknown == policy.ActionAccept)
 	if d.Ledger == nil || !binds {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
-	for _, a := range out.Assessments {
+	for _, a := range as {
 		seen := rules.Judge(r.Demand(), a) == ""
 		if err := d.Ledger.Owe(ctx, a.Destination, r.Name, r.Demand(), r.Pin && seen); err != nil {
-			out.Verdict, out.Would, out.Tag = policy.Defer, policy.Defer, policy.TagFail
-			out.Reason, out.Destination = policy.Unreachable, a.Destination
 			return fmt.Errorf("demand not stored: %w", err)
 		}
 	}
 	return nil
 }
 
-// hops returns where the mail of a recipient is sent next; none means that it is delivered here.
-//
-// What the MTA says counts before what the configuration says, for the MTA is what sends. Only for a transport of
-// the site's own making, which may well be a pipe to a mailbox, is a domain that is listed as local taken as such.
-func (d *Decider) hops(to addr.Address, route Route) ([]addr.Destination, error) {
-	if deliversHere(route.Mailer) {
-		return nil, nil
-	}
-	local := d.Local != nil && !to.Domain.IsZero() && d.Local(to.Domain)
-	switch {
-	case route.Host == "":
-	case local && !speaksSMTP(route.Mailer), strings.HasPrefix(route.Host, "unix:"): // LMTP over a local socket
-		return nil, nil
-	default:
-		return parseHops(route.Host)
-	}
-	if local || to.Domain.IsZero() && route.Mailer == "" {
-		return nil, nil
-	}
-	if to.Domain.IsZero() {
-		return nil, fmt.Errorf("mailer %q has no next hop for a bare name", route.Mailer)
-	}
-	if d.Relay != nil {
-		if hop, ok := d.Relay(to.Domain); ok {
-			return []addr.Destination{hop}, nil
-		}
-	}
-	return []addr.Destination{addr.DomainDestination(to.Domain)}, nil
-}
-
-// deliversHere reports whether a mailer keeps the mail on this host, or never delivers it: Postfix's local(8),
-// virtual(8), lmtp(8), error(8), retry and discard(8), the pipes of its sample master.cf, and Sendmail's local, prog,
-// file, include and discard mailers. Postfix names error for every valid address of a virtual alias domain, too.
-func deliversHere(mailer string) bool {
-	switch strings.ToLower(mailer) {
-	case "local", "virtual", "lmtp", "error", "retry", "discard", // Postfix and Sendmail
-		"prog", "*file*", "*include*", // Sendmail
-		"procmail", "maildrop", "dovecot", "cyrus", "cyrusv2", "cyrusv2d", "mailman", "scalemail-backend", "usenet":
-		return true
-	}
-	return false
-}
-
-// speaksSMTP reports whether a mailer is known to send by SMTP: those of Postfix and Sendmail as they come.
-func speaksSMTP(mailer string) bool {
-	switch strings.ToLower(mailer) {
-	case "smtp", "relay", "esmtp", "smtp8", "dsmtp":
-		return true
-	}
-	return false
-}
-
-// parseHops parses {rcpt_host}. Postfix has lists since 3.5 ("[a], [b]"), Sendmail has them with colons ("a.:b."),
-// and any of the hosts may get the mail.
-func parseHops(host string) ([]addr.Destination, error) {
-	var hops []addr.Destination
-	for _, part := range splitOutside(host, ", \t") {
-		hop, err := addr.ParseDestination(part)
-		if err == nil {
-			hops = append(hops, hop)
-			continue
-		}
-		parts := splitOutside(part, ":")
-		for _, p := range parts {
-			// "inet:mailstore:24" is a next hop, too, and no list: a host of a list is a full name or in brackets.
-			hop, e := addr.ParseDestination(p)
-			if e != nil || len(parts) < 2 || !strings.ContainsAny(p, ".[") {
-				return nil, fmt.Errorf("next hop: %w", err)
-			}
-			hops = append(hops, hop)
-		}
-	}
-	if len(hops) == 0 {
-		return nil, errors.New("next hop: no host in it")
-	}
-	return hops, nil
-}
-
-// splitOutside splits s at the characters of sep that stand outside brackets, and leaves out empty parts.
-func splitOutside(s, sep string) []string {
-	depth := 0
-	return strings.FieldsFunc(s, func(r rune) bool {
-		switch r {
-		case '[':
-			depth++
-		case ']':
-			depth--
-		}
-		return depth <= 0 && strings.ContainsRune(sep, r)
-	})
-}
-
-// assess looks at all hops at the same time, until the deadline.
-func (d *Decider) assess(ctx context.Context, demand policy.Demand, hops []addr.Destination) []policy.Assessment {
+// assess looks at all hops at the same time, until ctx ends.
+func (d *Decider) assess(ctx context.Context, hops []addr.Destination, asked map[addr.Destination][]policy.Demand) []policy.Assessment {
 	if len(hops) == 0 {
 		return nil
 	}
-	deadline := d.Deadline
-	if deadline <= 0 {
-		deadline = defaultDeadline
-	}
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
-	enough := func(a policy.Assessment) bool { return rules.Judge(demand, a) == "" }
-
 	out := make([]policy.Assessment, len(hops))
 	look := func(i int) {
+		enough := func(a policy.Assessment) bool {
+			return !slices.ContainsFunc(asked[hops[i]], func(d policy.Demand) bool { return rules.Judge(d, a) != "" })
+		}
 		out[i] = d.Assessor.Assess(ctx, hops[i], enough)
 		out[i].Destination = hops[i]
 		out[i].Pinned = d.Ledger != nil && d.Ledger.Pinned(hops[i])
@@ -266,26 +364,31 @@ func cause(demand policy.Demand, j rules.Judgement, as []policy.Assessment) stri
 			parts = append(parts, a.Detail)
 		}
 		for _, h := range a.Hosts {
-			if rules.JudgeHost(demand, h) != "" {
-				parts = append(parts, hostCause(h))
+			if reason := rules.JudgeHost(demand, a, h); reason != "" {
+				parts = append(parts, hostCause(a, h, reason))
 			}
 		}
 		break
 	}
-	text := strings.Join(parts, "; ")
+	return limited(strings.Join(parts, "; "))
+}
+
+func limited(text string) string {
 	if len(text) > maxCause {
 		text = strings.ToValidUTF8(text[:maxCause], "") + "…"
 	}
 	return text
 }
 
-func hostCause(h policy.Host) string {
+func hostCause(a policy.Assessment, h policy.Host, reason policy.Reason) string {
 	name := h.Name.String()
 	switch {
 	case h.Detail != "":
 		return name + ": " + h.Detail
 	case h.Problem != "":
 		return name + ": " + string(h.Problem)
+	case h.DANE == policy.DANEUnknown && reason == policy.DNSFailure:
+		return name + ": " + h.DANEDetail
 	case len(h.Observations) == 0:
 		return name + ": not looked at yet"
 	}
@@ -294,8 +397,30 @@ func hostCause(h policy.Host) string {
 	if o.Outcome == policy.SawTLS {
 		text = fmt.Sprintf("%s: TLS %s with %d bits", name, o.Version, o.Bits)
 	}
-	if o.Detail != "" {
-		text += ": " + o.Detail
+	why := o.Detail
+	switch reason {
+	case policy.DaneMismatch:
+		why = o.DANEDetail
+	case policy.MTASTSMismatch, policy.NotAuthenticated:
+		why = unproven(a, h, o)
+	}
+	if why != "" {
+		text += ": " + why
 	}
 	return text
+}
+
+// unproven says what a host's certificate lacks.
+func unproven(a policy.Assessment, h policy.Host, o policy.Observation) string {
+	switch {
+	case a.MTASTS.Enforces() && !a.MTASTS.Permits(h.Name):
+		return "not a host of the MTA-STS policy"
+	case o.Trust != policy.Trusted && o.TrustDetail != "":
+		return o.TrustDetail
+	case o.Trust != policy.Trusted:
+		return "no certificate seen"
+	case a.MTASTS.Problem != "":
+		return "MTA-STS: " + a.MTASTS.Problem
+	}
+	return "certificate of " + strings.Join(o.Chain[0].Names, " ")
 }

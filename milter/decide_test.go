@@ -41,6 +41,9 @@ func TestHops(t *testing.T) {
 		{"a@b.example", "mylmtp", "inet:store:24", "error"},
 		{"a@relayed.example", "smtp", "relayed.example", "relayed.example"}, // the MTA sends, so the MTA is believed
 		{"a@local.example", "smtp", "local.example", "local.example"},
+		{"a@local.example", "tlsonly", "local.example", "local.example"},
+		{"a@local.example", "tlsonly1", "b.example", "b.example"},
+		{"a@local.example", "tlsonlybox", "local.example", "local"},
 		{"a@local.example", "mybox", "local.example", "local"}, // a pipe of the site's own
 		{"a@b.example", "mybox", "b.example", "b.example"},     // it may be an smtp by another name
 		// Sendmail

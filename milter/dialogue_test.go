@@ -22,6 +22,8 @@ import (
 //	- TEXT         no line of the log contains this text
 //	# …            nothing
 //
+// Files that begin with inbound run with the rules of withInbound, too.
+//
 // D takes the command it is for as its first word's first letter ("> DM i 4711"), O three numbers, y is one text.
 func TestDialogues(t *testing.T) {
 	files, err := filepath.Glob("../testdata/milter/*.txt")
@@ -34,7 +36,11 @@ func TestDialogues(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := start(t, nil)
+			var change func(*Config)
+			if strings.HasPrefix(filepath.Base(file), "inbound") {
+				change = withInbound
+			}
+			b := start(t, change)
 			runDialogue(t, b, file, string(text))
 		})
 	}

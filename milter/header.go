@@ -108,12 +108,12 @@ func saysNo(value string) bool {
 	return strings.EqualFold(strings.TrimSpace(b.String()), "no")
 }
 
-// editHeaders deletes the copies of our header that came with the message, and puts value, if any, above all others.
-func editHeaders(m gomilter.Modifier, copies int, value string) error {
+// editHeaders deletes the copies of a header of ours that came with the message, and puts value, if any, above all others.
+func editHeaders(m gomilter.Modifier, name string, copies int, value string) error {
 	if m.Actions()&gomilter.OptChangeHeader != 0 {
 		// From the last to the first: Postfix renumbers after each deletion, Sendmail doesn't.
 		for i := copies; i > 0; i-- {
-			if err := m.ChangeHeader(i, tagHeader, ""); err != nil {
+			if err := m.ChangeHeader(i, name, ""); err != nil {
 				return err
 			}
 		}
@@ -122,5 +122,5 @@ func editHeaders(m gomilter.Modifier, copies int, value string) error {
 		return nil
 	}
 	// 0 is "before all", the MTA's own Received included, in both MTAs; with 1 Postfix puts it below that.
-	return m.InsertHeader(0, tagHeader, value)
+	return m.InsertHeader(0, name, value)
 }

@@ -1,6 +1,7 @@
 // Package milter is the MTA's conversation with us: the envelope of a message comes in, one reply a recipient goes
 // out. It answers which rule concerns a recipient, where the recipient's mail goes and what the client is told; what
-// a rule is belongs to package rules, what a destination does to whoever is the Assessor.
+// a rule is belongs to package rules, what a destination does to whoever is the Assessor. It reads from the MTA's macros how
+// a message comes in, too, and asks package inbound what to make of that (inbound.go).
 //
 // The protocol is Sendmail's milter protocol, versions 2 to 6, spoken by the library go-milter behind a guard that
 // lets only well-formed packets through (guard.go). What is asked of the MTA is little: MAIL, RCPT, headers without a
@@ -28,6 +29,8 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"tlsonly/internal/inbound"
+	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
 
@@ -36,6 +39,10 @@ type Config struct {
 	Decider Decider
 	// Rules returns the rules now in force. It is called once a message.
 	Rules func() *rules.Set
+	// Inbound returns the [[inbound]] rules now in force; nil: there never are any. It is called once a message.
+	Inbound func() *inbound.Set
+	// InboundHeader adds the header TLS-Only-Inbound to all mail that comes from elsewhere.
+	InboundHeader bool
 	// RefuseTLSRequiredNo refuses protected messages with the header "TLS-Required: no" (RFC 8689).
 	RefuseTLSRequiredNo bool
 	// RedactBounces has bounces of protected messages carry headers only, where the MTA lets the sender be changed.
@@ -51,6 +58,11 @@ type Config struct {
 	IdleTimeout    time.Duration // between two packets, so longer than an MTA waits for its client; 2 h
 	PacketTimeout  time.Duration // for the rest of a packet that has begun, and for the first one; 30 s
 	WriteTimeout   time.Duration // for an answer to be taken; 10 s
+
+	// Observe is told of each decision, when it is logged, and how long it took. It doesn't wait; nil: nobody is told.
+	Observe func(d *Decision, took time.Duration)
+	// ObserveInbound is told of each decision of an [[inbound]] rule, likewise.
+	ObserveInbound func(rule string, verdict policy.Verdict, reason inbound.Reason)
 
 	Log *slog.Logger // default: none
 	Now func() time.Time
@@ -113,21 +125,32 @@ func New(c Config) (*Server, error) {
 		conns:     map[*conn]bool{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	atMail := []string{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailMailer, gomilter.MacroMailAddr,
+		gomilter.MacroMTAFQDN, gomilter.MacroMTAVersion}
+	if c.Inbound != nil || c.InboundHeader {
+		atMail = append(atMail, inboundMacros()...)
+	}
 	s.lib = gomilter.NewServer(
 		gomilter.WithDynamicMilter(func(_ uint32, actions gomilter.OptAction, _ gomilter.OptProtocol, _ gomilter.DataSize) gomilter.Milter {
 			return s.newSession(actions)
 		}),
 		gomilter.WithNegotiationCallback(s.negotiate),
 		// Asked for where the MTA can be asked (version 6); others send what their own configuration says.
-		gomilter.WithMacroRequest(gomilter.StageMail,
-			[]string{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailMailer, gomilter.MacroMailAddr, gomilter.MacroMTAFQDN,
-				gomilter.MacroMTAVersion}),
+		gomilter.WithMacroRequest(gomilter.StageMail, atMail),
 		gomilter.WithMacroRequest(gomilter.StageRcpt,
-			[]string{gomilter.MacroQueueId, gomilter.MacroRcptMailer, gomilter.MacroRcptHost}),
+			[]string{gomilter.MacroQueueId, gomilter.MacroRcptMailer, gomilter.MacroRcptHost, gomilter.MacroRcptAddr}),
 		gomilter.WithMacroRequest(gomilter.StageEOM, []string{gomilter.MacroQueueId}),
 		gomilter.WithWriteTimeout(c.WriteTimeout),
 	)
 	return s, nil
+}
+
+// inboundRules returns the [[inbound]] rules now in force, nil for none.
+func (s *Server) inboundRules() *inbound.Set {
+	if s.c.Inbound == nil {
+		return nil
+	}
+	return s.c.Inbound()
 }
 
 func setDefault[T int | time.Duration](v *T, d T) {

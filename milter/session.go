@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	gomilter "github.com/d--j/go-milter"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -20,6 +23,7 @@ import (
 type session struct {
 	server        *Server
 	canQuarantine bool
+	canAsk        bool // the MTA lets itself be asked for macros
 	ctx           context.Context
 	cancel        context.CancelFunc
 	msg           *message // from MAIL to the end of the message; nil between messages
@@ -46,6 +50,11 @@ type message struct {
 	recipients    []*recipient // that a rule concerns and that were not refused at RCPT
 	looks         sync.WaitGroup
 	slots         chan struct{}
+
+	arrival       inbound.Arrival // as the macros tell it; see cameIn
+	inbound       inbound.Candidates
+	admitted      []admission // recipients that an [[inbound]] rule let pass
+	inboundCopies int         // headers with the name of inboundHeader that came with it
 }
 
 // recipient is one that waits for the end of its message.
@@ -59,7 +68,8 @@ const maxLooks = 16
 
 func (s *Server) newSession(actions gomilter.OptAction) *session {
 	ctx, cancel := context.WithCancel(s.ctx)
-	return &session{server: s, canQuarantine: actions&gomilter.OptQuarantine != 0, ctx: ctx, cancel: cancel}
+	return &session{server: s, canQuarantine: actions&gomilter.OptQuarantine != 0,
+		canAsk: actions&gomilter.OptSetMacros != 0, ctx: ctx, cancel: cancel}
 }
 
 // recovered turns a panic of a callback into a temporary failure of the message; other sessions don't notice.
@@ -86,9 +96,17 @@ func (s *session) panicked(event string, p any) {
 func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	defer s.recovered("mail", &resp)
 	s.drop()
-	set := s.server.c.Rules()
-	if len(set.Rules()) == 0 {
+	set, in := s.server.c.Rules(), s.server.inboundRules()
+	if len(set.Rules())+len(in.Rules()) == 0 && !s.server.c.InboundHeader {
 		return gomilter.RespAccept, nil
+	}
+	if !s.canAsk && len(in.Rules()) > 0 {
+		if in.Demands(s.server.c.Now()) {
+			s.server.c.Log.Warn("MTA can't be asked how mail comes in, which [[inbound]] rules need: message deferred",
+				"qid", m.Get(gomilter.MacroQueueId))
+			return gomilter.RespTempFail, nil
+		}
+		in = nil
 	}
 	from, err := sender(path, m)
 	if err != nil {
@@ -97,7 +115,8 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
 	}
 	candidates := set.Sender(from, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
-	if candidates.Empty() {
+	came, admitting := s.comesIn(in, from, m)
+	if candidates.Empty() && len(admitting) == 0 && (came.Here() || !s.tagsInbound()) {
 		return gomilter.RespAccept, nil
 	}
 	s.server.messages.Add(1)
@@ -109,7 +128,9 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		envelope:   newEnvelope(path, args, m),
 		// Postfix's smtpd says the mailer and no queue ID here, Sendmail says both, Postfix's cleanup for mail without
 		// a client only the queue ID. RcptTo looks again.
-		atEnd: queueID != "" && m.Get(gomilter.MacroMailMailer) == "",
+		atEnd:   queueID != "" && m.Get(gomilter.MacroMailMailer) == "",
+		arrival: came,
+		inbound: admitting,
 	}
 	s.msg.ctx, s.msg.cancel = context.WithCancel(s.ctx)
 	return gomilter.RespContinue, nil
@@ -156,7 +177,11 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		}
 		return s.answer(reply), nil
 	}
-	if msg.candidates.Match(to) == nil {
+	to = routed(to, m)
+	if refusal := s.admit(msg, to, m); refusal != nil {
+		return refusal, nil
+	}
+	if msg.candidates.Match(to) == nil && !msg.candidates.Forwarders() {
 		msg.free = true
 		return gomilter.RespContinue, nil
 	}
@@ -168,6 +193,10 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		return gomilter.RespContinue, nil
 	}
 	d := s.decide(msg.ctx, msg.candidates, to, route)
+	if d.Rule == nil {
+		msg.free = true
+		return gomilter.RespContinue, nil
+	}
 	s.attest(msg, &d, route)
 	switch d.Verdict {
 	case policy.Accept, policy.Hold:
@@ -176,6 +205,17 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 	}
 	s.log(msg, &d)
 	return s.answer(d.Reply), nil
+}
+
+// routed returns the recipient that the MTA made of one who names another host in the local part: "user%host@local" and
+// "host!user@local" leave for that host. RFC 5321, section 3.3, has such routes deprecated; both MTAs know them for their own clients.
+func routed(to addr.Address, m gomilter.Modifier) addr.Address {
+	if strings.ContainsAny(to.Local, "%!@") {
+		if full, err := addr.ParsePath(m.Get(gomilter.MacroRcptAddr)); err == nil && !full.Domain.IsZero() {
+			return full
+		}
+	}
+	return to
 }
 
 // ownName reports whether d is what the MTA calls itself, or localhost. Without a client it doesn't say that it delivers
@@ -188,10 +228,12 @@ func ownName(d addr.Domain, m gomilter.Modifier) bool {
 // decide is Decide, and defers what should be held where the MTA has no quarantine.
 func (s *session) decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
 	decider := &s.server.c.Decider
+	start := time.Now()
 	d := decider.Decide(ctx, c, to, route)
+	d.took = time.Since(start)
 	if d.Verdict == policy.Hold && !s.canQuarantine {
 		d.Verdict, d.Would = policy.Defer, policy.Defer
-		d.Reply = policy.ReplyFor(d.Verdict, d.Reason, d.Destination, decider.Help)
+		d.Reply = decider.reply(&d)
 	}
 	return d
 }
@@ -219,6 +261,15 @@ func (s *session) decideLater(to addr.Address, route Route) {
 	})
 }
 
+// settle waits for what is decided in the background, and lets go of recipients that no rule turned out to concern.
+func (msg *message) settle() {
+	msg.looks.Wait()
+	msg.recipients = slices.DeleteFunc(msg.recipients, func(r *recipient) bool {
+		msg.free = msg.free || r.decided && r.Rule == nil
+		return r.decided && r.Rule == nil
+	})
+}
+
 // Header counts forged copies of our header and finds TLS-Required. The MTA waits for no answer, where it can.
 func (s *session) Header(name, value string, _ gomilter.Modifier) (resp *gomilter.Response, err error) {
 	defer s.recovered("header", &resp)
@@ -226,6 +277,8 @@ func (s *session) Header(name, value string, _ gomilter.Modifier) (resp *gomilte
 		switch {
 		case isHeader(name, tagHeader):
 			s.msg.copies++
+		case isHeader(name, inboundHeader):
+			s.msg.inboundCopies++
 		case isHeader(name, tlsRequiredHeader) && saysNo(value):
 			s.msg.tlsRequiredNo = true
 		}
@@ -241,7 +294,7 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 		return gomilter.RespTempFail, nil
 	}
 	defer s.forget()
-	msg.looks.Wait()
+	msg.settle()
 	if msg.broken {
 		return gomilter.RespTempFail, nil
 	}
@@ -264,11 +317,25 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 			held = &r.Decision
 		}
 	}
-	if err := editHeaders(m, msg.copies, tagValue(accepted)); err != nil {
-		return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
+	if came := msg.cameIn(); !came.Here() && s.tagsInbound() {
+		if err := editHeaders(m, inboundHeader, msg.inboundCopies, inboundValue(came, msg.admitted)); err != nil {
+			return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
+		}
 	}
-	if held != nil {
-		if err := m.Quarantine(fmt.Sprintf("tlsonly: rule %+q: %s", held.Rule.Name, held.Reason)); err != nil {
+	if !msg.candidates.Empty() {
+		if err := editHeaders(m, tagHeader, msg.copies, tagValue(accepted)); err != nil {
+			return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
+		}
+	}
+	why := ""
+	if admitted := msg.inboundHold(); held != nil {
+		why = fmt.Sprintf("tlsonly: rule %+q: %s", held.Rule.Name, held.Reason)
+	} else if admitted != nil {
+		verdict = policy.Hold
+		why = fmt.Sprintf("tlsonly: inbound rule %+q: %s", admitted.rule.Name, admitted.Reason)
+	}
+	if why != "" {
+		if err := m.Quarantine(why); err != nil {
 			return gomilter.RespTempFail, fmt.Errorf("quarantine: %w", err)
 		}
 	}
@@ -351,7 +418,7 @@ func (s *session) name(m gomilter.Modifier) {
 func (s *session) drop() {
 	if msg := s.msg; msg != nil {
 		msg.cancel()
-		msg.looks.Wait()
+		msg.settle()
 		s.logAll(msg, "")
 	}
 	s.forget()
@@ -366,6 +433,9 @@ func (s *session) forget() {
 
 // logAll logs the recipients that waited for the queue ID. message is the verdict for the whole, "" for none.
 func (s *session) logAll(msg *message, message policy.Verdict) {
+	for i := range msg.admitted {
+		s.logAdmission(msg, &msg.admitted[i], message)
+	}
 	for _, r := range msg.recipients {
 		switch {
 		case !r.decided:
@@ -379,6 +449,9 @@ func (s *session) logAll(msg *message, message policy.Verdict) {
 
 // log writes the one line of a recipient.
 func (s *session) log(msg *message, d *Decision, more ...slog.Attr) {
+	if observe := s.server.c.Observe; observe != nil {
+		observe(d, d.took)
+	}
 	log := s.server.c.Log
 	if !log.Enabled(s.ctx, slog.LevelInfo) {
 		return

@@ -52,7 +52,8 @@ type delivery struct {
 // Enforcing reports whether r makes mail wait or bounce where it can't be met.
 func (r *Rule) Enforcing() bool { return r.Mode == policy.Enforce && r.Level.Enforces() }
 
-// Stricter joins two demands: the higher level, and of the bounds the higher ones of those that enforce.
+// Stricter joins two demands: the higher level, and of the bounds the higher ones of those that enforce. Of certificate
+// names only those that both take are left, where both ask for any.
 func Stricter(a, b policy.Demand) policy.Demand {
 	if b.Level.Rank() > a.Level.Rank() {
 		a, b = b, a
@@ -61,6 +62,11 @@ func Stricter(a, b policy.Demand) policy.Demand {
 		a.MinVersion = max(a.MinVersion, b.MinVersion)
 		a.MinBits = max(a.MinBits, b.MinBits)
 		a.Pin = a.Pin || b.Pin
+		a.Honor.DANE = a.Honor.DANE || b.Honor.DANE
+		a.Honor.MTASTS = a.Honor.MTASTS || b.Honor.MTASTS
+	}
+	if b.Level == policy.LevelSecure && a.Level == policy.LevelSecure && !slices.Equal(a.Match, b.Match) {
+		a.Match = slices.DeleteFunc(slices.Clone(a.Match), func(d addr.Domain) bool { return !slices.Contains(b.Match, d) })
 	}
 	return a
 }
@@ -334,7 +340,7 @@ func (c *Class) Ask(d addr.Domain, now time.Time) Ask {
 func (c *Class) AskFor(to addr.Address, now time.Time) (Ask, *Rule) {
 	for i := range c.indexes() {
 		r := c.set.rules[i]
-		if r.Active(now) && (len(r.To) == 0 || slices.ContainsFunc(r.To, func(p addr.Pattern) bool { return p.Match(to) })) {
+		if r.Active(now) && (len(r.To) == 0 || matches(r.To, to)) {
 			return c.set.askOf(i, now), r
 		}
 	}

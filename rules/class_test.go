@@ -149,7 +149,7 @@ func covered(d, other policy.Demand) bool {
 func TestClassIsNeverWeaker(t *testing.T) {
 	r := random{rand.New(rand.NewPCG(5, 6))}
 	asked, exempted, bounds := 0, 0, 0
-	for range 1000 {
+	for range 1500 {
 		rs := r.enforcing(1 + r.IntN(8))
 		set := New(rs)
 		patterns := 1

@@ -28,7 +28,7 @@ func Judge(d policy.Demand, a policy.Assessment) policy.Reason {
 			continue // no MTA can use it
 		}
 		usable++
-		reason := JudgeHost(d, h)
+		reason := JudgeHost(d, a, h)
 		if reason == "" {
 			return ""
 		}
@@ -47,18 +47,42 @@ func Judge(d policy.Demand, a policy.Assessment) policy.Reason {
 	return policy.NoSuchDomain
 }
 
-// JudgeHost says why one host does not satisfy a demand, "" when one of its addresses does. Nothing here
-// authenticates a host: for the levels above encrypt that is the reason left when all else is well.
-func JudgeHost(d policy.Demand, h policy.Host) policy.Reason {
+// Reached is the highest level that a destination satisfies, with the version and strength of policy.DefaultDemand; ""
+// when that isn't known.
+func Reached(a policy.Assessment) policy.Level {
+	d := policy.DefaultDemand()
+	switch reason := Judge(d, a); {
+	case reason.Unknown():
+		return ""
+	case reason.Permanent():
+		return policy.LevelNone
+	case reason != "":
+		return policy.LevelMay
+	}
+	for _, d.Level = range []policy.Level{policy.LevelDane, policy.LevelSecure} {
+		if Judge(d, a) == "" {
+			return d.Level
+		}
+	}
+	return policy.LevelEncrypt
+}
+
+// JudgeHost says why one host of the destination that a is of does not satisfy a demand, "" when one of its addresses
+// does.
+func JudgeHost(d policy.Demand, a policy.Assessment, h policy.Host) policy.Reason {
 	if h.Problem != "" {
 		return h.Problem
+	}
+	if h.DANE == policy.DANEUnknown && (d.Honor.DANE || d.Level.Rank() > policy.LevelEncrypt.Rank()) {
+		// RFC 7672, section 2.1.2: a host whose TLSA records could not be asked for must not be used.
+		return policy.DNSFailure
 	}
 	if len(h.Observations) == 0 {
 		return policy.Timeout // still being looked at
 	}
 	var worst policy.Reason
 	for _, o := range h.Observations {
-		reason := judgeObservation(d, o)
+		reason := judgeObservation(d, a, h, o)
 		if reason == "" {
 			return ""
 		}
@@ -67,16 +91,13 @@ func JudgeHost(d policy.Demand, h policy.Host) policy.Reason {
 	return worst
 }
 
-func judgeObservation(d policy.Demand, o policy.Observation) policy.Reason {
+func judgeObservation(d policy.Demand, a policy.Assessment, h policy.Host, o policy.Observation) policy.Reason {
 	switch o.Outcome {
 	case policy.SawTLS:
 		if o.Version < d.MinVersion || o.Bits < d.MinBits {
 			return policy.WeakTLS
 		}
-		if d.Level.Rank() > policy.LevelEncrypt.Rank() {
-			return policy.NotAuthenticated
-		}
-		return ""
+		return authenticate(d, a, h, o)
 	case policy.SawNoSTARTTLS:
 		return policy.NoSTARTTLS
 	case policy.SawRefused, policy.SawBroken:

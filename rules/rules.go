@@ -16,16 +16,20 @@ import (
 
 // Rule is one [[rule]] table.
 type Rule struct {
-	Name       string
-	From       []addr.Pattern
-	User       []string       // SASL logins, folded, or "*" for every login; with From empty too: everybody
-	To         []addr.Pattern // recipients; empty: all
+	Name string
+	From []addr.Pattern
+	User []string       // SASL logins, folded, or "*" for every login; with From empty too: everybody
+	To   []addr.Pattern // recipients; empty: all
+	// Forwarder are addresses here whose forwards the rule governs. A rule that names any says nothing of other mail.
+	Forwarder  []addr.Pattern
 	Level      policy.Level
 	MinVersion policy.Version
 	MinBits    int
 	OnFail     policy.Action
 	OnUnknown  policy.Action
-	Pin        bool // a destination once seen with TLS is held to it
+	Honor      policy.Honor
+	Match      []addr.Domain // certificate names accepted for level secure
+	Pin        bool          // a destination once seen with TLS is held to it
 	Mode       policy.Mode
 	Until      time.Time // the first instant at which the rule is over; zero: it never is
 	Why        string    // key "reason"
@@ -34,7 +38,7 @@ type Rule struct {
 
 // Demand is what the rule asks of a destination.
 func (r *Rule) Demand() policy.Demand {
-	return policy.Demand{Level: r.Level, MinVersion: r.MinVersion, MinBits: r.MinBits, Pin: r.Pin}
+	return policy.Demand{Level: r.Level, MinVersion: r.MinVersion, MinBits: r.MinBits, Pin: r.Pin, Honor: r.Honor, Match: r.Match}
 }
 
 // Active reports whether the rule is in force at now.
@@ -42,7 +46,9 @@ func (r *Rule) Active(now time.Time) bool { return r.Until.IsZero() || now.Befor
 
 // Set is all rules of a file, in their order. It never changes; a new file makes a new Set.
 type Set struct {
-	rules []*Rule
+	all       []*Rule
+	forwarder []*Rule // those for forwards
+	rules     []*Rule // the others
 	// Where each way to name a sender leads: indexes into rules, ascending.
 	anybody []int // no sender selector, or "*"
 	null    []int
@@ -59,14 +65,21 @@ type Set struct {
 // New makes a Set of rules that Parse has found good. It keeps the slice.
 func New(rs []*Rule) *Set {
 	s := &Set{
-		rules:  rs,
+		all:    rs,
 		exact:  map[addr.Address][]int{},
 		domain: map[addr.Domain][]int{},
 		below:  map[addr.Domain][]int{},
 		user:   map[string][]int{},
 		hosts:  map[addr.Domain][]int{},
 	}
-	for i, r := range rs {
+	for _, r := range rs {
+		if len(r.Forwarder) > 0 {
+			s.forwarder = append(s.forwarder, r)
+		} else {
+			s.rules = append(s.rules, r)
+		}
+	}
+	for i, r := range s.rules {
 		if len(r.From) == 0 && len(r.User) == 0 {
 			s.anybody = append(s.anybody, i)
 		}
@@ -102,7 +115,7 @@ func New(rs []*Rule) *Set {
 func foldUser(login string) string { return addr.Address{Local: login}.Fold().Local }
 
 // Rules returns the rules in their order; the caller doesn't change them.
-func (s *Set) Rules() []*Rule { return s.rules }
+func (s *Set) Rules() []*Rule { return s.all }
 
 // Sender returns the rules that a message of this sender can meet, in order. user is the SASL login, "" for none.
 func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
@@ -125,12 +138,13 @@ func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
 		found = append(found, s.anyUser...)
 		found = append(found, s.user[foldUser(user)]...)
 	}
+	c := Candidates{set: s, from: from, user: user, now: now}
 	if len(found) == 0 {
-		return Candidates{}
+		return c
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
-	c := Candidates{rules: make([]*Rule, 0, len(found))}
+	c.rules = make([]*Rule, 0, len(found))
 	for _, i := range found {
 		if s.rules[i].Active(now) {
 			c.rules = append(c.rules, s.rules[i])
@@ -159,23 +173,80 @@ func (s *Set) Protects(d addr.Domain, now time.Time) bool {
 	return false
 }
 
-// Candidates are the rules that can decide for one sender, in order.
-type Candidates struct{ rules []*Rule }
+// Candidates are the rules that can decide for mail of one sender, in order. The zero Candidates are none.
+type Candidates struct {
+	rules []*Rule // for what is sent, not for what is forwarded
+	set   *Set
+	from  addr.Address
+	user  string
+	now   time.Time
+}
 
-// Empty reports whether no rule concerns the sender: its mail is none of our business.
-func (c Candidates) Empty() bool { return len(c.rules) == 0 }
+// Empty reports whether no rule concerns the sender's mail: it is none of our business.
+func (c Candidates) Empty() bool { return len(c.rules) == 0 && !c.Forwarders() }
+
+// From returns the sender.
+func (c Candidates) From() addr.Address { return c.from }
 
 // Match returns the first rule that selects the recipient, or nil.
 func (c Candidates) Match(to addr.Address) *Rule {
 	for _, r := range c.rules {
-		if len(r.To) == 0 {
+		if r.selects(to) {
 			return r
-		}
-		for _, p := range r.To {
-			if p.Match(to) {
-				return r
-			}
 		}
 	}
 	return nil
+}
+
+func (r *Rule) selects(to addr.Address) bool { return len(r.To) == 0 || matches(r.To, to) }
+
+func matches(ps []addr.Pattern, a addr.Address) bool {
+	return slices.ContainsFunc(ps, func(p addr.Pattern) bool { return p.Match(a) })
+}
+
+// Forwarders reports whether any rule governs forwards: then no mail is none of our business.
+func (c Candidates) Forwarders() bool {
+	return c.set != nil && slices.ContainsFunc(c.set.forwarder, func(r *Rule) bool { return r.Active(c.now) })
+}
+
+// Forwarder returns the first rule that governs a forward, or nil: of mail to a recipient that is sent on by way of an address
+// on the path. The mail's sender and recipient count where the rule names them.
+func (c Candidates) Forwarder(to addr.Address, path []addr.Address) *Rule {
+	if c.set == nil {
+		return nil
+	}
+	for _, r := range c.set.forwarder {
+		if r.Active(c.now) && r.sentBy(c.from, c.user) && r.selects(to) && r.onPath(path) {
+			return r
+		}
+	}
+	return nil
+}
+
+// Governs returns the first rule that governs a forward, whoever sends: what an audit goes by, before there is any mail. What a
+// rule asks of some senders counts, an exception for some doesn't.
+func (s *Set) Governs(to addr.Address, path []addr.Address, now time.Time) *Rule {
+	for _, r := range s.forwarder {
+		if r.Active(now) && (r.Enforcing() || r.namesNoSender()) && r.selects(to) && r.onPath(path) {
+			return r
+		}
+	}
+	return nil
+}
+
+// onPath reports whether the rule governs one of the addresses by way of which mail is sent on.
+func (r *Rule) onPath(path []addr.Address) bool {
+	return slices.ContainsFunc(path, func(a addr.Address) bool { return matches(r.Forwarder, a) })
+}
+
+// sentBy reports whether the rule selects a sender, by its address or its login.
+func (r *Rule) sentBy(from addr.Address, user string) bool {
+	if len(r.From) == 0 && len(r.User) == 0 || matches(r.From, from) {
+		return true
+	}
+	if user == "" {
+		return false
+	}
+	user = foldUser(user)
+	return slices.ContainsFunc(r.User, func(u string) bool { return u == "*" || foldUser(u) == user })
 }

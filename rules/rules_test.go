@@ -106,6 +106,9 @@ func (r random) rules(n int) []*Rule {
 		for range r.IntN(3) {
 			rs[i].To = append(rs[i].To, addr.MustPattern(r.pattern(false)))
 		}
+		for range r.IntN(8) - 6 {
+			rs[i].Forwarder = append(rs[i].Forwarder, addr.MustPattern(r.pattern(false)))
+		}
 		if r.IntN(4) == 0 {
 			rs[i].Until = noon().Add(time.Duration(r.IntN(5)-2) * time.Hour)
 		}
@@ -113,9 +116,13 @@ func (r random) rules(n int) []*Rule {
 	return rs
 }
 
-// walk is what Sender and Match mean, without an index.
-func walk(rs []*Rule, from addr.Address, user string, to addr.Address, now time.Time) *Rule {
+// walk is what Sender and Match mean, without an index; with a path, what Forwarder means.
+func walk(rs []*Rule, from addr.Address, user string, to addr.Address, now time.Time, path ...addr.Address) *Rule {
 	for _, r := range rs {
+		forwards := slices.ContainsFunc(r.Forwarder, func(p addr.Pattern) bool { return slices.ContainsFunc(path, p.Match) })
+		if len(path) == 0 && len(r.Forwarder) > 0 || len(path) > 0 && !forwards {
+			continue
+		}
 		sender := len(r.From)+len(r.User) == 0 ||
 			slices.ContainsFunc(r.From, func(p addr.Pattern) bool { return p.Match(from) }) ||
 			user != "" && slices.ContainsFunc(r.User, func(u string) bool { return u == "*" || u == foldUser(user) })
@@ -139,7 +146,12 @@ func TestIndexIsTheWalk(t *testing.T) {
 			if got := set.Sender(from, user, noon()).Match(to); got != want {
 				t.Fatalf("from %s (%s) to %s: %+v, want %+v", from, user, to, got, want)
 			}
-			if want != nil {
+			path := []addr.Address{addr.MustAddress(r.address()), addr.MustAddress("u@s.d.example")}
+			by := walk(rs, from, user, to, noon(), path...)
+			if got := set.Sender(from, user, noon()).Forwarder(to, path); got != by {
+				t.Fatalf("from %s (%s) to %s by %s: %+v, want %+v", from, user, to, path, got, by)
+			}
+			if want != nil && by != nil {
 				matched++
 			}
 		}
@@ -172,8 +184,10 @@ func TestShadowed(t *testing.T) {
 		for range 40 {
 			from, to, user := addr.MustAddress(r.address()), addr.MustAddress(r.address()), r.of("", "u", "v", "x")
 			for _, now := range []time.Time{noon(), noon().Add(24 * time.Hour)} {
-				if got := walk(rs, from, user, to, now); got != nil && unreachable[got.Line] {
-					t.Fatalf("rule %s is unreachable and decides for %s (%s) to %s", got.Name, from, user, to)
+				for _, path := range [][]addr.Address{nil, {addr.MustAddress(r.address())}} {
+					if got := walk(rs, from, user, to, now, path...); got != nil && unreachable[got.Line] {
+						t.Fatalf("rule %s is unreachable and decides for %s (%s) to %s by %s", got.Name, from, user, to, path)
+					}
 				}
 			}
 		}
@@ -187,9 +201,9 @@ func TestShadowed(t *testing.T) {
 func covers(a, b *Rule) bool {
 	for _, s := range b.selectors() {
 		if !slices.ContainsFunc(a.selectors(), func(w selector) bool {
-			anybody := w.pattern.Kind() == addr.Any && !w.recipient
+			anybody := w.pattern.Kind() == addr.Any && w.of == senders
 			switch {
-			case w.recipient != s.recipient:
+			case w.of != s.of:
 				return false
 			case s.user != "":
 				return anybody || w.user == "*" || w.user == s.user

@@ -40,14 +40,25 @@ func shadowed(rs []*Rule, now time.Time) []value.Fault {
 	return faults
 }
 
-// selector is one value of a rule's from, user or to. The zero pattern with no user names nobody.
+// selector is one value of a rule's from, user, to or forwarder. The zero pattern with no user names nobody.
 type selector struct {
-	recipient bool
-	pattern   addr.Pattern
-	user      string
+	of      role
+	pattern addr.Pattern
+	user    string
 }
 
-// selectors lists what r selects by, at least one for the sender and one for the recipient.
+// role is whom a selector selects.
+type role int
+
+const (
+	senders role = iota
+	recipients
+	forwarders
+	otherMail // of a rule that names no forwarder, with the pattern for anybody
+)
+
+// selectors lists what r selects by, at least one for the sender, one for the recipient and one for who forwards. A rule that
+// names no forwarder is for other mail.
 func (r *Rule) selectors() []selector {
 	anybody := addr.MustPattern("*")
 	var list []selector
@@ -62,10 +73,17 @@ func (r *Rule) selectors() []selector {
 		}
 	}
 	if r.toAll() {
-		return append(list, selector{recipient: true, pattern: anybody})
+		list = append(list, selector{of: recipients, pattern: anybody})
+	} else {
+		for _, p := range r.To {
+			list = append(list, selector{of: recipients, pattern: p})
+		}
 	}
-	for _, p := range r.To {
-		list = append(list, selector{recipient: true, pattern: p})
+	if len(r.Forwarder) == 0 {
+		list = append(list, selector{of: otherMail, pattern: anybody})
+	}
+	for _, p := range r.Forwarder {
+		list = append(list, selector{of: forwarders, pattern: p})
 	}
 	return list
 }
@@ -82,7 +100,7 @@ func (s selector) wider() []selector {
 		ps := s.pattern.Wider()
 		list := make([]selector, len(ps))
 		for i, p := range ps {
-			list[i] = selector{recipient: s.recipient, pattern: p}
+			list[i] = selector{of: s.of, pattern: p}
 		}
 		return list
 	}

@@ -32,7 +32,7 @@ func BenchmarkStart(b *testing.B) {
 			database := filepath.Join(dir, "state", "tlsonly.db")
 			fillStore(b, database, destinations, hosts)
 			file := filepath.Join(dir, "tlsonly.toml")
-			text := fmt.Sprintf("[milter]\nlisten = \"inet:127.0.0.1:8899\"\n[dns]\nresolver = \"127.0.0.1:53\"\n[store]\nurl = %q\n", "sqlite://"+database)
+			text := fmt.Sprintf("[milter]\nlisten = \"inet:127.0.0.1:8899\"\n[http]\nlisten = \"\"\n[dns]\nresolver = \"127.0.0.1:53\"\n[store]\nurl = %q\n", "sqlite://"+database)
 			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 				b.Fatal(err)
 			}

@@ -6,35 +6,53 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
 
-// checked is the answer for one destination, and a line of check --json.
+// checked is the answer for one destination, and a line of check --json. The README documents every field, down to the last.
 type checked struct {
-	Destination string             `json:"destination"`
-	Level       policy.Level       `json:"level"`            // the highest that is reached
-	Asked       policy.Level       `json:"asked"`            // --tls
-	Satisfied   bool               `json:"satisfied"`        // whether Asked is
-	Reason      policy.Reason      `json:"reason,omitempty"` // why not
-	Assessment  *policy.Assessment `json:"assessment,omitempty"`
-	Error       string             `json:"error,omitempty"` // the destination can't be read
+	Destination string        `json:"destination"`
+	Level       policy.Level  `json:"level"`             // the highest that is reached, "" where that isn't known
+	Asked       policy.Level  `json:"asked"`             // --tls
+	Satisfied   bool          `json:"satisfied"`         // whether Asked is
+	Reason      policy.Reason `json:"reason,omitempty"`  // why not
+	Next        policy.Level  `json:"next,omitempty"`    // the level above
+	Missing     []advice      `json:"missing,omitempty"` // what the other side lacks for it, and at single hosts for those below
+	Hosts       []checkedHost `json:"hosts,omitempty"`   // how far each mail host goes, in the order of Assessment.Hosts
+	// Resolver says why nothing can be seen of DNSSEC, and so of DANE, from here.
+	Resolver   string             `json:"resolver_problem,omitempty"`
+	Assessment *policy.Assessment `json:"assessment,omitempty"`
+	Error      string             `json:"error,omitempty"` // the destination can't be read
+}
+
+// checkedHost is what one mail host comes to.
+type checkedHost struct {
+	Host   addr.Domain   `json:"host"`
+	Level  policy.Level  `json:"level"`
+	Reason policy.Reason `json:"reason,omitempty"` // why it doesn't do for the level that is asked
+	// MTASTS says whether it fits the domain's MTA-STS policy, STSDetail why not; nil where there is none.
+	MTASTS    *bool  `json:"mta_sts_fits,omitempty"`
+	STSDetail string `json:"mta_sts_detail,omitempty"`
 }
 
 func (p *program) check(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("check", flag.ContinueOnError)
 	file := configFlag(fs)
 	asJSON := fs.Bool("json", false, "answer in JSON, an object a line and destination")
-	level := fs.String("tls", "encrypt", "`LEVEL` that decides the exit status: none, may or encrypt")
+	level := fs.String("tls", "encrypt", "`LEVEL` that decides the exit status: none, may, encrypt, secure or dane")
 	minVersion := fs.String("min-version", "1.2", "lowest TLS `VERSION` that counts: 1.0 to 1.3")
 	minBits := fs.Int("min-bits", 128, "lowest strength of the cipher that counts, in `BITS`")
+	watch := fs.Bool("watch", false, "look again and again, and tell what is new, until interrupted")
+	every := fs.Duration("every", 30*time.Second, "time between two looks of --watch")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
 		return code
@@ -42,16 +60,17 @@ func (p *program) check(ctx context.Context, args []string) int {
 	if len(rest) == 0 {
 		return p.fail("check needs a destination: a domain, [host], either with :port, or - to read a list")
 	}
-	demand := policy.Demand{MinBits: *minBits}
+	demand := policy.DefaultDemand()
+	demand.MinBits = *minBits
 	var err error
 	if demand.Level, err = policy.ParseLevel(*level); err != nil {
 		return p.fail("--tls: %v", err)
 	}
-	if demand.Level.Rank() > policy.LevelEncrypt.Rank() {
-		return p.fail("--tls: level %q is not supported in this version", *level)
-	}
 	if demand.MinVersion, err = policy.ParseVersion(*minVersion); err != nil {
 		return p.fail("--min-version: %v", err)
+	}
+	if *every < time.Second {
+		return p.fail("--every %s: want a second or more", *every)
 	}
 	names, err := p.destinations(rest)
 	if err != nil {
@@ -61,26 +80,96 @@ func (p *program) check(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
-	assessor, err := newAssessor(c, slog.New(slog.DiscardHandler), func(d *destination.Config) { d.AllAddresses = true })
+	assessor, err := newEngine(c, slog.New(slog.DiscardHandler), nil, func(e *engine, d *destination.Config) {
+		d.AllAddresses, d.Versions = true, e.prober.Versions
+	})
 	if err != nil {
 		return p.fail("%v", err)
 	}
 	defer assessor.Close()
 
-	one := func(name string) checked {
+	one := func(name string, resolver func() string) checked {
 		d, err := addr.ParseDestination(name)
 		if err != nil {
 			return checked{Destination: name, Asked: demand.Level, Error: err.Error()}
 		}
-		a := assessor.Assess(ctx, d, nil)
-		return judge(a, demand)
+		a := assessor.Refresh(ctx, d, 0)
+		problem := ""
+		if !d.Host().IsLiteral() {
+			problem = resolver()
+		}
+		return judge(a, demand, problem)
 	}
-	print := func(r checked) { r.print(p.stdout, terminal(p.stdout)) }
+	told := "" // of the resolver, which is the same for all
+	print := func(r checked) {
+		if r.Resolver != "" && told != r.Resolver {
+			told = r.Resolver
+			fmt.Fprintf(p.stdout, "our resolver: %s\n",
+				paint(terminal(p.stdout), yellow, clean(told)+"; so DNSSEC and DANE can't be seen from here"))
+		}
+		r.print(page{w: p.stdout, colour: terminal(p.stdout), now: time.Now()})
+	}
 	if *asJSON {
 		enc := json.NewEncoder(p.stdout)
 		print = func(r checked) { _ = enc.Encode(r) }
 	}
-	return p.inOrder(ctx, names, one, print)
+	look := func(print func(checked)) int {
+		resolver := askResolver(ctx, c)
+		return p.inOrder(ctx, names, func(name string) checked { return one(name, resolver) }, print)
+	}
+	if !*watch {
+		return look(print)
+	}
+	tell := news(func(r checked) {
+		if !*asJSON {
+			fmt.Fprintln(p.stdout, time.Now().Format(time.DateTime))
+		}
+		print(r)
+	})
+	return p.watch(ctx, *every, func() int { return look(tell) })
+}
+
+// resolverGrace is how long a look that is over waits for what our resolver is worth, which was asked at the same time.
+const resolverGrace = time.Second
+
+// askResolver asks what our resolver's word on DNSSEC is worth, and returns a function that says it: why it's worth nothing, ""
+// where it is worth something or that isn't known in time.
+func askResolver(ctx context.Context, c *config.Config) func() string {
+	if c.DNS.DNSSEC == "off" {
+		return func() string { return `[dns] dnssec is "off"` }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	said := make(chan string, 1)
+	go func() {
+		problem := disbelief(ctx, c, seesSigned)
+		if ctx.Err() != nil {
+			problem = ""
+		}
+		said <- problem
+	}()
+	return sync.OnceValue(func() string {
+		defer cancel()
+		late := time.AfterFunc(resolverGrace, cancel)
+		defer late.Stop()
+		return <-said
+	})
+}
+
+// watch looks again and again until ctx ends, and returns the exit status of the last look that was finished.
+func (p *program) watch(ctx context.Context, every time.Duration, look func() int) int {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	code := look()
+	for {
+		select {
+		case <-ctx.Done():
+			return code
+		case <-tick.C:
+			if last := look(); ctx.Err() == nil {
+				code = last
+			}
+		}
+	}
 }
 
 // destinations gives the arguments, with "-" replaced by the lines of standard input.
@@ -139,6 +228,9 @@ func (p *program) inOrder(ctx context.Context, names []string, one func(string) 
 	for i := range names {
 		select {
 		case r := <-results[i]:
+			if ctx.Err() != nil {
+				return exitUnknown // what was found out at the end was not found out
+			}
 			progress.pause(func() { print(r) })
 			code = worse(code, r.exit())
 		case <-ctx.Done():
@@ -172,98 +264,44 @@ func (c checked) exit() int {
 }
 
 // judge finds the highest level that a destination reaches, and whether that is enough.
-func judge(a policy.Assessment, demand policy.Demand) checked {
-	r := checked{Destination: a.Destination.String(), Asked: demand.Level, Assessment: &a, Level: policy.LevelMay}
-	atLeast := demand
-	atLeast.Level = policy.LevelEncrypt
-	if rules.Judge(atLeast, a) == "" {
-		r.Level = policy.LevelEncrypt
-	} else if a.Problem.Permanent() {
-		r.Level = policy.LevelNone
-	}
+func judge(a policy.Assessment, demand policy.Demand, resolver string) checked {
+	r := checked{Destination: a.Destination.String(), Asked: demand.Level, Assessment: &a, Resolver: resolver}
+	r.Level = reached(a, demand)
+	r.Next, r.Missing = missing(a, demand, r.Level, resolver != "")
 	r.Reason = rules.Judge(demand, a)
 	r.Satisfied = r.Reason == ""
+	for _, h := range a.Hosts {
+		r.Hosts = append(r.Hosts, judgeHost(a, h, demand))
+	}
 	return r
 }
 
-// print shows the answer to people.
-func (c checked) print(w io.Writer, colour bool) {
-	if c.Error != "" {
-		fmt.Fprintf(w, "%s: %s\n", c.Destination, paint(colour, red, c.Error))
-		return
+// judgeHost does that for a mail host.
+func judgeHost(a policy.Assessment, h policy.Host, demand policy.Demand) checkedHost {
+	one := a
+	one.Hosts = []policy.Host{h}
+	r := checkedHost{Host: h.Name, Level: reached(one, demand), Reason: rules.Judge(demand, one)}
+	if policy := a.MTASTS; len(policy.MX) > 0 && h.Problem == "" {
+		r.STSDetail = stsFault(a.MTASTS, h)
+		fits := r.STSDetail == ""
+		r.MTASTS = &fits
 	}
-	a := c.Assessment
-	verdict := paint(colour, green, string(c.Level))
-	if !c.Satisfied {
-		hue := red
-		if c.Reason.Unknown() {
-			hue = yellow
-		}
-		verdict = paint(colour, hue, string(c.Reason))
-	}
-	fmt.Fprintf(w, "%s: %s\n", c.Destination, verdict)
-	if a.Detail != "" {
-		fmt.Fprintf(w, "  %s\n", a.Detail)
-	}
-	for _, h := range a.Hosts {
-		what := fmt.Sprintf("MX %d", h.Preference)
-		switch {
-		case a.Destination.Direct():
-			what = "host"
-		case h.Implicit:
-			what = "no MX, the domain itself"
-		}
-		line := fmt.Sprintf("  %s %s", what, h.Name)
-		if !h.Alias.IsZero() {
-			line += fmt.Sprintf(" (an alias of %s)", h.Alias)
-		}
-		fmt.Fprintln(w, line)
-		if h.Detail != "" {
-			fmt.Fprintf(w, "    %s\n", h.Detail)
-		}
-		for _, o := range h.Observations {
-			fmt.Fprintf(w, "    %-24s %s\n", o.Address, describe(o))
-			if len(o.Chain) > 0 {
-				leaf := o.Chain[0]
-				fmt.Fprintf(w, "    %-24s certificate of %s, by %s, until %s, %s\n", "", subject(leaf), orNone(leaf.Issuer),
-					leaf.NotAfter.Format("2006-01-02"), leaf.Key)
-			}
-		}
-	}
+	return r
 }
 
-// describe says in words what an address did.
-func describe(o policy.Observation) string {
-	switch o.Outcome {
-	case policy.SawTLS:
-		s := fmt.Sprintf("TLS %s %s, %d bits", o.Version, o.Cipher, o.Bits)
-		if o.Exchange != "" {
-			s += ", " + o.Exchange
+// reached is the highest level that a destination satisfies, with what else a demand asks.
+func reached(a policy.Assessment, demand policy.Demand) policy.Level {
+	if a.Problem.Permanent() {
+		return policy.LevelNone
+	}
+	best := policy.LevelMay
+	for _, demand.Level = range []policy.Level{policy.LevelEncrypt, policy.LevelSecure, policy.LevelDane} {
+		switch reason := rules.Judge(demand, a); {
+		case reason == "":
+			best = demand.Level
+		case reason.Unknown() && demand.Level == policy.LevelEncrypt:
+			best = ""
 		}
-		if o.HelloOnly {
-			s += " (as far as our own TLS goes)"
-		}
-		return s
-	case policy.SawNoSTARTTLS:
-		return "does not offer STARTTLS"
 	}
-	s := fmt.Sprintf("%s at %s", o.Outcome, o.Stage)
-	if o.Detail != "" {
-		s += ": " + o.Detail
-	}
-	return s
-}
-
-func subject(c policy.Certificate) string {
-	if len(c.Names) > 0 {
-		return strings.Join(c.Names, " ")
-	}
-	return orNone(c.Subject)
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "nobody named"
-	}
-	return s
+	return best
 }

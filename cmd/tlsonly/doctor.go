@@ -6,14 +6,18 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
+	"tlsonly/internal/store"
 )
 
 // doctor looks whether the running MTA is really bound.
@@ -45,11 +49,15 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 		return p.fail("--probe is for postfix")
 	}
 	found, err := examine(ctx, c, which, *directory)
+	if err == nil {
+		found = append(found, p.doctorResolver(ctx, c, which == "postfix")...)
+		found = append(found, doctorForwards(ctx, c, which, *directory)...)
+		found = append(found, doctorHomes(ctx, c)...)
+	}
 	if err == nil && *probe {
-		var probed mta.Finding
-		if probed, err = sendProbe(ctx, c, *directory); err == nil {
-			found = append(found, probed)
-		}
+		var probed []mta.Finding
+		probed, err = p.sendProbe(ctx, c, *directory)
+		found = append(found, probed...)
 	}
 	if *asJSON {
 		enc := json.NewEncoder(p.stdout)
@@ -96,13 +104,147 @@ func examine(ctx context.Context, c *config.Config, which, directory string) ([]
 	return sendmail.Installation{}.Doctor(ctx, settings)
 }
 
-// sendProbe sends a message of a protected sender.
-func sendProbe(ctx context.Context, c *config.Config, directory string) (mta.Finding, error) {
+// sendProbe sends a message of a protected sender, and takes back what its acceptance left with the daemon.
+func (p *program) sendProbe(ctx context.Context, c *config.Config, directory string) ([]mta.Finding, error) {
 	settings := postfixSettings(c)
 	if len(settings.Protected) == 0 {
-		return mta.Finding{}, errors.New("--probe: no rule names a protected sender")
+		return nil, errors.New("--probe: no rule names a protected sender")
 	}
-	return postfix.Probe(ctx, settings, postfix.Instance{Dir: directory}, settings.Protected[0])
+	probed, err := postfix.Probe(ctx, settings, postfix.Instance{Dir: directory}, settings.Protected[0])
+	var found []mta.Finding
+	if err == nil {
+		found = append(found, probed.Finding)
+	}
+	if probed.Destination.IsZero() {
+		return found, err
+	}
+	if left := p.release(ctx, c, probed.Destination); left != nil {
+		found = append(found, mta.Finding{Level: mta.Warning, Check: "probe",
+			Text:   fmt.Sprintf("the probe's own destination stays held to TLS: %v", left),
+			Remedy: fmt.Sprintf("tlsonly domains unpin '%s' --demand", probed.Destination)})
+	}
+	return found, err
+}
+
+// release takes back the pin and the demand of a destination that is no real one.
+func (p *program) release(ctx context.Context, c *config.Config, d addr.Destination) error {
+	s, err := openStore(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	err = p.unpinDomain(ctx, s, d, "doctor --probe", true, true)
+	if errors.Is(err, store.ErrUnknown) {
+		return nil // it was refused, or a relay was judged in its place
+	}
+	return err
+}
+
+// What doctor asks of the resolver. The first lies in the root's own zones, signed since 2010; the second's signatures are
+// broken on purpose, by its owner, for such tests.
+const (
+	signedName = "arpa"
+	bogusName  = "dnssec-failed.org"
+)
+
+// doctorResolver looks whether the resolver's word on DNSSEC can be believed: what destinations publish by DANE, and who their
+// mail hosts are, rests on it. With postfix, it looks at the one that Postfix asks, too.
+func (p *program) doctorResolver(ctx context.Context, c *config.Config, forPostfix bool) []mta.Finding {
+	const check = "resolver"
+	if c.DNS.DNSSEC == "off" {
+		return []mta.Finding{{Level: mta.OK, Check: check, Text: `[dns] dnssec = "off": nothing is taken for signed, so DANE binds nobody`}}
+	}
+	warning := func(remedy, format string, args ...any) mta.Finding {
+		return mta.Finding{Level: mta.Warning, Check: check, Text: fmt.Sprintf(format, args...), Remedy: remedy}
+	}
+	const local = "run a validating resolver, such as unbound, on this host, and name it in [dns] resolver"
+	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver, DNSSEC: c.DNS.DNSSEC, TrustResolver: c.DNS.TrustResolver})
+	if err != nil {
+		return []mta.Finding{warning(local, "%v: the daemon doesn't start", err)}
+	}
+	var found []mta.Finding
+	if at, err := netip.ParseAddrPort(resolver.Server()); err != nil || !at.Addr().Unmap().IsLoopback() && !c.DNS.TrustResolver {
+		found = append(found, warning(local+"; or trust_resolver = true, where nobody can come between",
+			"%s isn't on this host, so its word on DNSSEC isn't believed: DANE binds nobody", resolver.Server()))
+	}
+	found = append(found, validates(ctx, resolver.Server()))
+	if system, err := dns.New(dns.Config{}); forPostfix && err == nil && system.Server() != resolver.Server() {
+		if f := validates(ctx, system.Server()); f.Level != mta.OK {
+			found = append(found, warning("name "+resolver.Server()+" in /etc/resolv.conf, too",
+				"Postfix asks another resolver, and mail held to DANE waits: %s", f.Text))
+		}
+	}
+	return found
+}
+
+// resolverProblem says why the resolver's word on DNSSEC is not to be had, "" where it is, or where nobody asks for it.
+func resolverProblem(ctx context.Context, c *config.Config) string {
+	return disbelief(ctx, c, validates)
+}
+
+// disbelief is resolverProblem; ask looks what the resolver is worth.
+func disbelief(ctx context.Context, c *config.Config, ask func(context.Context, string) mta.Finding) string {
+	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver})
+	switch {
+	case c.DNS.DNSSEC == "off":
+		return ""
+	case err != nil:
+		return err.Error()
+	}
+	if at, err := netip.ParseAddrPort(resolver.Server()); err != nil || !at.Addr().Unmap().IsLoopback() && !c.DNS.TrustResolver {
+		return resolver.Server() + " isn't on this host, so its word on DNSSEC isn't believed"
+	}
+	if f := ask(ctx, resolver.Server()); f.Level != mta.OK {
+		return f.Text
+	}
+	return ""
+}
+
+// resolverFinding is about a resolver.
+func resolverFinding(level mta.Level, server, format string, args ...any) mta.Finding {
+	return mta.Finding{Level: level, Check: "resolver", Text: server + ": " + fmt.Sprintf(format, args...),
+		Remedy: "have it validate, in unbound with auto-trust-anchor-file, or name another one in [dns] resolver"}
+}
+
+// seesSigned asks a resolver for what is signed.
+func seesSigned(ctx context.Context, server string) mta.Finding {
+	resolver, err := dns.New(dns.Config{Server: server, TrustResolver: true})
+	if err != nil {
+		return resolverFinding(mta.Warning, server, "%v", err)
+	}
+	signed, err := resolver.MX(ctx, addr.MustDomain(signedName))
+	if err != nil {
+		return resolverFinding(mta.Warning, server, "%v: as long as it doesn't answer, new destinations can't be judged", err)
+	}
+	if !signed.Secure {
+		return resolverFinding(mta.Warning, server,
+			"it doesn't validate: it says of %s, which is signed, that it isn't (no AD bit), and DANE binds nobody", signedName)
+	}
+	return mta.Finding{Level: mta.OK, Check: "resolver", Text: server + " validates DNSSEC"}
+}
+
+// validates asks a resolver for what is signed and for what is signed wrongly.
+func validates(ctx context.Context, server string) mta.Finding {
+	found := seesSigned(ctx, server)
+	if found.Level != mta.OK {
+		return found
+	}
+	resolver, err := dns.New(dns.Config{Server: server, TrustResolver: true})
+	if err != nil {
+		return resolverFinding(mta.Warning, server, "%v", err)
+	}
+	answer, err := resolver.MX(ctx, addr.MustDomain(bogusName))
+	var failed *dns.Error
+	switch {
+	case err == nil && answer.Status == dns.NoSuchDomain: // by a filter, or in a world of its own
+		return resolverFinding(mta.Warning, server,
+			"whether it refuses forged answers isn't known: it says that there is no %s", bogusName)
+	case err == nil:
+		return resolverFinding(mta.Hole, server, "it takes forged answers: it gives one for %s, whose signatures are wrong", bogusName)
+	case !errors.As(err, &failed) || failed.Rcode != "SERVFAIL":
+		return resolverFinding(mta.Warning, server, "whether it refuses forged answers isn't known: %v", err)
+	}
+	return found
 }
 
 // printFindings shows one finding a line, and what to do about it below.

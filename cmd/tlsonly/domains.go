@@ -17,9 +17,9 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
-	"tlsonly/internal/ledger"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
+	"tlsonly/rules"
 )
 
 // domains answers what the store knows, beside a running daemon.
@@ -29,7 +29,7 @@ func (p *program) domains(ctx context.Context, args []string) int {
 	asJSON := fs.Bool("json", false, "answer in JSON; list: an object a line")
 	failing := fs.Bool("failing", false, "list: only those whose last look failed")
 	pinned := fs.Bool("pinned", false, "list: only those that are pinned")
-	level := fs.String("level", "", "list: only those that reach just this `LEVEL`: none, may or encrypt")
+	level := fs.String("level", "", "list: only those that reach just this `LEVEL`: none, may, encrypt, secure or dane")
 	limit := fs.Int("limit", 50, "history: the last `N` changes")
 	why := fs.String("why", "", "unpin: the `REASON`, kept in the history")
 	demand := fs.Bool("demand", false, "unpin: also drop what accepted mail has demanded of it")
@@ -142,7 +142,7 @@ func newKnownDomain(e store.Entry) knownDomain {
 		k.Demand = &e.Demand
 	}
 	if !e.Assessment.When.IsZero() {
-		k.Level = ledger.Level(e.Assessment)
+		k.Level = rules.Reached(e.Assessment)
 	}
 	return k
 }
@@ -209,7 +209,7 @@ func (p *program) showDomain(ctx context.Context, s *store.Store, d addr.Destina
 	line("last mail", stamp(k.LastMail))
 	if k.Assessment != nil {
 		fmt.Fprintln(p.stdout)
-		judge(e.Assessment, policy.DefaultDemand()).print(p.stdout, terminal(p.stdout))
+		judge(e.Assessment, policy.DefaultDemand(), "").print(page{w: p.stdout, colour: terminal(p.stdout), now: time.Now()})
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -8,12 +10,27 @@ import (
 	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/dns"
+	"tlsonly/internal/destination/mtasts"
 	"tlsonly/internal/destination/starttls"
+	"tlsonly/internal/destination/webpki"
 	"tlsonly/milter"
 )
 
-// newAssessor builds what looks at destinations, as c says; change, if any, is the caller's last word.
-func newAssessor(c *config.Config, log *slog.Logger, change func(*destination.Config)) (*destination.Assessor, error) {
+// engine is what looks at destinations.
+type engine struct {
+	*destination.Assessor
+	policies *mtasts.Keeper
+	prober   *starttls.Prober
+}
+
+// Close ends all looks under way.
+func (e *engine) Close() error {
+	return errors.Join(e.Assessor.Close(), e.policies.Close())
+}
+
+// newEngine builds what looks at destinations, as c says. MTA-STS policies that are fetched are handed to save, if that is
+// not nil; change, if any, is the caller's last word.
+func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error, change func(*engine, *destination.Config)) (*engine, error) {
 	resolver, err := dns.New(dns.Config{
 		Server:        c.DNS.Resolver,
 		DNSSEC:        c.DNS.DNSSEC,
@@ -28,9 +45,24 @@ func newAssessor(c *config.Config, log *slog.Logger, change func(*destination.Co
 			return nil, fmt.Errorf("name of this host: %w", err)
 		}
 	}
+	roots, err := webpki.Roots(c.Probe.CAFile)
+	switch {
+	case err != nil && c.Probe.CAFile != "":
+		return nil, fmt.Errorf("[probe] ca_file: %w", err)
+	case err != nil:
+		// A host without roots can judge TLS all the same; no certificate is valid to it.
+		log.Warn("no root certificates", "err", err)
+		roots = x509.NewCertPool()
+	}
+	e := &engine{prober: &starttls.Prober{HELO: helo, Timeout: c.Probe.Timeout}}
+	if e.policies, err = mtasts.New(mtasts.Config{Resolver: resolver, Roots: roots, Save: save, Log: log}); err != nil {
+		return nil, err
+	}
 	d := destination.Config{
 		Resolver:    resolver,
-		Prober:      &starttls.Prober{HELO: helo, Timeout: c.Probe.Timeout},
+		Prober:      e.prober,
+		Policies:    e.policies,
+		Roots:       roots,
 		Port:        c.Probe.Port,
 		IPv6:        c.Probe.PreferIPv6,
 		Timeout:     c.Probe.Timeout,
@@ -42,9 +74,12 @@ func newAssessor(c *config.Config, log *slog.Logger, change func(*destination.Co
 		Log:         log,
 	}
 	if change != nil {
-		change(&d)
+		change(e, &d)
 	}
-	return destination.New(d)
+	if e.Assessor, err = destination.New(d); err != nil {
+		return nil, errors.Join(err, e.policies.Close())
+	}
+	return e, nil
 }
 
 // newDecider builds what decides for one recipient, as c says.

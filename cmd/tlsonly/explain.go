@@ -14,9 +14,11 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/forward"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/milter"
+	"tlsonly/rules"
 )
 
 // explanation is the answer of explain --json.
@@ -29,10 +31,12 @@ type explanation struct {
 	Level        policy.Level        `json:"level,omitempty"`
 	Mode         policy.Mode         `json:"mode,omitempty"`
 	Destinations []addr.Destination  `json:"destinations,omitempty"`
-	Local        bool                `json:"local"`
+	Forwards     []forward.Leaf      `json:"forwards,omitempty"`
+	Local        bool                `json:"local"` // none of it leaves
 	Verdict      policy.Verdict      `json:"verdict"`
 	Would        policy.Verdict      `json:"would,omitempty"`
 	Reason       policy.Reason       `json:"reason,omitempty"`
+	Underlying   policy.Reason       `json:"underlying,omitempty"` // what a forward's reason is
 	Cause        string              `json:"cause,omitempty"`
 	Reply        string              `json:"reply,omitempty"`
 	Assessments  []policy.Assessment `json:"assessments,omitempty"`
@@ -67,7 +71,7 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
-	assessor, err := newAssessor(c, slog.New(slog.DiscardHandler), nil)
+	assessor, err := newEngine(c, slog.New(slog.DiscardHandler), nil, nil)
 	if err != nil {
 		return p.fail("%v", err)
 	}
@@ -78,24 +82,12 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	}
 
 	decider := newDecider(c, assessor, pins)
-	decision := decider.Decide(ctx, c.Rules.Sender(sender, *user, time.Now()), recipient, milter.Route{})
-	e := explanation{
-		From: sender, User: *user, To: recipient,
-		Destinations: decision.Destinations,
-		Verdict:      policy.Accept,
+	forwards, err := newForwards(ctx, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return p.fail("%v", err)
 	}
-	if r := decision.Rule; r != nil {
-		e.Rule, e.RuleReason, e.Level, e.Mode = r.Name, r.Why, r.Level, r.Mode
-		e.Local = len(decision.Destinations) == 0
-		e.Verdict, e.Reason, e.Cause = decision.Verdict, decision.Reason, decision.Cause
-		e.Assessments = decision.Assessments
-		if decision.Would != decision.Verdict {
-			e.Would = decision.Would
-		}
-		if decision.Reply.Code != 0 {
-			e.Reply = decision.Reply.String()
-		}
-	}
+	decider.Forwards = forwards
+	e := explained(ctx, decider, c.Rules, sender, recipient, *user)
 	if *asJSON {
 		enc := json.NewEncoder(p.stdout)
 		enc.SetIndent("", "  ")
@@ -106,10 +98,37 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	switch {
 	case e.Verdict == policy.Accept:
 		return exitOK
-	case e.Reason.Unknown():
+	case e.Reason.Unknown(), e.Underlying.Unknown():
 		return exitUnknown
 	}
 	return exitNo
+}
+
+// explained decides as the daemon would, where the MTA doesn't say the route.
+func explained(ctx context.Context, decider milter.Decider, set *rules.Set, from, to addr.Address, user string) explanation {
+	decision := decider.Decide(ctx, set.Sender(from, user, time.Now()), to, milter.Route{})
+	e := explanation{
+		From: from, User: user, To: to,
+		Destinations: decision.Destinations,
+		Verdict:      policy.Accept,
+	}
+	if r := decision.Rule; r != nil {
+		e.Rule, e.RuleReason, e.Level, e.Mode = r.Name, r.Why, r.Level, r.Mode
+		e.Forwards = decision.Forwards
+		e.Local = len(decision.Destinations)+len(decision.Forwards) == 0
+		e.Verdict, e.Reason, e.Cause = decision.Verdict, decision.Reason, decision.Cause
+		e.Assessments = decision.Assessments
+		if decision.Underlying != decision.Reason {
+			e.Underlying = decision.Underlying
+		}
+		if decision.Would != decision.Verdict {
+			e.Would = decision.Would
+		}
+		if decision.Reply.Code != 0 {
+			e.Reply = decision.Reply.String()
+		}
+	}
+	return e
 }
 
 // pins is the store as explain sees it: pins count, and nothing is promised to anybody.
@@ -159,6 +178,17 @@ func (e explanation) print(w io.Writer) {
 	for _, d := range e.Destinations {
 		line("destination", "%s", d)
 	}
+	for _, f := range e.Forwards {
+		way := ""
+		for _, step := range f.Path {
+			way += fmt.Sprintf("%s (%s) -> ", step.From, step.Source)
+		}
+		if f.Kind == forward.Unknown {
+			line("forward", "%snot known: %s", way, f.Detail)
+		} else {
+			line("forward", "%s%s", way, f.Address)
+		}
+	}
 	verdict := string(e.Verdict)
 	if e.Would != "" {
 		verdict += fmt.Sprintf(" (only observed: the rule would %s)", e.Would)
@@ -166,6 +196,9 @@ func (e explanation) print(w io.Writer) {
 	line("verdict", "%s", verdict)
 	if e.Reason != "" {
 		line("reason", "%s", e.Reason)
+	}
+	if e.Underlying != "" {
+		line("underlying", "%s", e.Underlying)
 	}
 	if e.Cause != "" {
 		line("cause", "%s", strings.ReplaceAll(e.Cause, "\n", "; "))

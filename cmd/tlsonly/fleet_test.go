@@ -110,7 +110,7 @@ func (m *member) end() {
 }
 
 // found is the Assessor's; the dead tell nothing.
-func (m *member) found(before, found policy.Assessment) {
+func (m *member) found(found policy.Assessment) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.dead {
@@ -118,7 +118,7 @@ func (m *member) found(before, found policy.Assessment) {
 	}
 	m.looks++
 	m.fleet.looks[found.Destination]++
-	m.ledger.Found(before, found)
+	m.ledger.Found(found)
 }
 
 // Seed and Drop are the Assessor's.
@@ -158,6 +158,12 @@ func (m *member) MX(_ context.Context, d addr.Domain) (dns.Answer[dns.MX], error
 
 func (m *member) Addrs(context.Context, addr.Domain) (dns.Answer[netip.Addr], error) {
 	return dns.Answer[netip.Addr]{Status: dns.OK, Records: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, nil
+}
+
+func (*member) SecureAlias(context.Context, addr.Domain) (bool, error) { return false, nil }
+
+func (m *member) TLSA(context.Context, addr.Domain) (dns.Answer[policy.TLSA], error) {
+	return dns.Answer[policy.TLSA]{Status: dns.NoSuchDomain}, nil
 }
 
 func (m *member) Probe(_ context.Context, t starttls.Target) policy.Observation {
@@ -296,7 +302,7 @@ func testFleetAway(t *testing.T, f *fleet, server *storetest.Postgres, one, othe
 	}
 	f.wait(20*time.Second, "told to the other", func() bool { return other.ledger.Pinned(fresh) })
 	e, err := other.store.Get(t.Context(), seen)
-	if err != nil || !slices.ContainsFunc(e.Assessment.Hosts, func(h policy.Host) bool { return rules.JudgeHost(fleetDemand, h) == "" }) {
+	if err != nil || !slices.ContainsFunc(e.Assessment.Hosts, func(h policy.Host) bool { return rules.JudgeHost(fleetDemand, e.Assessment, h) == "" }) {
 		t.Errorf("what was seen meanwhile: %+v, %v", e, err)
 	}
 }

@@ -26,6 +26,7 @@ func (p *program) lint(_ context.Context, args []string) int {
 	answer := struct {
 		File     string         `json:"file"`
 		Rules    int            `json:"rules"`
+		Inbound  int            `json:"inbound"`
 		Faults   []config.Fault `json:"faults"`
 		Warnings []config.Fault `json:"warnings"`
 	}{File: *file, Faults: []config.Fault{}, Warnings: []config.Fault{}}
@@ -38,7 +39,7 @@ func (p *program) lint(_ context.Context, args []string) int {
 	case err != nil:
 		return p.fail("%v", err)
 	default:
-		answer.Rules = len(c.Rules.Rules())
+		answer.Rules, answer.Inbound = len(c.Rules.Rules()), len(c.Inbound.Rules())
 		answer.Warnings = append(answer.Warnings, config.Warnings(c, time.Now())...)
 	}
 	if *asJSON {
@@ -54,7 +55,11 @@ func (p *program) lint(_ context.Context, args []string) int {
 		fmt.Fprintf(p.stdout, "%s (warning)\n", f)
 	}
 	if code == exitOK {
-		fmt.Fprintf(p.stdout, "%s: ok, %s\n", *file, plural(answer.Rules, "rule"))
+		inbound := ""
+		if answer.Inbound > 0 {
+			inbound = ", " + plural(answer.Inbound, "inbound rule")
+		}
+		fmt.Fprintf(p.stdout, "%s: ok, %s%s\n", *file, plural(answer.Rules, "rule"), inbound)
 	}
 	return code
 }

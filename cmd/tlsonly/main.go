@@ -55,9 +55,13 @@ func commands() []command {
 		{"serve", "", "run the daemon: the milter that Postfix or Sendmail asks", (*program).serve},
 		{"check", "DESTINATION…", "look at destinations now: mail hosts, STARTTLS, versions, the level reached", (*program).check},
 		{"explain", "--from A --to B", "show the whole decision for a sender and a recipient, as the daemon would make it where the MTA names no other route", (*program).explain},
+		{"inbound", "--from A --to B", "show what an [[inbound]] rule makes of mail that comes in so", (*program).inbound},
 		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations, pin and unpin them", (*program).domains},
+		{"forwards", "[ADDRESS…]", "audit every forward on this host: where it leaves to, the level there, the rule's verdict", (*program).forwards},
 		{"setup", "postfix|sendmail", "print, or write, the MTA's settings that bind it", (*program).setup},
 		{"doctor", "[postfix|sendmail]", "verify that the running MTA is really bound", (*program).doctor},
+		{"report", "LOG…", "read mail logs: which protected messages left over which TLS, and which in the clear", (*program).report},
+		{"received", "FILE", "read a message's Received: headers: which hops were encrypted", (*program).received},
 		{"lint", "", "check the configuration file", (*program).lint},
 		{"version", "", "print the version", (*program).version},
 	}

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	// A program with the race detector sleeps a second at its end otherwise.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	if filepath.Base(os.Args[0]) != "tlsonly" && os.Geteuid() == 0 {
-		if err := rig.FetchSendmail(context.Background()); err != nil {
+		if err := errors.Join(rig.FetchSendmail(context.Background()), rig.FetchUnbound(context.Background())); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -67,7 +67,7 @@ func TestScript(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", os.Getenv("GORACE"))
-			return nil
+			return os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), world.CA.PEM(), 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"config": func(ts *testscript.TestScript, neg bool, args []string) {

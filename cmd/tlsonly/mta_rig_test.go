@@ -457,11 +457,12 @@ func startPostfixWith(t *testing.T, config rig.PostfixConfig) (*rig.Postfix, rea
 	}
 }
 
-func startSendmail(t *testing.T) (*rig.Sendmail, realMTA) {
+// startSendmail starts Sendmail with more lines of m4.
+func startSendmail(t *testing.T, more ...string) (*rig.Sendmail, realMTA) {
 	t.Helper()
 	s, err := rig.StartSendmail(context30(t), rig.SendmailConfig{
 		Milter: "inet:8891@127.0.0.1",
-		Mc:     []string{"FEATURE(`accept_unqualified_senders')dnl"},
+		Mc:     append([]string{"FEATURE(`accept_unqualified_senders')dnl"}, more...),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func (d *daemonProcess) commandStatus(want int, args ...string) string {
 // the letter, and doctor finds the hole.
 func TestMTASetup(t *testing.T) {
 	isolated(t)
-	newWorld(t)
+	wellResolved(newWorld(t).DNS)
 	d := startDaemon(t, daemonHead+"[forwarding]\nlocal = [\"local.example\"]\n"+clinicRule)
 	p, err := rig.StartPostfix(context30(t), rig.PostfixConfig{Main: map[string]string{
 		"mydestination": "local.example", "smtp_tls_security_level": "may",
@@ -82,6 +82,19 @@ func TestMTASetup(t *testing.T) {
 		t.Errorf("after setup:\n%s", got)
 	}
 	t.Logf("doctor --probe:\n%s", got)
+	// The probe's own destination was held to TLS like any, and isn't now: neither in the store nor by the daemon.
+	for _, what := range []string{" pinned ", " demand "} {
+		if history := d.commandStatus(0, "domains", "history", "[127.25.0.1]"); strings.Count(history, what) == 0 {
+			t.Errorf("the probe's destination was not%s:\n%s", what, history)
+		}
+	}
+	if pinned := d.commandStatus(0, "domains", "list", "--pinned"); strings.Contains(pinned, "127.25") {
+		t.Errorf("left pinned:\n%s", pinned)
+	}
+	waitFor(t, "the daemon to know", func() bool {
+		answer, err := p.Run(context30(t), "", "postmap", "-q", "[127.25.0.1]", "socketmap:inet:127.0.0.1:8892:policy")
+		return err != nil && answer == ""
+	})
 	c := dial(t, p.Addr)
 	c.expect("MAIL FROM:<doctor@clinic.example>", "250")
 	c.expect("RCPT TO:<u@none.example>", "550 5.7.10")

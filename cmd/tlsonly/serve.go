@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,8 +18,12 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/audit"
 	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
+	"tlsonly/internal/destination/mtasts"
+	"tlsonly/internal/forward"
+	"tlsonly/internal/inbound"
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/monitor"
 	"tlsonly/internal/policy"
@@ -46,11 +51,13 @@ func (p *program) serve(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
-	log := slog.New(slog.NewTextHandler(p.stderr, nil))
+	level := new(slog.LevelVar)
+	log := slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
 	d, err := newService(ctx, *file, c, log)
 	if err != nil {
 		return p.notOpened(err)
 	}
+	d.tally.level = level
 	if err := d.run(ctx); err != nil {
 		log.Error("stopped", "err", err)
 		return exitNo
@@ -65,12 +72,15 @@ type service struct {
 	config   atomic.Pointer[config.Config]
 	log      *slog.Logger
 	store    *store.Store
-	assessor *destination.Assessor
+	assessor *engine
 	ledger   *ledger.Ledger
 	monitor  *monitor.Monitor
 	notifier *monitor.Notifier
+	forwards *forward.Expander
+	audit    *audit.Watcher
 	server   *milter.Server
 	maps     *socketmap.Server // nil: off
+	tally    tally
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -82,9 +92,12 @@ func (l demands) Demanded(d addr.Destination) (policy.Demand, bool) {
 	return policy.Demand{Level: demand.Level, MinVersion: demand.MinVersion, MinBits: demand.MinBits}, demand.Level != ""
 }
 
+// saveTime is how long it may take to store a policy.
+const saveTime = 5 * time.Second
+
 // newService opens the store, reads it into memory and builds everything else around it.
 func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger) (_ *service, err error) {
-	d := &service{file: file, log: log}
+	d := &service{file: file, log: log, tally: newTally()}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -108,13 +121,19 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Store:  d.store,
 		Port:   c.Probe.Port,
 		Every:  c.Monitor.Every,
+		Policy: func(p store.Policy) { d.assessor.policies.Seed(mtasts.Saved(p)) },
 		Notify: d.notifier.Tell,
 		Log:    log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	d.assessor, err = newAssessor(c, log, func(dc *destination.Config) { dc.Found = d.ledger.Found })
+	save := func(p mtasts.Saved) error {
+		ctx, cancel := context.WithTimeout(context.Background(), saveTime)
+		defer cancel()
+		return d.store.PutPolicy(ctx, store.Policy(p))
+	}
+	d.assessor, err = newEngine(c, log, save, func(_ *engine, dc *destination.Config) { dc.Found = d.ledger.Found; d.tally.watch(dc) })
 	if err != nil {
 		return nil, err
 	}
@@ -134,16 +153,25 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if err != nil {
 		return nil, err
 	}
+	if d.forwards, err = newForwards(ctx, c, log); err != nil {
+		return nil, err
+	}
+	d.audit = d.newWatcher(ctx)
 	decider := newDecider(c, d.assessor, d.ledger)
+	decider.Forwards = d.forwards
 	decider.Local = func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) }
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,
 		Rules:               func() *rules.Set { return d.config.Load().Rules },
+		Inbound:             func() *inbound.Set { return d.config.Load().Inbound },
+		InboundHeader:       c.Milter.InboundHeader,
 		RefuseTLSRequiredNo: c.Milter.Headers,
 		RedactBounces:       c.Milter.RedactBounces,
 		TagEnvelope:         c.Socketmap.Listen != config.Endpoint{},
 		Attest:              milter.Attest(c.Milter.Attest),
+		Observe:             d.tally.observe,
+		ObserveInbound:      d.tally.observeInbound,
 		Log:                 log,
 	})
 	if err != nil || c.Socketmap.Listen == (config.Endpoint{}) {
@@ -152,9 +180,12 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	d.maps, err = socketmap.New(socketmap.Config{
 		Rules:      func() *rules.Set { return d.config.Load().Rules },
 		Ledger:     demands{d.ledger},
+		Assessor:   d.assessor,
+		Deadline:   c.Milter.Deadline,
+		TLSRPT:     c.Socketmap.KnowsTLSRPT(),
 		Transports: len(c.Rules.Classes()),
 		Relay:      func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
-		Origins:    origins(host, c),
+		Origins:    func() []addr.Domain { return origins(host, d.config.Load()) },
 		Local:      func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) },
 		Others:     socketmap.Others(c.Binding.Others),
 		Bounce:     c.Binding.OnLost == "bounce",
@@ -191,7 +222,11 @@ func (d *service) close() {
 func (d *service) run(ctx context.Context) error {
 	defer d.close()
 	c := d.config.Load()
-	listener, err := milter.Listen(c.Milter.Listen.Network, c.Milter.Listen.Address, 0)
+	passed, err := passedSockets()
+	if err != nil {
+		return err
+	}
+	listener, err := passed.listen("milter", c.Milter.Listen)
 	if err != nil {
 		return err
 	}
@@ -206,9 +241,15 @@ func (d *service) run(ctx context.Context) error {
 	defer background(d.ledger.Run)()
 	defer d.assessor.Close()
 	defer background(d.monitor.Run)()
-	served := make(chan error, 2)
+	defer background(func(ctx context.Context) {
+		if err := d.forwards.Run(ctx); err != nil {
+			d.log.Error("forwards not watched", "err", err)
+		}
+	})()
+	defer background(d.auditForwards)()
+	served := make(chan error, 3)
 	if d.maps != nil {
-		maps, err := milter.Listen(c.Socketmap.Listen.Network, c.Socketmap.Listen.Address, 0)
+		maps, err := passed.listen("socketmap", c.Socketmap.Listen)
 		if err != nil {
 			listener.Close()
 			return err
@@ -223,14 +264,26 @@ func (d *service) run(ctx context.Context) error {
 			}
 		}()
 	}
+	stopHTTP, err := d.serveHTTP(ctx, passed, served)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	defer stopHTTP()
+	passed.close(d.log)
 	go func() { served <- d.server.Serve(listener) }()
 
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	d.log.Info("ready", "version", buildVersion(), "milter", c.Milter.Listen.String(), "socketmap", c.Socketmap.Listen.String(), "rules", len(c.Rules.Rules()),
-		"destinations", d.ledger.Len())
+	d.log.Info("ready", "version", buildVersion(), "milter", c.Milter.Listen.String(), "socketmap", c.Socketmap.Listen.String(), "http", c.HTTP.Listen, "rules", len(c.Rules.Rules()),
+		"inbound", len(c.Inbound.Rules()), "destinations", d.ledger.Len())
 	d.warn(c)
+	defer background(func(ctx context.Context) {
+		if problem := resolverProblem(ctx, c); problem != "" && ctx.Err() == nil {
+			d.log.Warn("resolver not believed", "err", problem)
+		}
+	})()
 	d.notify(daemon.SdNotifyReady)
 	for {
 		select {
@@ -258,19 +311,34 @@ func (d *service) run(ctx context.Context) error {
 func (d *service) reload() {
 	d.notify(daemon.SdNotifyReloading)
 	defer d.notify(daemon.SdNotifyReady)
+	old := d.config.Load()
 	fresh, err := config.Load(d.file)
+	if err == nil && len(fresh.Rules.Rules()) == 0 && len(old.Rules.Rules()) > 0 {
+		// Between an editor's truncating and its writing a file says nothing at all: that must not end all protection.
+		err = errors.New("no rule is left in the file; restart if that is meant")
+	}
+	d.tally.meter.Reloaded(time.Now(), err)
 	if err != nil {
 		d.log.Error("reload refused, the old rules stay in force", "err", err)
 		return
 	}
-	old := d.config.Load()
-	if fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
-		fresh.Socketmap != old.Socketmap || fresh.Binding != old.Binding || fresh.Store != old.Store || fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) {
-		d.log.Warn("only rules, [relay] and [forwarding] are in force now, what else changed needs a restart")
+	if needsRestart(old, fresh) {
+		d.log.Warn("only rules, [relay] and [forwarding] local are in force now, what else changed needs a restart")
 	}
 	d.config.Store(fresh)
-	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()))
+	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()), "inbound", len(fresh.Inbound.Rules()))
 	d.warn(fresh)
+}
+
+// needsRestart reports whether a file changes what was read once, at the start.
+func needsRestart(old, fresh *config.Config) bool {
+	_, asks := usesPostfix(old.Forwarding)
+	return fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
+		fresh.Socketmap != old.Socketmap || fresh.HTTP != old.HTTP || fresh.Binding != old.Binding || fresh.Store != old.Store ||
+		fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) ||
+		!reflect.DeepEqual(fresh.Forwarding.Sources(), old.Forwarding.Sources()) ||
+		// Without a Postfix to ask, what follows forwards knows from the file alone what is delivered here.
+		!asks && !slices.Equal(fresh.Forwarding.Domains(), old.Forwarding.Domains())
 }
 
 // warn logs what lint would say.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"time"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/inbound"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/policy"
@@ -21,7 +23,7 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	file := configFlag(fs)
 	directory := fs.String("config-directory", "", "postfix: its configuration `DIR`; default: that of MAIL_CONFIG, or the system's")
 	apply := fs.Bool("apply", false, "write the settings, with a backup beside each file")
-	undo := fs.Bool("undo", false, "postfix: take back what setup has written; with --apply, else only shown")
+	undo := fs.Bool("undo", false, "take back what setup has written; with --apply, else only shown")
 	hide := fs.Bool("hide-header", false, "postfix: take the header TLS-Only off protected mail when it leaves")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
@@ -30,19 +32,19 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	if len(rest) != 1 || rest[0] != "postfix" && rest[0] != "sendmail" {
 		return p.fail("setup needs postfix or sendmail")
 	}
-	if rest[0] == "sendmail" && (*undo || *hide || *directory != "") {
-		return p.fail("--undo, --hide-header and --config-directory are for postfix")
+	if rest[0] == "sendmail" && (*hide || *directory != "") {
+		return p.fail("--hide-header and --config-directory are for postfix")
 	}
 	c, ok := p.load(*file, false)
 	if !ok {
 		return exitUsage
 	}
-	if c.Socketmap.Listen == (config.Endpoint{}) {
+	if c.Socketmap.Listen == (config.Endpoint{}) && !*undo {
 		return p.fail("[socketmap] listen is off: there is nobody whom the MTA could ask at delivery")
 	}
 	var err error
 	if rest[0] == "sendmail" {
-		err = p.setupSendmail(ctx, c, *apply)
+		err = p.setupSendmail(ctx, c, *apply, *undo)
 	} else {
 		err = p.setupPostfix(ctx, c, postfix.Instance{Dir: *directory}, *apply, *undo, *hide)
 	}
@@ -91,7 +93,16 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 	return nil
 }
 
-func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply bool) error {
+func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, undo bool) error {
+	if undo && !apply {
+		fmt.Fprintln(p.stdout, `dnl The lines from "dnl tlsonly: begin" to "dnl tlsonly: end" leave sendmail.mc; `+
+			"make sendmail.cf of it and restart Sendmail.")
+		return nil
+	}
+	if undo {
+		done, err := sendmail.Installation{}.Undo(ctx, time.Now())
+		return p.printChange(done, err)
+	}
 	settings, err := sendmailSettings(c)
 	if err != nil {
 		return err
@@ -102,8 +113,13 @@ func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply boo
 		return nil
 	}
 	done, err := sendmail.Installation{}.Apply(ctx, settings, time.Now())
+	return p.printChange(done, err)
+}
+
+// printChange tells what was done to Sendmail.
+func (p *program) printChange(done sendmail.Change, err error) error {
 	if errors.Is(err, sendmail.ErrLayout) {
-		return fmt.Errorf("%w; tlsonly setup sendmail shows the lines to put into sendmail.mc", err)
+		return fmt.Errorf("%w; without --apply setup shows what is to be done by hand", err)
 	}
 	if err != nil {
 		return err
@@ -128,6 +144,10 @@ func postfixSettings(c *config.Config) postfix.Settings {
 		Milter:       c.Milter.Listen.String(),
 		Socketmap:    c.Socketmap.Listen.String(),
 		Deadline:     c.Milter.Deadline,
+		Senders:      postfix.Senders(c.Binding.Senders),
+		DANE:         c.DNS.DNSSEC != "off",
+		CAFile:       c.Probe.CAFile,
+		Reports:      c.Socketmap.KnowsTLSRPT(),
 		Others:       postfix.Others(c.Binding.Others),
 		OnLost:       postfix.OnLost(c.Binding.OnLost),
 		Protected:    examples(c.Rules),
@@ -140,13 +160,37 @@ func postfixSettings(c *config.Config) postfix.Settings {
 		s.Relays = append(s.Relays, hop.String())
 	}
 	now := time.Now()
+	s.Verified = slices.ContainsFunc(c.Inbound.Rules(), func(r *inbound.Rule) bool { return r.Level == inbound.Verified && r.Active(now) })
 	for i, class := range c.Rules.Classes() {
 		s.Classes = append(s.Classes, postfix.Class{Number: i + 1, MinVersion: class.Strictest(now).MinVersion})
 	}
 	for _, r := range c.Rules.Rules() {
 		s.UserRules = s.UserRules || len(r.User) > 0
 	}
+	if s.Senders == postfix.SendersTable {
+		setTable(&s, c.Rules, now)
+	}
 	return s
+}
+
+// setTable fills in what a static table of senders is now, was, and what of it ends.
+func setTable(s *postfix.Settings, set *rules.Set, now time.Time) {
+	table := func(at time.Time) (entries []postfix.Entry) {
+		for _, sender := range set.Senders(at) {
+			entries = append(entries, postfix.Entry{Pattern: sender.Pattern, Transport: fmt.Sprintf("tlsonly%d", sender.Class)})
+		}
+		return entries
+	}
+	s.Table = table(now)
+	for _, r := range set.Rules() {
+		switch {
+		case r.Until.IsZero() || !r.Enforcing() || len(r.Forwarder) > 0 || len(r.From) == 0 && len(r.User) > 0: // no sender of the table
+		case r.Active(now):
+			s.Ends = append(s.Ends, fmt.Sprintf("rule %q ends with %s", r.Name, r.Until.AddDate(0, 0, -1).Format(time.DateOnly)))
+		default:
+			s.Former = append(s.Former, table(r.Until.Add(-1)))
+		}
+	}
 }
 
 // sendmailSettings is what the configuration asks of Sendmail.

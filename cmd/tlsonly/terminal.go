@@ -45,6 +45,15 @@ func (p *progress) step() {
 	p.show()
 }
 
+// set says how far it has come, of how many.
+func (p *progress) set(done, total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done, p.total = done, total
+	p.wipe()
+	p.show()
+}
+
 // pause takes the line away, lets f print, and shows it again.
 func (p *progress) pause(f func()) {
 	p.mu.Lock()

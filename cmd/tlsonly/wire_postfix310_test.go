@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -120,4 +121,63 @@ func TestMTAWireTLSRequiredNoPolicy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What Postfix 3.10 is told for its TLS reports (RFC 8460) it takes, and it verifies the host as before. It is told only where the
+// configuration says that it knows; an older one would have the mail wait.
+func TestMTAWireTLSReport(t *testing.T) {
+	root := needPostfix310(t)
+	const rcpt = "u@sts0.example"
+	for _, c := range []struct {
+		name, root, says string
+		told, sent       bool
+	}{
+		{"3.10", root, "3.10", true, true},
+		{"3.10 not said", root, "3.7", false, true},
+		{"3.10 said of an older one", "", "3.10", true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newSecureWireOn(t, c.root, []string{bySTS}, fmt.Sprintf("[socketmap]\npostfix = %q\n", c.says), ruleOf("clinic.example", "secure"), nil)
+			if version, err := w.postfix.Run(context30(t), "", "postconf", "-h", "mail_version"); err != nil || strings.HasPrefix(version, "3.10.") != (c.root != "") {
+				t.Fatalf("this is Postfix %s, %v", version, err)
+			}
+			answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "sts0.example", "socketmap:inet:127.0.0.1:8892:forced1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			const report = " policy_type=sts policy_domain=sts0.example policy_ttl=86400 { policy_string = version: STSv1 } { policy_string = mode: enforce }" +
+				" { policy_string = mx: mx1.sts0.example } { policy_string = max_age: 86400 } mx_host_pattern=mx1.sts0.example"
+			if strings.Contains(answer, report) != c.told || strings.Contains(answer, "policy_") != c.told || !strings.HasPrefix(answer, "secure match=") {
+				t.Errorf("told %q", answer)
+			}
+			out, status := w.program("doctor", "postfix")
+			if warned := strings.Contains(out, `[socketmap] postfix = "3.10"`); warned == c.sent || strings.Contains(out, "hole  ") {
+				t.Errorf("doctor: exit status %d\n%s", status, out)
+			}
+			if c.sent {
+				w.postfixLogs()
+			}
+			w.message(doctor, []string{rcpt}, nil)
+			if !c.sent {
+				w.waits(rcpt, "")
+				if len(w.postfix.LogLines("invalid attribute name")) == 0 {
+					t.Error("it doesn't say why")
+				}
+				return
+			}
+			w.settle()
+			w.delivered("sts0.example", 1)
+			if len(w.postfix.LogLines("Verified TLS connection established to mx1.sts0.example")) != 1 || len(w.postfix.LogLines("invalid attribute")) > 0 {
+				t.Errorf("not verified:\n%s", strings.Join(w.postfix.LogLines("TLS"), "\n"))
+			}
+		})
+	}
+}
+
+// postfixLogs has Postfix say whether it verified the hosts that it delivers to.
+func (w *wire) postfixLogs() {
+	w.t.Helper()
+	w.run("postconf", "-e", "smtp_tls_loglevel=1")
+	w.run("postconf", "-P", "tlsonly1/unix/smtp_tls_loglevel=1")
+	w.reload()
 }

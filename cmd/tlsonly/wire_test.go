@@ -87,12 +87,19 @@ func runWire(t *testing.T, cases []wireCase) {
 
 func newWire(t *testing.T, c wireCase, bound bool) *wire {
 	t.Helper()
-	w := &wire{t: t, bound: bound, marker: "marker-" + strings.ToLower(rand.Text())}
-	var err error
-	if w.world, err = testnet.StartWorld("127.0.0.1:53", 25, append(testnet.Sites(), c.sites...)); err != nil {
+	world, err := testnet.StartWorld("127.0.0.1:53", 25, append(testnet.Sites(), c.sites...))
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.world.Close() })
+	t.Cleanup(func() { world.Close() })
+	return newWireIn(t, c, bound, world)
+}
+
+// newWireIn is newWire in a world that is there already.
+func newWireIn(t *testing.T, c wireCase, bound bool, world *testnet.World) *wire {
+	t.Helper()
+	w := &wire{t: t, bound: bound, world: world, marker: "marker-" + strings.ToLower(rand.Text())}
+	var err error
 	if w.dir, err = rig.TempDir(); err != nil {
 		t.Fatal(err)
 	}

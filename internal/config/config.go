@@ -20,11 +20,13 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config/value"
+	"tlsonly/internal/inbound"
 	"tlsonly/rules"
 )
 
@@ -41,13 +43,15 @@ type Config struct {
 	Probe      Probe
 	Cache      Cache
 	Socketmap  Socketmap
+	HTTP       HTTP
 	Binding    Binding
 	Store      Store
 	Monitor    Monitor
 	Notify     Notify
 	Forwarding Forwarding
 	Relay      Relay
-	Rules      *rules.Set // never nil
+	Rules      *rules.Set   // never nil
+	Inbound    *inbound.Set // never nil
 
 	name string // of the file
 }
@@ -61,6 +65,7 @@ type Milter struct {
 	// Attest is what happens to a recipient whose transport doesn't enforce TLS: "off", "warn" or "enforce".
 	Attest        string
 	RedactBounces bool // bounces of protected mail carry headers only
+	InboundHeader bool // TLS-Only-Inbound is added to what comes from elsewhere
 }
 
 // DNS is the table [dns].
@@ -77,6 +82,7 @@ type Probe struct {
 	Timeout     time.Duration // one host, connect to QUIT
 	Concurrency int           // probes under way at once
 	PerHost     int           // of them to one MX host
+	CAFile      string        // roots that certificates of mail and policy hosts are judged by; "" is the system's
 	PreferIPv6  bool          // which addresses of a host are tried first
 }
 
@@ -89,13 +95,23 @@ type Cache struct {
 
 // Socketmap is the table [socketmap].
 type Socketmap struct {
-	Listen Endpoint // zero: off
+	Listen  Endpoint // zero: off
+	Postfix string   // the oldest version that asks: "3.7"
 }
 
 // Binding is the table [binding].
 type Binding struct {
-	Others string // what all other mail is held to: "pinned" or "off"
-	OnLost string // TLS gone at delivery: "defer" or "bounce"
+	Senders string // how Postfix learns whose mail goes by our transports: "map" or "table"
+	Others  string // what all other mail is held to: "pinned", "published" or "off"
+	OnLost  string // TLS gone at delivery: "defer" or "bounce"
+}
+
+// KnowsTLSRPT reports whether every Postfix that asks knows the attributes for TLS reports (RFC 8460), which came with 3.10.
+func (s Socketmap) KnowsTLSRPT() bool {
+	major, minor, _ := strings.Cut(s.Postfix, ".")
+	a, _ := strconv.Atoi(major)
+	b, _ := strconv.Atoi(minor)
+	return a > 3 || a == 3 && b >= 10
 }
 
 // Store is the table [store].
@@ -116,13 +132,32 @@ type Notify struct {
 	Mail    addr.Address // null: no mail
 }
 
-// Forwarding is the table [forwarding].
+// Forwarding is the table [forwarding]: where forwards stand.
 type Forwarding struct {
-	local map[addr.Domain]bool
+	Postfix  string   // "auto", "off" or a configuration folder: its own tables are read
+	Sendmail string   // "auto", "off" or a sendmail.cf: the files it names are read
+	Aliases  []string // where no MTA says: alias files, virtual tables
+	Virtual  []string
+	Forward  []string // per-user files; ~ is the user's home directory
+	Sieve    []string // scripts: %d domain, %n local part, %u both
+	local    map[addr.Domain]bool
+}
+
+// WithPostfix returns the configuration with a Postfix's configuration folder in place of [forwarding] postfix = "auto".
+func (c *Config) WithPostfix(directory string) *Config {
+	other := *c
+	other.Forwarding.Postfix = directory
+	return &other
 }
 
 // IsLocal reports whether mail to d is delivered here; that to domains below it isn't.
 func (f Forwarding) IsLocal(d addr.Domain) bool { return f.local[d] }
+
+// Sources returns f without what is delivered here: what is read once, at the start.
+func (f Forwarding) Sources() Forwarding {
+	f.local = nil
+	return f
+}
 
 // Domains returns the domains that are delivered here, sorted.
 func (f Forwarding) Domains() []addr.Domain {
@@ -137,14 +172,17 @@ func Default() *Config {
 			Deadline: 20 * time.Second,
 			Attest:   "warn", RedactBounces: true,
 		},
-		DNS:       DNS{DNSSEC: "auto"},
-		Probe:     Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
-		Socketmap: Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8892"}},
-		Binding:   Binding{Others: "pinned", OnLost: "defer"},
-		Store:     Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
-		Monitor:   Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
-		Cache:     Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
-		Rules:     rules.New(nil),
+		DNS:        DNS{DNSSEC: "auto"},
+		Probe:      Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
+		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8892"}, "3.7"},
+		HTTP:       HTTP{Listen: "127.0.0.1:8893"},
+		Binding:    Binding{Senders: "map", Others: "pinned", OnLost: "defer"},
+		Store:      Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
+		Monitor:    Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
+		Cache:      Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
+		Forwarding: Forwarding{Postfix: "auto", Sendmail: "auto", Aliases: []string{"/etc/aliases"}, Forward: []string{"~/.forward"}},
+		Rules:      rules.New(nil),
+		Inbound:    inbound.New(nil),
 	}
 }
 

@@ -90,20 +90,22 @@ func TestWhole(t *testing.T) {
 		}
 	}
 	same("milter", c.Milter, Milter{Endpoint{"unix", "/var/spool/postfix/tlsonly/milter.sock"}, 15 * time.Second,
-		"https://help.example.com/tls", true, "off", false})
-	same("socketmap", c.Socketmap, Socketmap{})
-	same("binding", c.Binding, Binding{"off", "bounce"})
+		"https://help.example.com/tls", true, "off", false, true})
+	same("socketmap", c.Socketmap, Socketmap{Endpoint{}, "3.10"})
+	same("http", c.HTTP, HTTP{"192.0.2.1:8893", "$2y$12$WApznUPhDubN0oeveSXHp.JOGRMWAVVXrAzRRcZQSnzDbkzuaPXJO", "/etc/ssl/status.pem",
+		"/etc/ssl/private/status.key", false})
+	same("binding", c.Binding, Binding{"table", "off", "bounce"})
 	same("dns", c.DNS, DNS{"127.0.0.1:5353", "on", false})
-	same("probe", c.Probe, Probe{"mail.example.com", 2525, 10 * time.Second, 32, 2, true})
+	same("probe", c.Probe, Probe{"mail.example.com", 2525, 10 * time.Second, 32, 2, "", true})
 	same("cache", c.Cache, Cache{12 * time.Hour, 5 * time.Minute, 30 * time.Second})
 	same("rule's from", r.From, []addr.Pattern{addr.MustPattern("@clinic.example"), addr.MustPattern("billing@example.com")})
 	same("rule's user", r.User, []string{"alice"})
 	same("rule's to", r.To, []addr.Pattern{addr.MustPattern("*")})
-	same("rule's demand", r.Demand(), policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS13, MinBits: 256})
+	same("rule's demand", r.Demand(), policy.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS13, MinBits: 256, Match: []addr.Domain{}})
 	same("rule's on_fail", r.OnFail, policy.ActionHold)
 	same("rule's on_unknown", r.OnUnknown, policy.ActionAccept)
 	same("rule's mode", r.Mode, policy.Observe)
-	same("rule's line", r.Line, 73)
+	same("rule's line", r.Line, 79)
 	same("rule's pin", r.Pin, false)
 	same("store", c.Store, Store{"sqlite:///var/lib/tlsonly/tlsonly.db", 365 * 24 * time.Hour})
 	same("monitor", c.Monitor, Monitor{12 * time.Hour, 30 * 24 * time.Hour})
@@ -111,6 +113,14 @@ func TestWhole(t *testing.T) {
 	first := c.Rules.Rules()[0]
 	same("reason", first.Why, "contract 4711")
 	same("until", first.Until, time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC))
+	in := c.Inbound.Rules()[1]
+	same("inbound's client", fmt.Sprint(in.Client), "[mail.insurer.example @.insurer.example 192.0.2.0/24 2001:db8::1 198.51.100.7]")
+	same("inbound's from", in.From, []addr.Pattern{addr.MustPattern("@insurer.example"), addr.MustPattern("<>")})
+	same("inbound's to", in.To, []addr.Pattern{addr.MustPattern("@clinic.example"), addr.MustPattern("claims@example.com")})
+	same("inbound's demand", fmt.Sprintln(in.Level, in.MinVersion, in.MinBits, in.OnFail, in.Mode), "verified 1.3 256 hold observe\n")
+	same("inbound's cert", in.Cert, []string{"insurer gateway 1", "mail.insurer.example"})
+	same("inbound's until", in.Until, time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC))
+	same("inbound's reason", in.Why, "contract 4712")
 	for d, want := range map[string]bool{"example.com": true, "xn--bcher-kva.example": true, "sub.example.com": false} {
 		same("local "+d, c.Forwarding.IsLocal(addr.MustDomain(d)), want)
 	}
@@ -219,8 +229,19 @@ func TestWarnings(t *testing.T) {
 	const a = "[[rule]]\nname = 'a'\nfrom = ['@a.example']\ntls = 'encrypt'\n"
 	const to = "to = ['x@far.example']\n"
 	rule := func(name, lines string) string { return "[[rule]]\nname = '" + name + "'\n" + lines }
+	const in = "[[inbound]]\nname = 'i'\ntls = 'encrypt'\n"
 	for _, c := range []struct{ text, want string }{
 		{a, ""},
+		{in + "client = ['192.0.2.1']", ""},
+		{in + "from = ['@b.example']\nuntil = 2026-11-14", `t:1: inbound rule "i": ends with 2026-11-14`},
+		{"[[inbound]]\nname = 'o'\nto = ['*']\ntls = 'encrypt'\nuntil = 2026-10-31\n" + a, `t:1: inbound rule "o": is over since the end of 2026-10-31`},
+		{in, `t:1: inbound rule "i": names no client, sender or recipient, so it demands TLS of everybody, which a server of the world's mail must not ` +
+			`(RFC 3207, section 4); client = ["*"] says so without this warning`},
+		{in + "client = ['*']", ""},
+		{in + "client = ['*']\non_fail = 'tag'", `t:1: inbound rule "i": on_fail = "tag" shows in the log alone: [milter] inbound_header is off`},
+		{"[milter]\ninbound_header = true\n" + in + "client = ['*']\non_fail = 'tag'", ""},
+		{in + "mode = 'observe'\nto = ['*']", ""},
+		{"[[inbound]]\nname = 'i'\ntls = 'may'\n", "t:1: no rule asks for TLS: nobody's mail is protected"},
 		{"", "t:1: no rule asks for TLS: nobody's mail is protected"},
 		{rule("b", "from = ['*']\ntls = 'may'"), "t:1: no rule asks for TLS: nobody's mail is protected"},
 		{rule("b", "tls = 'encrypt'"), `t:1: rule "b": names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`},

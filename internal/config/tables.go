@@ -12,6 +12,8 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config/value"
+	"tlsonly/internal/inbound"
+	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
 
@@ -21,8 +23,7 @@ type table struct {
 	read func(c *Config, t value.Table) []value.Fault
 }
 
-// tables says what each table of the file is. A key moves from NotYet to Into when its work is built, and its
-// default becomes the manual's then.
+// tables says what each table of the file is.
 func tables() map[string]table {
 	return map[string]table{
 		"milter": section("milter", value.Keys[Config]{
@@ -30,14 +31,20 @@ func tables() map[string]table {
 			"deadline":       value.Into(func(c *Config) *time.Duration { return &c.Milter.Deadline }, readDeadline),
 			"attest":         value.Into(func(c *Config) *string { return &c.Milter.Attest }, value.Word("off", "warn", "enforce")),
 			"redact_bounces": value.Into(func(c *Config) *bool { return &c.Milter.RedactBounces }, value.Bool),
+			"inbound_header": value.Into(func(c *Config) *bool { return &c.Milter.InboundHeader }, value.Bool),
 			"headers":        value.Into(func(c *Config) *bool { return &c.Milter.Headers }, value.Bool),
 			"help":           value.Into(func(c *Config) *string { return &c.Milter.Help }, value.URL),
 		}),
 		"socketmap": section("socketmap", value.Keys[Config]{
-			"listen": value.Into(func(c *Config) *Endpoint { return &c.Socketmap.Listen }, orEmpty(readEndpoint)),
+			"listen":  value.Into(func(c *Config) *Endpoint { return &c.Socketmap.Listen }, orEmpty(readEndpoint)),
+			"postfix": value.Into(func(c *Config) *string { return &c.Socketmap.Postfix }, readMTAVersion),
 		}),
 		"http": section("http", value.Keys[Config]{
-			"listen": value.NotYet[Config](orEmpty(readHostPort), value.Empty),
+			"listen":       value.Into(func(c *Config) *string { return &c.HTTP.Listen }, orEmpty(readHostPort)),
+			"password":     value.Into(func(c *Config) *string { return &c.HTTP.Password }, orEmpty(readHash)),
+			"cert":         value.Into(func(c *Config) *string { return &c.HTTP.Cert }, orEmpty(readFile)),
+			"key":          value.Into(func(c *Config) *string { return &c.HTTP.Key }, orEmpty(readFile)),
+			"behind_proxy": value.Into(func(c *Config) *bool { return &c.HTTP.BehindProxy }, value.Bool),
 		}),
 		"dns": section("dns", value.Keys[Config]{
 			"resolver":       value.Into(func(c *Config) *string { return &c.DNS.Resolver }, orEmpty(readResolver)),
@@ -50,7 +57,7 @@ func tables() map[string]table {
 			"timeout":     value.Into(func(c *Config) *time.Duration { return &c.Probe.Timeout }, value.Duration(time.Second, 2*time.Minute)),
 			"concurrency": value.Into(func(c *Config) *int { return &c.Probe.Concurrency }, value.Int(1, 10000)),
 			"per_host":    value.Into(func(c *Config) *int { return &c.Probe.PerHost }, value.Int(1, 100)),
-			"ca_file":     value.NotYet[Config](orEmpty(readPath), value.Empty),
+			"ca_file":     value.Into(func(c *Config) *string { return &c.Probe.CAFile }, orEmpty(readPath)),
 			"prefer":      value.Into(func(c *Config) *bool { return &c.Probe.PreferIPv6 }, readPrefer),
 		}),
 		"cache": section("cache", value.Keys[Config]{
@@ -63,9 +70,8 @@ func tables() map[string]table {
 			"retention": value.Into(func(c *Config) *time.Duration { return &c.Store.Retention }, readDays),
 		}),
 		"binding": section("binding", value.Keys[Config]{
-			"senders": value.NotYet[Config](value.Word("map", "table"), value.Is("map")),
-			"others": value.Into(func(c *Config) *string { return &c.Binding.Others },
-				value.Built(value.Word("pinned", "published", "off"), func(s string) bool { return s != "published" })),
+			"senders": value.Into(func(c *Config) *string { return &c.Binding.Senders }, value.Word("map", "table")),
+			"others":  value.Into(func(c *Config) *string { return &c.Binding.Others }, value.Word("pinned", "published", "off")),
 			"on_lost": value.Into(func(c *Config) *string { return &c.Binding.OnLost }, value.Word("defer", "bounce")),
 		}),
 		"monitor": section("monitor", value.Keys[Config]{
@@ -77,12 +83,13 @@ func tables() map[string]table {
 			"mail":    value.Into(func(c *Config) *addr.Address { return &c.Notify.Mail }, orEmpty(readMail)),
 		}),
 		"forwarding": section("forwarding", value.Keys[Config]{
-			"postfix": value.NotYet[Config](readPostfix, value.Is("off")),
-			"aliases": value.NotYet[Config](value.List(readPath), value.None),
-			"virtual": value.NotYet[Config](value.List(readPath), value.None),
-			"forward": value.NotYet[Config](value.List(readPath), value.None),
-			"sieve":   value.NotYet[Config](value.List(readPath), value.None),
-			"local":   value.Into(func(c *Config) *map[addr.Domain]bool { return &c.Forwarding.local }, readDomains),
+			"postfix":  value.Into(func(c *Config) *string { return &c.Forwarding.Postfix }, readPostfix),
+			"sendmail": value.Into(func(c *Config) *string { return &c.Forwarding.Sendmail }, readPostfix),
+			"aliases":  value.Into(func(c *Config) *[]string { return &c.Forwarding.Aliases }, value.List(readPath)),
+			"virtual":  value.Into(func(c *Config) *[]string { return &c.Forwarding.Virtual }, value.List(readPath)),
+			"forward":  value.Into(func(c *Config) *[]string { return &c.Forwarding.Forward }, value.List(readPath)),
+			"sieve":    value.Into(func(c *Config) *[]string { return &c.Forwarding.Sieve }, value.List(readPath)),
+			"local":    value.Into(func(c *Config) *map[addr.Domain]bool { return &c.Forwarding.local }, readDomains),
 		}),
 		"relay": {read: readRelay},
 	}
@@ -100,14 +107,18 @@ func section(name string, keys value.Keys[Config]) table {
 func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 	c := Default()
 	all := tables()
-	all["rule"] = table{} // for the suggestion; read below
+	all["rule"], all["inbound"] = table{}, table{} // for the suggestion; read below
 	var faults []value.Fault
 	for key, v := range root.Keys {
 		known, ok := all[key]
 		switch t, isTable := v.Any.(value.Table); {
 		case key == "rule":
-			rs, wrong := readRules(v, now)
+			rs, wrong := readRules(key, v, now, rules.Parse)
 			c.Rules = rules.New(rs)
+			faults = append(faults, wrong...)
+		case key == "inbound":
+			rs, wrong := readRules(key, v, now, inbound.Parse)
+			c.Inbound = inbound.New(rs)
 			faults = append(faults, wrong...)
 		case !ok && isTable:
 			faults = append(faults, value.Fault{Line: v.Line, Text: value.Unknown("table", key, all)})
@@ -123,6 +134,15 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 			}
 		}
 	}
+	if c.DNS.DNSSEC == "off" {
+		list, _ := root.Keys["rule"].Any.([]value.Value)
+		for i, r := range c.Rules.Rules() {
+			if t, ok := list[i].Any.(value.Table); ok && r.Level == policy.LevelDane {
+				faults = append(faults, value.Fault{Line: t.Keys["tls"].Line,
+					Text: fmt.Sprintf(`rule %q: tls "dane" can't be met with [dns] dnssec = "off"`, r.Name)})
+			}
+		}
+	}
 	if m := c.Milter.Listen; m == c.Socketmap.Listen && !strings.HasSuffix(m.Address, ":0") { // 0: the system chooses two
 		line := 1
 		for _, name := range []string{"milter", "socketmap"} {
@@ -132,6 +152,7 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 		}
 		faults = append(faults, value.Fault{Line: line, Text: fmt.Sprintf("[socketmap] listen %q: is that of [milter], too", m)})
 	}
+	faults = append(faults, c.httpFaults(root)...)
 	return c, faults
 }
 
@@ -144,7 +165,9 @@ func (d DNS) believable() bool {
 	return err == nil && ap.Addr().Unmap().IsLoopback()
 }
 
-func readRules(v value.Value, now time.Time) ([]*rules.Rule, []value.Fault) {
+// readRules reads all tables of one kind of rule.
+func readRules[R any](key string, v value.Value, now time.Time,
+	parse func([]value.Table, time.Time) ([]R, []value.Fault)) ([]R, []value.Fault) {
 	list, ok := v.Any.([]value.Value)
 	tables := make([]value.Table, len(list))
 	for i, e := range list {
@@ -153,9 +176,9 @@ func readRules(v value.Value, now time.Time) ([]*rules.Rule, []value.Fault) {
 		ok = ok && isTable
 	}
 	if !ok {
-		return nil, []value.Fault{{Line: v.Line, Text: "rule: want tables, each [[rule]]"}}
+		return nil, []value.Fault{{Line: v.Line, Text: fmt.Sprintf("%s: want tables, each [[%s]]", key, key)}}
 	}
-	rs, faults := rules.Parse(tables, now)
+	rs, faults := parse(tables, now)
 	if len(faults) > 0 {
 		return nil, faults
 	}
@@ -213,9 +236,24 @@ func readPostfix(v value.Value) (string, error) {
 	}
 	s, err := readPath(v)
 	if err != nil {
-		err = value.Wrong(v, "want auto, off or a configuration folder")
+		err = value.Wrong(v, "want auto, off or a path")
 	}
 	return s, err
+}
+
+// readMTAVersion takes the two numbers that say what a Postfix knows.
+func readMTAVersion(v value.Value) (string, error) {
+	s, err := value.Text(v)
+	if err != nil {
+		return "", err
+	}
+	major, minor, _ := strings.Cut(s, ".")
+	for _, part := range []string{major, minor} {
+		if _, err := strconv.ParseUint(part, 10, 8); err != nil {
+			return "", value.Wrong(v, `want a version, as "3.7", in quotes`)
+		}
+	}
+	return s, nil
 }
 
 // readDays takes a time after which something is dropped.

@@ -7,6 +7,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config/value"
+	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -16,8 +17,8 @@ const soon = 14 * 24 * time.Hour
 
 // Warnings returns what is allowed in a file and probably not meant, sorted by line: rules that are over or soon
 // will be, rules for everybody's mail, rules for single addresses of a domain for which another rule asks something
-// else (an MTA is bound by domain, so the strictest holds for all of it), no rule that asks for TLS, and rules that
-// nothing binds the MTA to at delivery.
+// else (an MTA is bound by domain, so the strictest holds for all of it), no rule that asks for TLS, rules that
+// nothing binds the MTA to at delivery, and [[inbound]] rules that demand TLS of everybody or whose tag nobody will see.
 func Warnings(c *Config, now time.Time) []Fault {
 	var found []value.Fault
 	warn := func(r *rules.Rule, format string, args ...any) {
@@ -27,22 +28,24 @@ func Warnings(c *Config, now time.Time) []Fault {
 	protects := false
 	recipients := indexRecipients(c.Rules.Rules(), now)
 	for _, r := range c.Rules.Rules() {
-		if !r.Until.IsZero() {
-			last := r.Until.AddDate(0, 0, -1).Format(time.DateOnly)
-			if !r.Active(now) {
-				warn(r, "is over since the end of %s", last)
+		if text, over := ending(r.Until, now); text != "" {
+			warn(r, "%s", text)
+			if over {
 				continue
-			}
-			if r.Until.Sub(now) <= soon {
-				warn(r, "ends with %s", last)
 			}
 		}
 		protects = protects || r.Level.Enforces()
+		if len(r.Forwarder) > 0 {
+			if r.Enforcing() && c.Binding.Others != "pinned" {
+				warn(r, `governs forwards, which leave as anybody's mail, and [binding] others = %q drops what they demanded: they may leave in the clear`, c.Binding.Others)
+			}
+			continue
+		}
 		if len(r.From) == 0 && len(r.User) == 0 {
 			warn(r, `names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`)
 		}
-		if len(r.User) > 0 && r.Enforcing() && c.Binding.Others == "off" {
-			warn(r, `names logins, which delivery doesn't see, and [binding] others = "off" drops what their mail demanded: it may leave in the clear`)
+		if len(r.User) > 0 && r.Enforcing() && c.Binding.Others != "pinned" {
+			warn(r, `names logins, which delivery doesn't see, and [binding] others = %q drops what their mail demanded: it may leave in the clear`, c.Binding.Others)
 		}
 		if d, other := recipients.differs(r); other != nil {
 			warn(r, "asks %s of single addresses of %s, rule %q of line %d asks %s: at delivery the strictest holds for the domain",
@@ -52,10 +55,47 @@ func Warnings(c *Config, now time.Time) []Fault {
 	if protects && c.Socketmap.Listen == (Endpoint{}) {
 		found = append(found, value.Fault{Line: 1, Text: "[socketmap] listen is off: nothing holds mail to TLS at delivery"})
 	}
+	for _, r := range c.Inbound.Rules() {
+		warnIn := func(format string, args ...any) {
+			text := fmt.Sprintf("inbound rule %q: ", r.Name) + fmt.Sprintf(format, args...)
+			found = append(found, value.Fault{Line: r.Line, Text: text})
+		}
+		if text, over := ending(r.Until, now); text != "" {
+			warnIn("%s", text)
+			if over {
+				continue
+			}
+		}
+		protects = protects || r.Level != inbound.May
+		if r.Level != inbound.May && r.OnFail == policy.ActionTag && !c.Milter.InboundHeader {
+			warnIn(`on_fail = "tag" shows in the log alone: [milter] inbound_header is off`)
+		}
+		if r.Demands() && len(r.Client) == 0 && everybody(r.From) && everybody(r.To) {
+			warnIn(`names no client, sender or recipient, so it demands TLS of everybody, which a server of the world's mail must not ` +
+				`(RFC 3207, section 4); client = ["*"] says so without this warning`)
+		}
+	}
 	if !protects {
 		found = append(found, value.Fault{Line: 1, Text: "no rule asks for TLS: nobody's mail is protected"})
 	}
 	return named(c.name, found)
+}
+
+// ending says that a rule is over, or soon will be; "" where neither is so.
+func ending(until, now time.Time) (text string, over bool) {
+	last := until.AddDate(0, 0, -1).Format(time.DateOnly)
+	switch {
+	case until.IsZero() || until.Sub(now) > soon:
+		return "", false
+	case now.Before(until):
+		return "ends with " + last, false
+	}
+	return "is over since the end of " + last, true
+}
+
+// everybody reports whether patterns select all addresses.
+func everybody(ps []addr.Pattern) bool {
+	return len(ps) == 0 || slices.ContainsFunc(ps, func(p addr.Pattern) bool { return p.Kind() == addr.Any })
 }
 
 // recipientIndex holds active rules by what they say of a domain (patterns for domains, and for addresses by their
@@ -67,13 +107,15 @@ type asked struct {
 	level   policy.Level
 	version policy.Version
 	bits    int
+	honor   policy.Honor
+	match   string // certificate names
 }
 
 func askedBy(r *rules.Rule) asked {
 	if !r.Level.Enforces() {
 		return asked{}
 	}
-	return asked{r.Level, r.MinVersion, r.MinBits}
+	return asked{r.Level, r.MinVersion, r.MinBits, r.Honor, fmt.Sprint(r.Match)}
 }
 
 // maxCompared is how many rules of one demand for one domain are looked at: one that differs is enough for a
@@ -91,7 +133,7 @@ func domainKey(p addr.Pattern) addr.Pattern {
 func indexRecipients(rs []*rules.Rule, now time.Time) recipientIndex {
 	index := recipientIndex{}
 	for _, r := range rs {
-		if !r.Active(now) {
+		if !r.Active(now) || len(r.Forwarder) > 0 {
 			continue
 		}
 		to := r.To

@@ -73,9 +73,9 @@ func (c *cache[K, V]) stale(key K, now time.Time, pause time.Duration) bool {
 	return true
 }
 
-// land keeps what a flight found and returns the answer kept so far, if any; that one stays where it serves still
-// and keep says so. Those who wait are told by finish.
-func (c *cache[K, V]) land(key K, found entry[V], keep func(old, found V) bool) (before V) {
+// land keeps what a flight found; an answer kept so far stays where it serves still and keep says so. Those who wait are
+// told by finish.
+func (c *cache[K, V]) land(key K, found entry[V], keep func(old, found V) bool) {
 	c.mu.Lock()
 	old, ok := c.entries[key]
 	if !ok || !old.serves(found.when, time.Time{}) || !keep(old.value, found.value) {
@@ -83,7 +83,6 @@ func (c *cache[K, V]) land(key K, found entry[V], keep func(old, found V) bool) 
 	}
 	delete(c.flights, key)
 	c.mu.Unlock()
-	return old.value
 }
 
 // put keeps an answer that was found elsewhere, unless a later one is here.
@@ -93,6 +92,14 @@ func (c *cache[K, V]) put(key K, found entry[V]) {
 	if old, ok := c.entries[key]; !ok || !old.when.After(found.when) {
 		c.store(key, found)
 	}
+}
+
+// peek returns an answer, whether it serves or not.
+func (c *cache[K, V]) peek(key K) (V, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[key]
+	return e.value, ok
 }
 
 // drop forgets an answer.

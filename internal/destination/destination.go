@@ -17,6 +17,7 @@ package destination
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +38,14 @@ import (
 type Resolver interface {
 	MX(ctx context.Context, d addr.Domain) (dns.Answer[dns.MX], error)
 	Addrs(ctx context.Context, d addr.Domain) (dns.Answer[netip.Addr], error)
+	TLSA(ctx context.Context, name addr.Domain) (dns.Answer[policy.TLSA], error)
+	SecureAlias(ctx context.Context, name addr.Domain) (bool, error)
+}
+
+// Policies is the part of mtasts.Keeper that a walk needs.
+type Policies interface {
+	// Lookup returns what d publishes by MTA-STS, by the end of ctx.
+	Lookup(ctx context.Context, d addr.Domain) policy.STS
 }
 
 // Prober is starttls.Prober.
@@ -48,9 +57,11 @@ type Prober interface {
 type Config struct {
 	Resolver Resolver
 	Prober   Prober
-	Port     uint16        // of mail hosts; 25
-	IPv6     bool          // try a host's IPv6 addresses first
-	Timeout  time.Duration // one host, all its addresses together; 15 s
+	Policies Policies       // nil: nobody is asked for MTA-STS
+	Roots    *x509.CertPool // of public key infrastructure; nil: the system's
+	Port     uint16         // of mail hosts; 25
+	IPv6     bool           // try a host's IPv6 addresses first
+	Timeout  time.Duration  // one host, all its addresses together; 15 s
 
 	Concurrency int // hosts looked at at the same time; 64
 	PerHost     int // addresses of one host tried at the same time; 1
@@ -62,9 +73,15 @@ type Config struct {
 	Unknown time.Duration // … when that isn't known; 1 min
 	Entries int           // answers kept; 1,000,000
 
-	// Found is told of every finished look, before those who wait for it: what was known so far (When is zero for nothing)
-	// and what was found. It doesn't wait; nil: nobody is told.
-	Found func(before, found policy.Assessment)
+	// Versions, where set, says which TLS versions an address takes, each tried on a connection of its own.
+	Versions func(ctx context.Context, t starttls.Target) starttls.Versions
+
+	// Found is told of every finished look, before those who wait for it. It doesn't wait; nil: nobody is told.
+	Found func(policy.Assessment)
+	// Looked is told of every finished look at a destination and how long it took, Probed of one at an address. They don't wait;
+	// nil: nobody is told.
+	Looked func(policy.Assessment, time.Duration)
+	Probed func(policy.Observation)
 
 	Now func() time.Time
 	Log *slog.Logger
@@ -74,6 +91,9 @@ type Config struct {
 const (
 	maxHosts     = 20
 	maxAddresses = 8
+	maxChain     = 10   // certificates kept of a host
+	maxNames     = 1000 // of each
+	maxSubject   = 4096 // octets
 )
 
 // shortestTTL is how often the MX of a destination in use are asked for at most.
@@ -87,6 +107,7 @@ type Assessor struct {
 	slots *semaphore.Weighted
 	wg    sync.WaitGroup
 
+	counts       counters
 	destinations cache[addr.Destination, policy.Assessment]
 	hosts        cache[hostKey, policy.Host]
 }
@@ -134,6 +155,7 @@ func (a *Assessor) Close() error {
 // what is known by then and Partial set, or with Problem Timeout where nothing is. Safe for concurrent use.
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
 	known, f, mine := a.destinations.get(d, a.c.Now(), time.Time{})
+	a.counts.asked(f != nil, mine)
 	if f == nil {
 		// At the end of the MX answer it is asked for again, while what is known goes on to serve; hosts are known still.
 		if now := a.c.Now(); a.destinations.stale(d, now, a.c.Unknown) {
@@ -182,11 +204,14 @@ func (a *Assessor) Seed(known ...policy.Assessment) {
 			if len(h.Observations) > 0 {
 				when := h.Observations[0].When
 				h.Preference, h.Implicit = 0, false
-				a.hosts.put(hostKey{h.Name, k.Destination.PortOr(a.c.Port)}, entry[policy.Host]{h, when, when.Add(a.lifetime("", []policy.Host{h})), time.Time{}})
+				a.hosts.put(hostKey{h.Name, k.Destination.PortOr(a.c.Port)}, entry[policy.Host]{h, when, a.until(when, "", []policy.Host{h}), time.Time{}})
 			}
 		}
 	}
 }
+
+// Known returns what memory has of d, also when that is too old to serve; false for nothing. It never looks.
+func (a *Assessor) Known(d addr.Destination) (policy.Assessment, bool) { return a.destinations.peek(d) }
 
 // Drop forgets what is known of d.
 func (a *Assessor) Drop(d addr.Destination) { a.destinations.drop(d) }
@@ -210,6 +235,7 @@ func await(ctx context.Context, d addr.Destination, f *flight[policy.Assessment]
 
 // walk assesses d, telling f of each step and in the end memory. Hosts seen since after serve from memory.
 func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after time.Time) {
+	start := time.Now()
 	result := policy.Assessment{Destination: d, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
 	defer func() { // deferred, so that a panic in a look leaves nobody waiting
 		if p := recover(); p != nil {
@@ -217,16 +243,38 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 		}
 		result.Partial = false
 		result.When = a.c.Now()
-		result.Until = result.When.Add(a.lifetime(result.Problem, result.Hosts))
-		before := a.destinations.land(d, entry[policy.Assessment]{result, result.When, result.Until, result.DNSUntil}, keepAssessment)
+		result.Until = a.until(result.When, result.Problem, result.Hosts)
+		if end := result.When.Add(a.c.Failure); broken(result) && end.Before(result.Until) {
+			result.Until = end // for mail is refused until then, and somebody is mending it
+		}
+		if end := result.MTASTS.Until; result.MTASTS.Enforces() && end.Before(result.Until) {
+			result.Until = end // RFC 8461, section 5.1: a policy that is over neither binds nor proves anything
+		}
+		a.destinations.land(d, entry[policy.Assessment]{result, result.When, result.Until, result.DNSUntil}, keepAssessment)
 		if a.c.Found != nil && a.ctx.Err() == nil {
-			a.c.Found(before, result)
+			a.c.Found(result)
+		}
+		if a.c.Looked != nil {
+			a.c.Looked(result, time.Since(start))
 		}
 		f.finish(result)
 	}()
 
+	if old, ok := a.destinations.peek(d); ok && broken(old) {
+		if since := a.c.Now().Add(-a.c.Failure); since.After(after) {
+			after = since
+		}
+	}
+	published := make(chan policy.STS, 1)
+	if a.c.Policies != nil && !d.Direct() { // a policy is a domain's: RFC 8461, section 3
+		a.wg.Go(func() { published <- a.published(d.Host()) })
+	} else {
+		published <- policy.STS{}
+	}
 	hosts, answer := a.mailHosts(d)
 	if len(hosts) == 0 {
+		// Who can forge such an answer doesn't get rid of the policy by it: delivery may see another (RFC 8461, section 10.2).
+		answer.MTASTS = <-published
 		result = answer
 		return
 	}
@@ -244,15 +292,43 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 			results <- found{i, a.host(hostKey{h.Name, d.PortOr(a.c.Port)}, after)}
 		})
 	}
-	for range hosts {
-		r := <-results
-		merged := r.host
-		merged.Preference, merged.Implicit = hosts[r.i].Preference, hosts[r.i].Implicit
-		answer.Hosts = append([]policy.Host(nil), answer.Hosts...)
-		answer.Hosts[r.i] = merged
-		f.update(clone(answer))
+	// Without the policy nobody can say that a host is good enough, so what is seen of hosts isn't told before.
+	asked := false
+	for left := len(hosts); left > 0 || !asked; {
+		select {
+		case answer.MTASTS = <-published:
+			asked = true
+		case r := <-results:
+			left--
+			merged := r.host
+			merged.Preference, merged.Implicit = hosts[r.i].Preference, hosts[r.i].Implicit
+			answer.Hosts = append([]policy.Host(nil), answer.Hosts...)
+			answer.Hosts[r.i] = merged
+		}
+		if asked {
+			f.update(clone(answer))
+		}
+	}
+	if answer.MTASTS.Mode == "" && answer.MTASTS.Problem != "" {
+		// There may be a policy: it is asked for again as soon as a fetch may be tried again (RFC 8461, section 3.3).
+		if soon := a.c.Now().Add(shortestTTL); soon.Before(answer.DNSUntil) {
+			answer.DNSUntil = soon
+		}
 	}
 	result = answer
+}
+
+// published asks for a domain's MTA-STS policy. One that panics or takes too long is one we know nothing of.
+func (a *Assessor) published(d addr.Domain) (found policy.STS) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.c.Log.Error("panic in a look", "domain", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			found = policy.STS{Problem: "the look went wrong"}
+		}
+	}()
+	ctx, cancel := context.WithTimeout(a.ctx, a.c.Timeout)
+	defer cancel()
+	return a.c.Policies.Lookup(ctx, d)
 }
 
 func clone(a policy.Assessment) policy.Assessment {
@@ -271,7 +347,7 @@ func (a *Assessor) mailHosts(d addr.Destination) ([]policy.Host, policy.Assessme
 		answer.Problem, answer.Detail = reasonOf(err), err.Error()
 		return nil, answer
 	}
-	answer.Secure, answer.Detail = mx.Secure, mx.Detail
+	answer.Secure, answer.Alias, answer.Detail = mx.Secure, mx.Canonical, mx.Detail
 	answer.DNSUntil = a.c.Now().Add(max(mx.TTL, shortestTTL))
 	switch mx.Status {
 	case dns.NoSuchDomain:
@@ -342,58 +418,8 @@ func (a *Assessor) look(key hostKey, f *flight[policy.Host]) {
 			a.c.Log.Error("panic in a look", "host", key.name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 		now := a.c.Now()
-		a.hosts.land(key, entry[policy.Host]{h, now, now.Add(a.lifetime("", []policy.Host{h})), time.Time{}}, keepHost)
+		a.hosts.land(key, entry[policy.Host]{h, now, a.until(now, "", []policy.Host{h}), time.Time{}}, keepHost)
 		f.finish(h)
 	}()
 	h = a.probeHost(key)
-}
-
-// keepAssessment and keepHost say that an answer was good and the new one found out nothing.
-func keepAssessment(old, found policy.Assessment) bool {
-	return quality(old.Problem, old.Hosts) == success && quality(found.Problem, found.Hosts) == unknown
-}
-
-func keepHost(old, found policy.Host) bool {
-	return quality("", []policy.Host{old}) == success && quality("", []policy.Host{found}) == unknown
-}
-
-// What a look was, for how long it serves.
-type outcome int
-
-const (
-	success outcome = iota // a host offered TLS
-	failure                // every host was seen not to, or there is none
-	unknown
-)
-
-func quality(problem policy.Reason, hosts []policy.Host) outcome {
-	result := failure
-	if problem.Unknown() {
-		result = unknown
-	}
-	for _, h := range hosts {
-		if h.Problem.Unknown() {
-			result = unknown
-		}
-		for _, o := range h.Observations {
-			switch o.Outcome {
-			case policy.SawTLS:
-				return success
-			case policy.SawUnreachable, policy.SawTimeout, policy.SawMangled:
-				result = unknown
-			}
-		}
-	}
-	return result
-}
-
-// lifetime says how long an answer serves.
-func (a *Assessor) lifetime(problem policy.Reason, hosts []policy.Host) time.Duration {
-	switch quality(problem, hosts) {
-	case success:
-		return a.c.Success
-	case failure:
-		return a.c.Failure
-	}
-	return a.c.Unknown
 }

@@ -25,9 +25,28 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeDNS struct {
 	mx    map[string]dns.Answer[dns.MX]
 	addrs map[string]dns.Answer[netip.Addr]
+	tlsa  map[string]dns.Answer[policy.TLSA]
 	fail  map[string]error
 	gate  chan struct{} // when not nil, MX waits for it
+
+	mu    sync.Mutex
+	asked []string // for TLSA
 }
+
+func (f *fakeDNS) TLSA(_ context.Context, name addr.Domain) (dns.Answer[policy.TLSA], error) {
+	f.mu.Lock()
+	f.asked = append(f.asked, name.String())
+	f.mu.Unlock()
+	if err := f.fail[name.String()]; err != nil {
+		return dns.Answer[policy.TLSA]{}, err
+	}
+	if a, ok := f.tlsa[name.String()]; ok {
+		return a, nil
+	}
+	return dns.Answer[policy.TLSA]{Status: dns.NoSuchDomain, Secure: true}, nil
+}
+
+func (f *fakeDNS) SecureAlias(context.Context, addr.Domain) (bool, error) { return false, nil }
 
 func (f *fakeDNS) MX(ctx context.Context, d addr.Domain) (dns.Answer[dns.MX], error) {
 	if f.gate != nil {
@@ -94,7 +113,8 @@ func (f *fakeHosts) Probe(ctx context.Context, t starttls.Target) policy.Observa
 	hang := f.hang[t.Address.Addr().String()]
 	outcome, ok := f.outcomes[t.Address.Addr().String()]
 	f.mu.Unlock()
-	o := policy.Observation{Address: t.Address, Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256, Stage: policy.StageQuit}
+	o := policy.Observation{Address: t.Address, Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256, Stage: policy.StageQuit,
+		Trust: policy.Trusted}
 	if hang {
 		<-ctx.Done()
 		o = policy.Observation{Address: t.Address, Outcome: policy.SawTimeout, Stage: policy.StageBanner}
@@ -401,7 +421,7 @@ func TestRefresh(t *testing.T) {
 	h := &fakeHosts{outcomes: map[string]policy.Outcome{}}
 	var told []string
 	a, clock := newTest(t, d, h, func(c *Config) {
-		c.Found = func(before, found policy.Assessment) { told = append(told, hostsOf(before)+">"+hostsOf(found)) }
+		c.Found = func(found policy.Assessment) { told = append(told, hostsOf(found)) }
 	})
 	x, y := addr.MustDestination("x.test"), addr.MustDestination("y.test")
 	ask := func(d addr.Destination) string { return hostsOf(a.Assess(context.Background(), d, nil)) }
@@ -432,7 +452,7 @@ func TestRefresh(t *testing.T) {
 	if got := refresh(x) + " " + ask(x); got != "h.test=no-starttls h.test=no-starttls" {
 		t.Errorf("lost: %s", got)
 	}
-	want := []string{">h.test=tls", ">h.test=tls", "h.test=tls>h.test=tls", "h.test=tls>h.test=timeout", "h.test=tls>h.test=no-starttls"}
+	want := []string{"h.test=tls", "h.test=tls", "h.test=tls", "h.test=timeout", "h.test=no-starttls"}
 	if !reflect.DeepEqual(told, want) {
 		t.Errorf("told %q, want %q", told, want)
 	}
@@ -449,7 +469,7 @@ func TestDNSEnd(t *testing.T) {
 	}
 	h := &fakeHosts{}
 	told := make(chan policy.Assessment, 100)
-	a, clock := newTest(t, d, h, func(c *Config) { c.Found = func(_, found policy.Assessment) { told <- found } })
+	a, clock := newTest(t, d, h, func(c *Config) { c.Found = func(found policy.Assessment) { told <- found } })
 	x := addr.MustDestination("x.test")
 	ask := func() string { return hostsOf(a.Assess(context.Background(), x, nil)) }
 	ask()

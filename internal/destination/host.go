@@ -9,8 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"tlsonly/internal/addr"
+	"tlsonly/internal/destination/dane"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/starttls"
+	"tlsonly/internal/destination/webpki"
 	"tlsonly/internal/policy"
 )
 
@@ -45,8 +48,54 @@ func (a *Assessor) probeHost(key hostKey) policy.Host {
 		return h
 	}
 	defer a.slots.Release(1)
-	h.Observations = a.probeAll(key, ips)
+	a.findTLSA(key, &h)
+	h.Observations = a.probeAll(key, &h, ips)
 	return h
+}
+
+// findTLSA asks for a host's TLSA records, where DNSSEC vouches for its addresses, or for its being an alias: without that a
+// record would be worth nothing, and asking for it is what breaks with some name servers (RFC 7672, sections 2.1.3 and 2.2.3).
+func (a *Assessor) findTLSA(key hostKey, h *policy.Host) {
+	bases := []addr.Domain{key.name}
+	switch {
+	case key.name.IsLiteral() || !h.Secure && h.Alias.IsZero():
+		return
+	case h.Secure && !h.Alias.IsZero():
+		// RFC 7672, section 2.2.3: of an alias the name at its end is tried first, then the alias itself.
+		bases = []addr.Domain{h.Alias, key.name}
+	case !h.Secure:
+		// An alias that leads out of the signed zones: the records are the alias's own, if that is signed.
+		secure, err := a.c.Resolver.SecureAlias(a.ctx, key.name)
+		if err != nil {
+			h.DANE, h.DANEDetail = policy.DANEUnknown, err.Error()
+		}
+		if !secure {
+			return
+		}
+	}
+	for _, base := range bases {
+		h.TLSABase = base
+		name, err := dane.Owner(base, key.port)
+		if err != nil {
+			continue // no name of records, so no records
+		}
+		found, err := a.c.Resolver.TLSA(a.ctx, name)
+		if err != nil {
+			h.DANE, h.DANEDetail = policy.DANEUnknown, err.Error()
+			return
+		}
+		if found.Status != dns.OK || !found.Secure {
+			continue
+		}
+		h.TLSA = found.Records
+		result := dane.Verify(h.TLSA, nil, a.c.Now())
+		h.DANE = policy.DANEUsable
+		if result.DANE == policy.DANEUnusable {
+			h.DANE, h.DANEDetail = policy.DANEUnusable, result.Detail
+		}
+		return
+	}
+	h.TLSABase = key.name
 }
 
 // order puts the preferred family first, and takes the families in turn after that, so that a bounded look sees both.
@@ -76,12 +125,16 @@ func (a *Assessor) order(ips []netip.Addr) []netip.Addr {
 
 // probeAll looks at the addresses in order, PerHost at a time, within the time for the whole host. One address
 // that is silent must not eat the time of the next: each gets its share of what is left.
-func (a *Assessor) probeAll(key hostKey, ips []netip.Addr) []policy.Observation {
+func (a *Assessor) probeAll(key hostKey, h *policy.Host, ips []netip.Addr) []policy.Observation {
 	ctx, cancel := context.WithTimeout(a.ctx, a.c.Timeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	name := ""
-	if !key.name.IsLiteral() {
+	switch {
+	case key.name.IsLiteral():
+	case h.DANE == policy.DANEUsable:
+		name = h.TLSABase.String() // RFC 7672, section 8.1
+	default:
 		name = key.name.String()
 	}
 
@@ -98,12 +151,12 @@ func (a *Assessor) probeAll(key hostKey, ips []netip.Addr) []policy.Observation 
 			group.Go(func() {
 				ctx, cancel := context.WithTimeout(ctx, share)
 				defer cancel()
-				results[i] = a.probe(ctx, starttls.Target{Address: netip.AddrPortFrom(ip, key.port), Name: name})
+				results[i] = a.probe(ctx, h, starttls.Target{Address: netip.AddrPortFrom(ip, key.port), Name: name})
 			})
 		}
 		group.Wait()
 		observations = append(observations, results...)
-		if !a.c.AllAddresses && slices.ContainsFunc(results, good) {
+		if !a.c.AllAddresses && slices.ContainsFunc(results, good(h)) {
 			break
 		}
 	}
@@ -111,7 +164,7 @@ func (a *Assessor) probeAll(key hostKey, ips []netip.Addr) []policy.Observation 
 }
 
 // probe looks at one address. A host that makes us panic is one we know nothing of.
-func (a *Assessor) probe(ctx context.Context, t starttls.Target) (o policy.Observation) {
+func (a *Assessor) probe(ctx context.Context, h *policy.Host, t starttls.Target) (o policy.Observation) {
 	defer func() {
 		if p := recover(); p != nil {
 			a.c.Log.Error("panic in a look", "host", t.Name, "address", t.Address.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -119,13 +172,71 @@ func (a *Assessor) probe(ctx context.Context, t starttls.Target) (o policy.Obser
 		}
 	}()
 	o = a.c.Prober.Probe(ctx, t)
-	for i := range o.Chain {
-		o.Chain[i].Raw = nil // kept for a day it would be most of our memory
+	if a.c.Probed != nil {
+		a.c.Probed(o)
+	}
+	if len(o.Chain) > 0 {
+		a.verify(h, &o)
+	}
+	if a.c.Versions != nil && o.Outcome == policy.SawTLS {
+		ctx, cancel := context.WithTimeout(a.ctx, a.c.Timeout) // what one connection took is not to the others' cost
+		defer cancel()
+		tried := a.c.Versions(ctx, t)
+		o.Accepts, o.AcceptsUnknown = tried.Accepted, tried.Unknown
 	}
 	return o
 }
 
+// verify says what the chain that was shown proves. The certificates themselves aren't kept: over a day they would be most
+// of our memory.
+func (a *Assessor) verify(h *policy.Host, o *policy.Observation) {
+	chain := make([][]byte, len(o.Chain))
+	for i := range o.Chain {
+		chain[i], o.Chain[i].Raw = o.Chain[i].Raw, nil
+	}
+	now := a.c.Now()
+	if a.c.Versions != nil {
+		o.KeyDigest = dane.KeyDigest(chain[0])
+	}
+	o.Trust, o.TrustDetail = webpki.Judge(chain, a.c.Roots, now)
+	if h.DANE == policy.DANEUsable {
+		result := dane.Verify(h.TLSA, chain, now)
+		o.DANE, o.DANEDetail = result.Match, result.Detail
+		if result.Match != policy.DANEMismatch {
+			o.DANERecord = result.Record.String()
+		}
+	}
+	o.Chain = bounded(o.Chain)
+}
+
+// bounded leaves of a chain what anybody could need of it: a host can show a quarter of a megabyte, and it is kept. A name that
+// is left out makes a match fail, never hold.
+func bounded(chain []policy.Certificate) []policy.Certificate {
+	if len(chain) > maxChain {
+		chain = slices.Clone(chain[:maxChain])
+	}
+	for i := range chain {
+		c := &chain[i]
+		if len(c.Names) > maxNames {
+			c.Names = slices.Clone(c.Names[:maxNames])
+		}
+		if len(c.Subject) > maxSubject {
+			c.Subject = "" // a part could be the name of somebody else
+		}
+		if len(c.Issuer) > maxSubject {
+			c.Issuer = ""
+		}
+	}
+	return chain
+}
+
 // good reports whether an address offers what every rule of today would take, so that others need no look.
-func good(o policy.Observation) bool {
-	return o.Outcome == policy.SawTLS && o.Version >= policy.TLS12 && o.Bits >= 128 && !o.HelloOnly
+func good(h *policy.Host) func(policy.Observation) bool {
+	return func(o policy.Observation) bool {
+		proven := o.Trust == policy.Trusted
+		if h.DANE == policy.DANEUsable {
+			proven = o.DANE == policy.DANEMatchEE || o.DANE == policy.DANEMatchTA
+		}
+		return o.Outcome == policy.SawTLS && o.Version >= policy.TLS12 && o.Bits >= 128 && !o.HelloOnly && proven
+	}
 }

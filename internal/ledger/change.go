@@ -13,24 +13,13 @@ import (
 // anyTLS is what a look must have seen to count as a success for a pin: TLS of any version.
 func anyTLS() policy.Demand { return policy.Demand{Level: policy.LevelEncrypt} }
 
-// Level is the highest level that an assessment reaches, "" when that isn't known.
-func Level(a policy.Assessment) policy.Level {
-	switch reason := rules.Judge(policy.DefaultDemand(), a); {
-	case reason == "":
-		return policy.LevelEncrypt
-	case reason.Unknown():
-		return ""
-	case reason.Permanent():
-		return policy.LevelNone
-	}
-	return policy.LevelMay
-}
-
 // seen is what the looks that found something out came to.
 type seen struct {
 	level policy.Level // "" when it isn't known
 	lost  bool         // the destination is pinned, showed no STARTTLS, and no TLS since
 	hosts []policy.Host
+	dane  string // mail hosts that usable TLSA records authenticate
+	sts   string // the MTA-STS policy: its mode and id
 }
 
 // seenIn is what is seen in a stored assessment.
@@ -38,7 +27,7 @@ func seenIn(a policy.Assessment, pinned bool) seen {
 	if a.When.IsZero() {
 		return seen{}
 	}
-	return seen{Level(a), pinned && rules.Judge(anyTLS(), a) == policy.NoSTARTTLS, a.Hosts}
+	return seen{rules.Reached(a), pinned && rules.Judge(anyTLS(), a) == policy.NoSTARTTLS, a.Hosts, daneOf(a, ""), stsOf(a, "")}
 }
 
 // then is s after one more look, and what is new in it, for the history. What couldn't be found out is no change.
@@ -48,8 +37,8 @@ func (s seen) then(found policy.Assessment, pinned bool) (seen, []store.Event) {
 	if reason.Unknown() {
 		return s, nil
 	}
-	is := seen{s.level, s.lost && pinned, found.Hosts}
-	if level := Level(found); level != "" {
+	is := seen{s.level, s.lost && pinned, found.Hosts, daneOf(found, s.dane), stsOf(found, s.sts)}
+	if level := rules.Reached(found); level != "" {
 		is.level = level
 	}
 	e := store.Event{From: string(s.level), To: string(is.level), Why: string(rules.Judge(policy.DefaultDemand(), found))}
@@ -70,7 +59,38 @@ func (s seen) then(found policy.Assessment, pinned bool) (seen, []store.Event) {
 			events = append(events, store.Event{What: store.HostsChanged, From: from, To: to})
 		}
 	}
+	if s.level != "" && s.dane != is.dane {
+		events = append(events, store.Event{What: store.DANEChanged, From: s.dane, To: is.dane})
+	}
+	if s.level != "" && s.sts != is.sts {
+		events = append(events, store.Event{What: store.MTASTSChanged, From: s.sts, To: is.sts})
+	}
 	return is, events
+}
+
+// daneOf names the hosts that have usable TLSA records, sorted; before where that isn't known of all.
+func daneOf(a policy.Assessment, before string) string {
+	var usable []policy.Host
+	for _, h := range a.Hosts {
+		switch {
+		case h.DANE == policy.DANEUnknown, h.Problem.Unknown():
+			return before
+		case h.DANE == policy.DANEUsable:
+			usable = append(usable, h)
+		}
+	}
+	return names(usable)
+}
+
+// stsOf names an MTA-STS policy; before where it isn't known.
+func stsOf(a policy.Assessment, before string) string {
+	switch {
+	case a.MTASTS.Mode == "" && a.MTASTS.Problem != "":
+		return before
+	case a.MTASTS.Mode == "":
+		return ""
+	}
+	return string(a.MTASTS.Mode) + " " + a.MTASTS.ID
 }
 
 func sameName(a, b policy.Host) bool { return a.Name == b.Name }

@@ -19,6 +19,8 @@ func (l *Ledger) heed(changes []store.Change) {
 			l.staleAll = true
 		case !c.Destination.IsZero():
 			l.stale[c.Destination] = struct{}{}
+		case !c.Policy.IsZero():
+			l.policies[c.Policy] = struct{}{}
 		}
 	}
 	poke(l.changed)
@@ -71,8 +73,8 @@ func (l *Ledger) rereadAll(ctx context.Context) {
 // catchUp reads again what was noted: one by one, or everything, loaded, where that is less work.
 func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 	l.follow.Lock()
-	stale, all := l.stale, l.staleAll
-	l.stale, l.staleAll = map[addr.Destination]struct{}{}, false
+	stale, policies, all := l.stale, l.policies, l.staleAll
+	l.stale, l.policies, l.staleAll = map[addr.Destination]struct{}{}, map[addr.Domain]struct{}{}, false
 	l.follow.Unlock()
 
 	if all || len(stale) > 100+l.Len()/100 {
@@ -94,7 +96,29 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 			l.reread(d)
 		}
 	}
+	for domain := range policies {
+		if err == nil {
+			err = l.rereadPolicy(ctx, domain)
+		}
+		if err != nil {
+			l.heed([]store.Change{{Policy: domain}})
+		}
+	}
 	return false, err
+}
+
+func (l *Ledger) rereadPolicy(ctx context.Context, domain addr.Domain) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	p, err := l.c.Store.GetPolicy(ctx, domain)
+	switch {
+	case errors.Is(err, store.ErrUnknown): // forgotten there; it serves here to its end
+		return nil
+	case err != nil:
+		return err
+	}
+	l.c.Policy(p)
+	return nil
 }
 
 func (l *Ledger) rereadOne(ctx context.Context, d addr.Destination) error {

@@ -14,6 +14,7 @@ import (
 	"tlsonly/internal/destination/starttls"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
+	"tlsonly/rules"
 )
 
 // TestFollows: what another process changes is in force within seconds, also when the store is away just then.
@@ -48,7 +49,7 @@ func TestFollows(t *testing.T) {
 		found := saw(far, b.now(), policy.SawTLS)
 		must(t, other.Put(ctx, store.Found{Assessment: found, Port: 25}))
 		within("not in the Assessor's memory", func() bool { return b.memory.get(far).When.Equal(found.When) })
-		b.Found(policy.Assessment{}, saw(far, b.now(), policy.SawTLS))
+		b.Found(saw(far, b.now(), policy.SawTLS))
 		synctest.Wait()
 		same(t, "told of what the other saw first", b.events(), "far.example pinned  rule:clinic")
 
@@ -175,7 +176,7 @@ func TestRestart(t *testing.T) {
 	after := a.Assess(t.Context(), far, nil)
 	equal(t, "looks after the restart", looks.Load(), 1)
 	equal(t, "when", after.When.Equal(before.When), true)
-	equal(t, "level", Level(after), policy.LevelEncrypt)
+	equal(t, "level", rules.Reached(after), policy.LevelEncrypt)
 	equal(t, "pinned", b.Pinned(far), true)
 	equal(t, "demand", b.Demand(far).String(), "encrypt 1.2 128")
 	equal(t, "next look", b.entry(far).Next, next)
@@ -193,6 +194,12 @@ func (network) MX(context.Context, addr.Domain) (dns.Answer[dns.MX], error) {
 
 func (network) Addrs(context.Context, addr.Domain) (dns.Answer[netip.Addr], error) {
 	return dns.Answer[netip.Addr]{Status: dns.OK, Records: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, nil
+}
+
+func (network) SecureAlias(context.Context, addr.Domain) (bool, error) { return false, nil }
+
+func (network) TLSA(context.Context, addr.Domain) (dns.Answer[policy.TLSA], error) {
+	return dns.Answer[policy.TLSA]{Status: dns.NoSuchDomain}, nil
 }
 
 func (n network) Probe(_ context.Context, t starttls.Target) policy.Observation {

@@ -14,9 +14,8 @@ import (
 	"tlsonly/rules"
 )
 
-// Found is what the Assessor tells of each finished look. It doesn't wait: Run learns it. What was known before is
-// what was learned last, here or by another process, which need not be what the Assessor had in memory.
-func (l *Ledger) Found(_, found policy.Assessment) {
+// Found is what the Assessor tells of each finished look. It doesn't wait: Run learns it.
+func (l *Ledger) Found(found policy.Assessment) {
 	l.learn.Lock()
 	defer l.learn.Unlock()
 	waiting, ok := l.looks[found.Destination]
@@ -229,11 +228,21 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	}
 	defer release()
 
+	for _, e := range l.uplink.note(found, l.c.Now()) {
+		l.tell(e)
+		if err := l.c.Store.AddEvents(ctx, e); err != nil {
+			l.c.Log.Warn("change not stored", "err", err)
+		}
+	}
 	k := l.get(d)
 	reason := rules.Judge(anyTLS(), found)
 	ok := reason == ""
+	excused := reason.Unknown() && l.uplink.excuses(found)
 	failures := 0
-	if !ok {
+	switch {
+	case excused:
+		failures = 1 // to look again soon
+	case !ok:
 		failures = k.failures + 1
 	}
 	is, events := k.seen.then(found, k.pinned)
@@ -241,6 +250,7 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 		Destination: d,
 		When:        lookedAt(found),
 		OK:          ok,
+		Uncounted:   excused,
 		Pin:         true,
 		Next:        lookedAt(found).Add(Next(l.c.Every, failures, rand.Float64())),
 		Events:      slices.Clone(events),
@@ -283,7 +293,7 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 // tell counts, logs and notifies.
 func (l *Ledger) tell(e store.Event) {
 	level := slog.LevelInfo
-	if e.What == store.LostTLS || e.What == store.Unpinned {
+	if e.What == store.LostTLS || e.What == store.Unpinned || e.What == store.OwnNetwork {
 		level = slog.LevelWarn
 	}
 	l.mu.Lock()

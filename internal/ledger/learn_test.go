@@ -13,6 +13,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
+	"tlsonly/rules"
 )
 
 func TestNext(t *testing.T) {
@@ -164,7 +165,7 @@ func TestUnknownReplacesNothing(t *testing.T) {
 		t.Errorf("looked at again after three failures and a restart: %s", gap)
 	}
 	b.look(far, policy.SawNoSTARTTLS)
-	equal(t, "level of what was seen to be lost", Level(b.entry(far).Assessment), policy.LevelMay)
+	equal(t, "level of what was seen to be lost", rules.Reached(b.entry(far).Assessment), policy.LevelMay)
 	same(t, "told", b.events(), "far.example level encrypt may")
 }
 
@@ -226,7 +227,7 @@ func TestStoreAway(t *testing.T) {
 	near := addr.MustDestination("near.example")
 	found := func(d addr.Destination, after time.Duration, outcome policy.Outcome) {
 		b.pass(after)
-		b.Found(policy.Assessment{}, saw(d, b.now(), outcome))
+		b.Found(saw(d, b.now(), outcome))
 	}
 	back := b.away()
 	found(far, 0, policy.SawTLS)
@@ -260,7 +261,7 @@ func TestOrder(t *testing.T) {
 	for _, outcome := range []policy.Outcome{policy.SawTLS, policy.SawNoSTARTTLS} {
 		b.learnAll(t.Context(), false)
 		for i := range 20 {
-			b.Found(policy.Assessment{}, saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), begin, outcome))
+			b.Found(saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), begin, outcome))
 		}
 	}
 	for i := range 20 {
@@ -269,7 +270,7 @@ func TestOrder(t *testing.T) {
 	// The first fails once, and loses its turn, but not to what is seen there later.
 	first, _ := b.next()
 	b.putBack(first)
-	b.Found(policy.Assessment{}, saw(first.Destination, begin, policy.SawTLS))
+	b.Found(saw(first.Destination, begin, policy.SawTLS))
 	b.learnAll(t.Context(), false)
 	want = append(want[1:], want[0], "d0.example level may encrypt")
 	same(t, "told", b.events(), want...)
@@ -286,7 +287,7 @@ func TestRun(t *testing.T) {
 		done := make(chan struct{})
 		go func() { b.Ledger.Run(ctx); close(done) }()
 
-		b.Found(policy.Assessment{}, saw(far, b.now(), policy.SawTLS))
+		b.Found(saw(far, b.now(), policy.SawTLS))
 		synctest.Wait()
 		equal(t, "learned at once", b.Waiting(), 0)
 		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
@@ -295,7 +296,7 @@ func TestRun(t *testing.T) {
 
 		back := b.away()
 		b.pass(2 * time.Hour)
-		b.Found(policy.Assessment{}, saw(far, b.now(), policy.SawNoSTARTTLS))
+		b.Found(saw(far, b.now(), policy.SawNoSTARTTLS))
 		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
 		time.Sleep(3 * b.flushEvery)
 		equal(t, "waiting", b.Waiting(), 1)
@@ -311,7 +312,7 @@ func TestRun(t *testing.T) {
 
 		// At the end nothing that is known may be lost.
 		for i := range 100 {
-			b.Found(policy.Assessment{}, saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), b.now(), policy.SawTLS))
+			b.Found(saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), b.now(), policy.SawTLS))
 		}
 		b.pass(2 * time.Hour)
 		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))

@@ -7,6 +7,9 @@
 // (Next) and done by package monitor. What other processes on the same store learn or change arrives here within
 // seconds and is handed on to the Assessor's memory.
 //
+// When many hosts that are known to be well fail alike at one time, this host's own network is suspected (Suspect): that is
+// told once, and what can't be found out meanwhile doesn't count against a destination.
+//
 // What is remembered of a destination is what the store said last: whoever writes or reads it there keeps others of
 // this process away from that destination until memory has it too. So no slow reader puts back what was before a
 // pin or a demand. Reading memory waits for nobody's database.
@@ -43,6 +46,8 @@ type Config struct {
 	Store *store.Store
 	Port  uint16        // of mail hosts whose destination names none; 25
 	Every time.Duration // between two looks at a destination; 24 h
+	// Policy is told of each MTA-STS policy that the store has, at Load and when another process stored it. Nil: nobody is.
+	Policy func(store.Policy)
 	// Notify is told of each change seen by this process. It doesn't wait; nil: nobody is told.
 	Notify func(store.Event)
 	Log    *slog.Logger // default: none
@@ -75,8 +80,11 @@ type Ledger struct {
 
 	follow   sync.Mutex
 	stale    map[addr.Destination]struct{} // to be read again
+	policies map[addr.Domain]struct{}      // to be read again
 	staleAll bool
 	changed  chan struct{}
+
+	uplink *uplink
 
 	flushEvery, storeRetry time.Duration
 }
@@ -122,6 +130,9 @@ func New(c Config) (*Ledger, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Policy == nil {
+		c.Policy = func(store.Policy) {}
+	}
 	if c.Notify == nil {
 		c.Notify = func(store.Event) {}
 	}
@@ -135,7 +146,9 @@ func New(c Config) (*Ledger, error) {
 		looks:      map[addr.Destination][]policy.Assessment{},
 		wake:       make(chan struct{}, 1),
 		stale:      map[addr.Destination]struct{}{},
+		policies:   map[addr.Domain]struct{}{},
 		changed:    make(chan struct{}, 1),
+		uplink:     newUplink(c.Every),
 		flushEvery: time.Minute,
 		storeRetry: 2 * time.Second,
 	}
@@ -184,9 +197,13 @@ func (l *Ledger) load(ctx context.Context, m Memory) error {
 	if err := l.install(ctx, m, fresh); err != nil {
 		return err
 	}
+	for _, p := range snapshot.Policies {
+		l.c.Policy(p)
+	}
 	for i := range snapshot.Destinations {
 		if a := snapshot.Destinations[i].Assessment; !a.When.IsZero() {
 			m.Seed(a)
+			l.uplink.seed(a, l.c.Now())
 		}
 	}
 	return nil

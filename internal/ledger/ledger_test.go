@@ -129,7 +129,7 @@ func (b *bench) events() []string {
 // look tells the ledger of a look taken now, and has it learned.
 func (b *bench) look(d addr.Destination, outcomes ...policy.Outcome) {
 	b.Helper()
-	b.Found(policy.Assessment{}, saw(d, b.now(), outcomes...))
+	b.Found(saw(d, b.now(), outcomes...))
 	if b.learnAll(b.Context(), false) {
 		b.Fatal("the store is away")
 	}
@@ -322,7 +322,7 @@ func TestOweAgainstAll(t *testing.T) {
 	})
 	others.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			b.Found(policy.Assessment{}, saw(ds[i%len(ds)], begin.Add(time.Duration(i)*time.Second), policy.SawNoSTARTTLS))
+			b.Found(saw(ds[i%len(ds)], begin.Add(time.Duration(i)*time.Second), policy.SawNoSTARTTLS))
 			b.learnAll(ctx, false)
 		}
 	})

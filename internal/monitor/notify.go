@@ -212,7 +212,11 @@ func (n *Notifier) message(events []store.Event) []byte {
 			lost++
 			to = &urgent
 		}
-		fmt.Fprintf(to, "%s  %s: %s\n", e.When.UTC().Format("2006-01-02 15:04 MST"), e.Destination, printable(describe(e)))
+		whose := e.Destination.String()
+		if e.Destination.IsZero() {
+			whose = "this host"
+		}
+		fmt.Fprintf(to, "%s  %s: %s\n", e.When.UTC().Format("2006-01-02 15:04 MST"), whose, printable(describe(e)))
 	}
 	subject := fmt.Sprintf("tlsonly: %d changes of destinations", len(events))
 	if len(events) == 1 {
@@ -238,6 +242,9 @@ func describe(e store.Event) string {
 	s := string(e.What)
 	if e.What == store.LostTLS {
 		s = "TLS lost: mail of protected senders waits"
+	}
+	if e.What == store.OwnNetwork {
+		s = "its own network is suspected, destinations aren't blamed meanwhile"
 	}
 	if e.From != "" || e.To != "" {
 		s += fmt.Sprintf(" (%s -> %s)", orNothing(e.From), orNothing(e.To))

@@ -277,3 +277,20 @@ func TestCommandAtOnce(t *testing.T) {
 		t.Errorf("told %s\nlog %s", text, log)
 	}
 }
+
+// Of this host's own network no destination is named.
+func TestMailOwnNetwork(t *testing.T) {
+	n, _ := newNotifier(NotifyConfig{Mail: addr.MustAddress("postmaster@here.example")})
+	text := string(n.message([]store.Event{
+		{When: noon, What: store.OwnNetwork, Why: "6 of 8 hosts fail"},
+		{When: noon, What: store.OwnNetworkWell, Why: "a host is well again"},
+	}))
+	for _, want := range []string{
+		"  this host: its own network is suspected, destinations aren't blamed meanwhile, 6 of 8 hosts fail\n",
+		"  this host: own-network-ok, a host is well again\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s\nlacks %q", text, want)
+		}
+	}
+}

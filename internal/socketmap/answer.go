@@ -2,9 +2,9 @@ package socketmap
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"tlsonly/internal/addr"
@@ -20,8 +20,10 @@ func (s *Server) reply(b, question []byte) []byte {
 	}
 	now := s.c.Now()
 	switch {
-	case string(name) == "sender":
-		return s.sender(b, string(key), now)
+	case bytes.HasPrefix(name, []byte("sender")):
+		if n, ok := s.transports(name[len("sender"):]); ok {
+			return s.sender(b, n, string(key), now)
+		}
 	case string(name) == "policy":
 		return s.policy(b, key, now)
 	case string(name) == "tls_rcpt", string(name) == "tlsonly": // Sendmail says what its K line calls the map
@@ -52,6 +54,18 @@ func classNumber(b []byte) (int, bool) {
 	return n, true
 }
 
+// transports reads what follows "sender": how many numbered transports the MTA has that asks, which none but itself knows. An
+// MTA bound by hand may leave it out.
+func (s *Server) transports(b []byte) (int, bool) {
+	switch string(b) {
+	case "":
+		return s.c.Transports, true
+	case "0":
+		return 0, true
+	}
+	return classNumber(b)
+}
+
 func (s *Server) temp(b []byte, m Map, why string) []byte {
 	s.counts.add(m, AnswerTemp)
 	return append(append(b, "TEMP "...), why...)
@@ -67,8 +81,9 @@ func (s *Server) ok(b []byte, m Map) []byte {
 	return append(b, "OK "...)
 }
 
-// sender answers with the transport of the sender's class. Postfix asks for the address as it was typed.
-func (s *Server) sender(b []byte, key string, now time.Time) []byte {
+// sender answers with the transport of the sender's class, the strict one where that isn't among the MTA's. Postfix asks for
+// the address as it was typed.
+func (s *Server) sender(b []byte, transports int, key string, now time.Time) []byte {
 	set := s.c.Rules()
 	var from addr.Address
 	if key != `"<>"` { // the null sender in Postfix's quoted form
@@ -86,10 +101,10 @@ func (s *Server) sender(b []byte, key string, now time.Time) []byte {
 		return s.notFound(b, MapSender)
 	}
 	b = append(s.ok(b, MapSender), "tlsonly"...)
-	if n <= s.c.Transports {
+	if n <= transports {
 		b = strconv.AppendInt(b, int64(n), 10)
 	} else if s.surplus.Swap(set) != set {
-		s.c.Log.Warn("more sender classes than transports, the strict one is used", "class", n, "transports", s.c.Transports)
+		s.c.Log.Warn("more sender classes than transports, the strict one is used", "class", n, "transports", transports)
 	}
 	return append(b, ':')
 }
@@ -101,7 +116,7 @@ func (s *Server) whose(from addr.Address) []addr.Address {
 		return []addr.Address{from}
 	}
 	var found []addr.Address
-	for _, d := range s.c.Origins {
+	for _, d := range s.c.Origins() {
 		found = append(found, addr.Address{Local: from.Local, Domain: d})
 	}
 	return found
@@ -142,14 +157,17 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	default:
 		ask = classes[n-1].Ask(domain, now)
 	}
-	demand := ask.Demand
-	if !ask.Exempt {
-		demand = rules.Stricter(demand, s.binding(hop, true))
+	switch {
+	case ask.Exempt:
+		return s.tls(b, MapForced, hop, ask.Demand)
+	case ask.Demand.Level != "":
+		return s.tls(b, MapForced, hop, rules.Stricter(ask.Demand, s.binding(hop, true)))
 	}
-	if demand.Level == "" {
-		demand.Level = policy.LevelMay // the transport's own floor would ask for more than the rules
+	// The rules leave recipients there alone, so that this mail is held to what all other mail is held to.
+	if b, ok := s.other(b, MapForced, hop, true, now); ok {
+		return b
 	}
-	return s.tls(b, MapForced, demand)
+	return s.tls(b, MapForced, hop, policy.Demand{Level: policy.LevelMay}) // the transport's own floor would ask for more
 }
 
 // policy answers for all other mail. What goes to a protected sender's domain is held to TLS too: a bounce has no sender,
@@ -162,14 +180,54 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 	if err != nil {
 		return s.temp(b, MapPolicy, "next hop not understood")
 	}
-	demand := s.binding(hop, false)
+	if b, ok := s.other(b, MapPolicy, hop, false, now); ok {
+		return b
+	}
+	return s.notFound(b, MapPolicy)
+}
+
+// other appends what holds mail of which no rule asks anything, false for nothing. Protected is mail of a class.
+func (s *Server) other(b []byte, m Map, hop addr.Destination, protected bool, now time.Time) ([]byte, bool) {
+	demand := s.binding(hop, protected)
 	if !hop.Direct() && s.homeOf(hop.Host(), now) {
 		demand = rules.Stricter(demand, policy.DefaultDemand())
 	}
-	if !demand.Level.Enforces() {
-		return s.notFound(b, MapPolicy)
+	if demand.Level.Enforces() {
+		demand.Honor = policy.DefaultDemand().Honor
+		return s.tls(b, m, hop, demand), true
 	}
-	return s.tls(b, MapPolicy, demand)
+	// Nobody here asks anything of the destination. What it publishes itself binds all the same.
+	if bound, ok := s.published(hop); ok {
+		return s.write(b, m, hop, bound), true
+	}
+	return b, false
+}
+
+// published returns what a destination is held to by DANE or MTA-STS alone, false for nothing. Mail that nobody protects
+// doesn't wait for a look, unless [binding] says that what is published is to be looked for.
+func (s *Server) published(hop addr.Destination) (policy.Binding, bool) {
+	if s.c.Others == OthersOff || s.c.Assessor == nil {
+		return policy.Binding{}, false
+	}
+	demand := policy.Demand{Level: policy.LevelEncrypt, Honor: policy.DefaultDemand().Honor}
+	a, known := s.c.Assessor.Known(hop)
+	if s.c.Others == OthersPublished {
+		if bound, ok := rules.Bind(demand, s.look(hop)); ok {
+			return bound, bound.Level != policy.LevelEncrypt
+		}
+	}
+	if !known { // what was known before a look that found out nothing holds
+		return policy.Binding{}, false
+	}
+	bound, ok := rules.Bind(demand, a)
+	return bound, ok && bound.Level != policy.LevelEncrypt
+}
+
+// look assesses a destination, joining a look under way. It is from memory where that serves.
+func (s *Server) look(hop addr.Destination) policy.Assessment {
+	wait := &lazyWait{Context: s.ctx, limit: s.c.Deadline}
+	defer wait.end()
+	return s.c.Assessor.Assess(wait, hop, nil)
 }
 
 // homeOf reports whether mail to a domain is held to TLS because protected senders are there.
@@ -180,20 +238,41 @@ func (s *Server) homeOf(d addr.Domain, now time.Time) bool {
 // binding is what a destination is held to whoever sends. Mail of a class heeds demands in any case: it may be mail
 // that was accepted for another recipient, or by another rule, and forwarded.
 func (s *Server) binding(hop addr.Destination, protected bool) policy.Demand {
-	var found policy.Demand
+	var found policy.Demand // honors nothing: that is for those who ask to say
 	if s.c.Others == OthersPinned && s.c.Ledger.Pinned(hop) {
 		found.Level = policy.LevelEncrypt
 	}
 	if s.c.Others == OthersPinned || protected {
 		if demand, ok := s.c.Ledger.Demanded(hop); ok && demand.Level.Enforces() {
+			var whose addr.Domain // of a relay that is anybody's
+			if !hop.Direct() && hop.Port() == 0 {
+				whose = hop.Host()
+			}
+			demand.Match = s.c.Rules().Names(whose, s.c.Now())
 			found = rules.Stricter(found, demand)
 		}
 	}
 	return found
 }
 
-// tls appends a demand as smtp_tls_policy_maps takes it, in the words of Postfix 3.7.
-func (s *Server) tls(b []byte, m Map, d policy.Demand) []byte {
+// tls appends what holds Postfix to a demand. Where that takes knowing the destination, it is looked at; where nothing can be
+// found out, the mail waits.
+func (s *Server) tls(b []byte, m Map, hop addr.Destination, d policy.Demand) []byte {
+	if s.c.Assessor == nil {
+		d.Honor = policy.Honor{}
+	}
+	bound, ok := rules.Bind(d, policy.Assessment{})
+	if !ok && s.c.Assessor != nil {
+		bound, ok = rules.Bind(d, s.look(hop))
+	}
+	if !ok {
+		return s.temp(b, m, "destination not known yet")
+	}
+	return s.write(b, m, hop, bound)
+}
+
+// write appends a binding as smtp_tls_policy_maps takes it, in the words of Postfix 3.7.
+func (s *Server) write(b []byte, m Map, hop addr.Destination, d policy.Binding) []byte {
 	var protocols string
 	switch d.MinVersion {
 	case 0:
@@ -212,10 +291,27 @@ func (s *Server) tls(b []byte, m Map, d policy.Demand) []byte {
 	case policy.LevelNone, policy.LevelMay:
 		return append(s.ok(b, m), d.Level...)
 	case policy.LevelEncrypt:
-		b = append(append(s.ok(b, m), "encrypt"...), protocols...)
-	default: // of a later version, by way of the store: encrypt would be less
+		b = append(s.ok(b, m), "encrypt"...)
+	case policy.LevelSecure:
+		b = append(s.ok(b, m), "secure"...)
+		for i, name := range d.Match {
+			if i == 0 {
+				b = append(b, " match="...)
+			} else {
+				b = append(b, ':')
+			}
+			b = append(b, name...)
+		}
+		b = append(b, " servername=hostname"...) // what the host was asked for when it was looked at
+		if s.c.TLSRPT && d.STS != nil {
+			b = appendReport(b, hop.Host(), d.STS)
+		}
+	case policy.LevelDane:
+		b = append(s.ok(b, m), "dane-only"...)
+	default: // of a later version, by way of the store: anything else could be less
 		return s.temp(b, m, "level not supported")
 	}
+	b = append(b, protocols...)
 	switch {
 	case d.MinBits > 128:
 		b = append(b, " ciphers=high exclude=AES128:ARIA128:CAMELLIA128"...)
@@ -225,120 +321,17 @@ func (s *Server) tls(b []byte, m Map, d policy.Demand) []byte {
 	return b
 }
 
-// tlsRcpt answers Sendmail, which asks only before a recipient is sent in the clear.
-func (s *Server) tlsRcpt(b []byte, key string, now time.Time) []byte {
-	verdict := s.mayGoClear(key, now)
-	switch verdict {
-	case policy.Accept:
-		s.counts.add(MapTLSRcpt, AnswerPass)
-		return append(b, "OK PASS"...)
-	case policy.Reject:
-		s.counts.add(MapTLSRcpt, AnswerReject)
-		return append(b, "OK REJECT"...)
+// appendReport appends what Postfix tells its TLS reports of an MTA-STS policy: TLSRPT_README of Postfix 3.10.
+func appendReport(b []byte, domain addr.Domain, p *policy.STS) []byte {
+	age := int64(p.Until.Sub(p.Fetched) / time.Second)
+	b = fmt.Appendf(b, " policy_type=sts policy_domain=%s policy_ttl=%d { policy_string = version: STSv1 } { policy_string = mode: %s }",
+		domain, age, p.Mode)
+	for _, mx := range p.MX {
+		b = fmt.Appendf(b, " { policy_string = mx: %s }", mx)
 	}
-	s.counts.add(MapTLSRcpt, AnswerDefer)
-	return append(b, "OK DEFER"...)
-}
-
-func (s *Server) mayGoClear(key string, now time.Time) policy.Verdict {
-	q, ok := readQuestion(key)
-	if !ok {
-		return policy.Defer
+	b = fmt.Appendf(b, " { policy_string = max_age: %d }", age)
+	for _, mx := range p.MX {
+		b = fmt.Appendf(b, " mx_host_pattern=%s", mx)
 	}
-	set := s.c.Rules()
-	whose := s.whose(q.from)
-	if len(whose) == 0 {
-		if set.Enforces(now) {
-			return policy.Defer
-		}
-		whose = []addr.Address{q.from}
-	}
-	worst := policy.Accept
-	for _, from := range whose {
-		if v := s.clearFor(set, from, q, now); v.Rank() > worst.Rank() {
-			worst = v
-		}
-	}
-	return worst
-}
-
-func (s *Server) clearFor(set *rules.Set, from addr.Address, q question, now time.Time) policy.Verdict {
-	var ask rules.Ask
-	var rule *rules.Rule
-	n := set.Class(from, now)
-	if n > 0 {
-		ask, rule = set.Classes()[n-1].AskFor(q.to, now)
-	}
-	switch {
-	case ask.Demand.Level.Enforces() && s.c.Bounce && rule.OnFail == policy.ActionReject:
-		return policy.Reject
-	case ask.Demand.Level.Enforces():
-		return policy.Defer
-	case ask.Exempt:
-		return policy.Accept
-	}
-	for _, hop := range []addr.Destination{addr.DomainDestination(q.to.Domain), q.server} {
-		if !hop.IsZero() && s.binding(hop, n > 0).Level.Enforces() {
-			return policy.Defer
-		}
-	}
-	if s.homeOf(q.to.Domain, now) {
-		return policy.Defer // as in policy: a bounce to a protected sender
-	}
-	return policy.Accept
-}
-
-// question is what Sendmail tells of a recipient.
-type question struct {
-	from, to addr.Address
-	server   addr.Destination // the host it is at, zero where that is not a destination one could name
-}
-
-// readQuestion takes "v1<verify><server_name><server_addr><qid><msgid><sender><recipient>".
-//
-// SECURITY: the message id is the client's to choose and has brackets of its own. So the number of brackets is fixed: no
-// field holds any, but for one pair around the message id; any more, wherever they are from, is a doubt.
-func readQuestion(key string) (question, bool) {
-	rest, ok := strings.CutPrefix(key, "v1")
-	if !ok {
-		return question{}, false
-	}
-	var fields [7]string
-	for i := range fields {
-		nested := i == 4 && strings.HasPrefix(rest, "<<")
-		if nested {
-			rest = rest[1:]
-		}
-		inner, after, closed := strings.Cut(rest, ">")
-		if !closed || !strings.HasPrefix(inner, "<") || strings.Contains(inner[1:], "<") {
-			return question{}, false
-		}
-		if nested {
-			if after, ok = strings.CutPrefix(after, ">"); !ok {
-				return question{}, false
-			}
-		}
-		fields[i], rest = inner[1:], after
-	}
-	if rest != "" {
-		return question{}, false
-	}
-	var q question
-	var fromOK, toOK bool
-	q.from, fromOK = readPlain(fields[5])
-	q.to, toOK = readPlain(fields[6])
-	if name, err := addr.ParseDomain(fields[1]); err == nil && !name.IsLiteral() {
-		q.server = addr.MustDestination("[" + name.String() + "]")
-	}
-	return q, fromOK && toOK && !q.to.Domain.IsZero()
-}
-
-// readPlain takes addresses that are the same with and without quotes, for Sendmail shows them without.
-func readPlain(s string) (addr.Address, bool) {
-	local, domain, found := strings.Cut(s, "@")
-	if found && local == "" || strings.ContainsAny(local, " \t\"\\(),;:<>[]") || strings.ContainsAny(domain, " \t\"\\(),;@") {
-		return addr.Address{}, false
-	}
-	a, err := addr.ParsePath(s)
-	return a, err == nil
+	return b
 }

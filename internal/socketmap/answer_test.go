@@ -45,6 +45,15 @@ func rule(level policy.Level, from, to string) *rules.Rule {
 	return r
 }
 
+// named returns domains, when asked.
+func named(domains ...string) func() []addr.Domain {
+	var found []addr.Domain
+	for _, d := range domains {
+		found = append(found, addr.MustDomain(d))
+	}
+	return func() []addr.Domain { return found }
+}
+
 func with(r *rules.Rule, change func(*rules.Rule)) *rules.Rule {
 	change(r)
 	return r
@@ -125,9 +134,9 @@ func TestSender(t *testing.T) {
 		{"sender @", absent},
 		{`sender "<>"`, absent},
 	})
-	origins := []addr.Domain{addr.MustDomain("mta.example"), addr.MustDomain("clinic.example")}
+	origins := named("mta.example", "clinic.example")
 	check(t, server(t, Config{Transports: 3, Origins: origins}, clinic()...), []asked{{"sender root", "OK tlsonly:"}, {"sender @", "OK tlsonly:"}})
-	check(t, server(t, Config{Transports: 3, Origins: origins[:1]}, clinic()...), []asked{{"sender root", absent}, {"sender @", "OK tlsonly:"}})
+	check(t, server(t, Config{Transports: 3, Origins: named("mta.example")}, clinic()...), []asked{{"sender root", absent}, {"sender @", "OK tlsonly:"}})
 	check(t, server(t, Config{}), []asked{{"sender a@b.example", absent}, {"sender @", absent}})
 	check(t, server(t, Config{Transports: 1}, rule("encrypt", "*", "")), []asked{{"sender <>", "OK tlsonly1:"}, {"sender root", "OK tlsonly:"}})
 }
@@ -143,6 +152,27 @@ func TestSurplusClass(t *testing.T) {
 	if n := strings.Count(log.String(), "more sender classes than transports"); n != 1 {
 		t.Errorf("warned %d times:\n%s", n, &log)
 	}
+	// The MTA knows best how many it has.
+	check(t, s, []asked{
+		{"sender3 billing@example.com", "OK tlsonly2:"},
+		{"sender2 billing@example.com", "OK tlsonly2:"},
+		{"sender2 x@lab.example", "OK tlsonly:"},
+		{"sender1 doctor@clinic.example", "OK tlsonly1:"},
+		{"sender0 doctor@clinic.example", "OK tlsonly:"},
+		{"sender0 x@example.com", absent},
+		{"sender00 x@example.com", "TEMP no such map"},
+		{"senders x@example.com", "TEMP no such map"},
+		{"sender-1 x@example.com", "TEMP no such map"},
+	})
+}
+
+// What is delivered here can change while the daemon runs, and with it whom a bare name may be.
+func TestOriginsAreRenewed(t *testing.T) {
+	origins := named("mta.example")
+	s := server(t, Config{Origins: func() []addr.Domain { return origins() }}, clinic()...)
+	check(t, s, []asked{{"sender root", absent}})
+	origins = named("mta.example", "clinic.example")
+	check(t, s, []asked{{"sender root", "OK tlsonly:"}})
 }
 
 func TestForced(t *testing.T) {
@@ -187,7 +217,7 @@ func TestForced(t *testing.T) {
 		{"forced3 asked.example", "OK may"},
 		{"forced3 owed.example", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"},
 		{"forced3 pinned.example", "OK encrypt"},
-		{"forced3 later.example", "TEMP level not supported"},
+		{"forced3 later.example", "TEMP destination not known yet"},
 		// the strict transport
 		{"forced legacy.example", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"},
 		{"forced partner.example", strict},
@@ -261,7 +291,7 @@ func TestPolicy(t *testing.T) {
 		{"policy asked.example", absent},
 		{"policy far.example", absent},
 		{"policy clinic.example", plain}, // protected senders are there, and so may a bounce be
-		{"policy later.example", "TEMP level not supported"},
+		{"policy later.example", "OK dane-only"},
 		{"policy owed..example", hop},
 	})
 	here := Config{Ledger: ledger, Local: func(d addr.Domain) bool { return d.String() == "clinic.example" }}
@@ -284,7 +314,7 @@ func TestTLSRcpt(t *testing.T) {
 	}}
 	s := server(t, Config{Ledger: ledger}, clinic()...)
 	of := func(from, to string) string {
-		return "tls_rcpt v1<NONE><mx.far.example><192.0.2.1><6ANAO14P008521><<1@client.example>><" + from + "><" + to + ">"
+		return "tls_rcpt v2<NONE><><mx.far.example><far.example.><free><" + from + "><" + to + ">"
 	}
 	const pass, wait = "OK PASS", "OK DEFER"
 	check(t, s, []asked{
@@ -313,19 +343,20 @@ func TestTLSRcpt(t *testing.T) {
 		{of("bob@example.com", "u@far..example"), wait},
 		{of("bob(x)@example.com", "u@far.example"), wait},
 		{of("bob @example.com", "u@far.example"), wait},
-		{"tls_rcpt v1<NONE><mx><192.0.2.1><id><><bob@example.com><u@far.example>", pass},
-		{"tls_rcpt v1<NONE><><><id><1@x><bob@example.com><u@far.example>", pass},
-		{"tls_rcpt v1<NONE><smart.example><192.0.2.1><id><><bob@example.com><u@far.example>", wait}, // demanded of the host
-		{"tls_rcpt v1<NONE><mx><a><id><x><bob@example.com><u@far.example><>", wait},
-		{"tls_rcpt v1<NONE><mx><a><id><bob@example.com><u@far.example>", wait},
-		{"tls_rcpt v1<NONE><mx><a><id><x><bob@example.com><u@far.example> ", wait},
-		{"tls_rcpt v1<NONE><mx><a><id><<x><bob@example.com><u@far.example>", wait},
-		{"tls_rcpt v1<NONE><m<x><a><id><x><bob@example.com><u@far.example>", wait},
-		{"tls_rcpt v1<NONE><mx><a><id><<x>y><bob@example.com><u@far.example>", wait},
-		{"tls_rcpt v1<NONE><mx><a><id><x>><bob@example.com><u@far.example>", wait},
-		{"tls_rcpt v1<NONE> <mx><a><id><x><bob@example.com><u@far.example>", wait},
-		{"tls_rcpt v2<NONE><mx><a><id><x><bob@example.com><u@far.example>", wait},
-		{"tls_rcpt v1", wait},
+		{"tls_rcpt v2<NONE><><><><><bob@example.com><u@far.example>", pass},
+		{"tls_rcpt v2<NONE><><smart.example><[smart.example]><free><bob@example.com><u@far.example>", wait}, // demanded of the host
+		{"tls_rcpt v2<NONE><><mx><owed.example><free><bob@example.com><u@far.example>", wait},               // and of the next hop
+		{"tls_rcpt v2<TLSv1.1><AB:12><mx><><free><doctor@clinic.example><u@far.example>", wait},             // which is no TLS
+		{"tls_rcpt v2<NONE><><mx><h><free><bob@example.com><u@far.example><>", wait},
+		{"tls_rcpt v2<NONE><><mx><h><bob@example.com><u@far.example>", wait},
+		{"tls_rcpt v2<NONE><><mx><h><free><bob@example.com><u@far.example> ", wait},
+		{"tls_rcpt v2<NONE><><mx><h><<free><bob@example.com><u@far.example>", wait},
+		{"tls_rcpt v2<NONE><><m<x><h><free><bob@example.com><u@far.example>", wait},
+		{"tls_rcpt v2<NONE><><mx><h><free>><bob@example.com><u@far.example>", wait},
+		{"tls_rcpt v2<NONE> <><mx><h><free><bob@example.com><u@far.example>", wait},
+		{"tls_rcpt v1<NONE><mx><a><id><x><bob@example.com><u@far.example>", wait},
+		{"tls_rcpt v3<NONE><><mx><h><free><bob@example.com><u@far.example>", wait},
+		{"tls_rcpt v2", wait},
 		{"tls_rcpt ", wait},
 	})
 	bounce := clinic()
@@ -335,12 +366,12 @@ func TestTLSRcpt(t *testing.T) {
 		{of("x@lab.example", "u@partner.example"), wait},
 		{of("bob@example.com", "u@owed.example"), wait}, // a demand is no rule
 	})
-	origins := []addr.Domain{addr.MustDomain("mta.example"), addr.MustDomain("clinic.example")}
+	origins := named("mta.example", "clinic.example")
 	check(t, server(t, Config{Ledger: ledger, Origins: origins}, clinic()...), []asked{
 		{of("root", "u@far.example"), wait},
 		{of("root", "u@legacy.example"), wait}, // not exempt for both
 	})
-	check(t, server(t, Config{Ledger: ledger, Origins: origins[:1]}, clinic()...), []asked{
+	check(t, server(t, Config{Ledger: ledger, Origins: named("mta.example")}, clinic()...), []asked{
 		{of("root", "u@far.example"), pass},
 		{of("root", "u@owed.example"), wait},
 		{of("", "u@far.example"), wait},
@@ -352,12 +383,13 @@ func TestTLSRcpt(t *testing.T) {
 	})
 }
 
-// TestMessageIDCannotForge: whatever a client puts into its message id, sender and recipient, a protected sender's mail is
-// not passed as another's.
-func TestMessageIDCannotForge(t *testing.T) {
-	s := server(t, Config{}, rule("encrypt", "@clinic.example", ""))
+// TestEnvelopeCannotForge: whatever a client puts into its sender and recipient, a protected sender's mail is not passed as
+// another's.
+func TestEnvelopeCannotForge(t *testing.T) {
+	k := &knowing{before: known("far.example", "nothing")}
+	s := server(t, Config{Assessor: k, Deadline: time.Millisecond}, rule("secure", "@clinic.example", ""))
 	r := rand.New(rand.NewPCG(1, 2))
-	parts := []string{"<", ">", "><", "<<", ">>", "a", "bob@example.com", "u@far.example", "@", " ", "v1", ""}
+	parts := []string{"<", ">", "><", "<<", ">>", "a", "bob@example.com", "u@far.example", "@", " ", "v2", ""}
 	junk := func() string {
 		var b strings.Builder
 		for range r.IntN(9) {
@@ -366,13 +398,15 @@ func TestMessageIDCannotForge(t *testing.T) {
 		return b.String()
 	}
 	for range 50_000 {
-		id, local, to := junk(), junk(), "u@far.example"
+		hop, local, to := junk(), junk(), "u@far.example"
 		if r.IntN(3) == 0 {
 			to = junk() + "@far.example"
 		}
-		key := "v1<NONE><mx><192.0.2.1><id><" + id + "><" + local + "x@clinic.example><" + to + ">"
-		if s.mayGoClear(key, noon()) == policy.Accept {
-			t.Fatalf("%s passes", key)
+		envelope := "<" + local + "x@clinic.example><" + to + ">"
+		for _, key := range []string{"v2<NONE><><mx><" + hop + "><free>" + envelope, "v2<OK><AB:12><mx.example><far.example.><free>" + envelope} {
+			if got := string(s.reply(nil, []byte("tls_rcpt "+key))); got != "OK DEFER" {
+				t.Fatalf("%s: %s", key, got)
+			}
 		}
 	}
 }
@@ -473,7 +507,7 @@ func demandOf(t *testing.T, answer string) policy.Demand {
 
 func TestNew(t *testing.T) {
 	set := func() *rules.Set { return rules.New(nil) }
-	for _, c := range []Config{{}, {Rules: set}, {Ledger: book{}}, {Rules: set, Ledger: book{}, Others: "published"}} {
+	for _, c := range []Config{{}, {Rules: set}, {Ledger: book{}}, {Rules: set, Ledger: book{}, Others: "other"}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v is taken", c)
 		}

@@ -1,15 +1,15 @@
 // Package socketmap answers what Postfix and Sendmail ask at delivery: which transport is this sender's, how must this
 // next hop be spoken to, may this recipient's mail go in the clear. Questions and answers are netstrings, as
 // socketmap_table(5) of Postfix and the socket map of Sendmail describe; each answer comes from memory: from the rules in
-// force and from what was demanded of destinations and pinned.
+// force, from what was demanded of destinations and pinned, and from what they publish (DANE, MTA-STS). Only for a
+// destination of protected mail that memory doesn't have a look is waited for.
 //
-// It doesn't look at destinations, doesn't judge them, and never sees a message. In this version rules ask for none,
-// may or encrypt, so what a destination publishes about itself changes no answer.
+// It judges no destination (package rules does, Bind says what binds an MTA to it), and never sees a message.
 //
 // SECURITY: an answer never weakens. What isn't understood gets the strict transport, TEMP or DEFER, all of which make mail
-// wait; NOTFOUND means that nothing is asked. Inside a forced-TLS transport "none" and "may" are said only where the rules
-// of that class ask no more and nothing was demanded; "dane" never, for it sends in the clear where no TLSA is. A bare "OK" is
-// "not found" to Postfix and a crash to Sendmail: every OK has a value.
+// wait; NOTFOUND means that nothing is asked. Inside a forced-TLS transport "none" and "may" are said only where a rule of that
+// class says so, or none asks anything and nothing was demanded or is known to be published; "dane" never, for it sends in the
+// clear where no TLSA is. A bare "OK" is "not found" to Postfix and a crash to Sendmail: every OK has a value.
 //
 // BUGS: numbers of classes follow the file. When a changed file gives a number to other senders, mail that Postfix
 // has already put under way by the old number is answered by the new class: reload Postfix when classes change.
@@ -43,13 +43,24 @@ type Ledger interface {
 	Demanded(d addr.Destination) (policy.Demand, bool)
 }
 
+// Assessor is what is known of destinations, and finds out what isn't.
+type Assessor interface {
+	// Known returns what memory has of d, also when that is too old to serve; false for nothing.
+	Known(d addr.Destination) (policy.Assessment, bool)
+	// Assess returns what is known of d, by looking where needed, soon after ctx ends.
+	Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment
+	// Refresh looks at d unless that was done within age.
+	Refresh(ctx context.Context, d addr.Destination, age time.Duration) policy.Assessment
+}
+
 // Others says what mail of senders without a class is held to.
 type Others string
 
 // What [binding] others can be.
 const (
-	OthersPinned Others = "pinned" // what was demanded of a destination, and TLS where it is pinned
-	OthersOff    Others = "off"    // nothing
+	OthersPinned    Others = "pinned"    // what was demanded of a destination, TLS where it is pinned, and what it is known to publish
+	OthersPublished Others = "published" // DANE and MTA-STS, found out where it isn't known
+	OthersOff       Others = "off"       // nothing
 )
 
 // Config is what a Server works with. Rules and Ledger are needed.
@@ -57,19 +68,26 @@ type Config struct {
 	// Rules returns the rules now in force. It is called once a question.
 	Rules  func() *rules.Set
 	Ledger Ledger
-	// Transports is how many numbered transports the MTA has; a sender of a class above gets the strict one.
+	// Assessor knows what destinations publish. Nil: nobody does, so what they publish binds nobody, and mail of level secure
+	// waits.
+	Assessor Assessor
+	Deadline time.Duration // for a look at a destination that an answer needs; 20 s
+	// Transports is how many numbered transports an MTA has that asks the map "sender"; one that asks "sender3" says it
+	// itself. A sender of a class above gets the strict one.
 	Transports int
 	// Relay reports whether a next hop carries mail for other domains, too, so that an exception for the domain of its
 	// name doesn't reach it. Hosts in brackets and next hops with a port always count. Default: no other.
 	Relay func(addr.Destination) bool
-	// Origins are the domains that the MTA may add to a bare name: Postfix's myorigin, Sendmail's own name and what it
+	// Origins returns the domains that the MTA may add to a bare name: Postfix's myorigin, Sendmail's own name and what it
 	// masquerades as. Without them a bare name is held strictly, for it may be a protected sender.
-	Origins []addr.Domain
+	Origins func() []addr.Domain
 	// Local reports whether a domain is delivered here, or behind us: what protected senders there get isn't held to TLS
 	// for their sake. Default: none is.
 	Local  func(addr.Domain) bool
 	Others Others // default: OthersPinned
-	Bounce bool   // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"
+	// TLSRPT says that Postfix knows the attributes of its 3.10 that tell TLS reports which policy was applied (RFC 8460).
+	TLSRPT bool
+	Bounce bool // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"
 
 	MaxConnections int           // served at the same time, more are closed at once; 10,000
 	PartTimeout    time.Duration // for the rest of a question that has begun; 30 s
@@ -81,7 +99,9 @@ type Config struct {
 
 // Server answers MTAs. Make one with New.
 type Server struct {
-	c Config
+	c    Config
+	ctx  context.Context // ends with Shutdown: nobody waits for a look then
+	stop context.CancelFunc
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
@@ -102,11 +122,17 @@ func New(c Config) (*Server, error) {
 	if c.Others == "" {
 		c.Others = OthersPinned
 	}
-	if c.Others != OthersPinned && c.Others != OthersOff {
-		return nil, fmt.Errorf("socketmap: others %q: want pinned or off", c.Others)
+	if c.Others != OthersPinned && c.Others != OthersPublished && c.Others != OthersOff {
+		return nil, fmt.Errorf("socketmap: others %q: want pinned, published or off", c.Others)
+	}
+	if c.Deadline == 0 {
+		c.Deadline = 20 * time.Second
 	}
 	if c.Relay == nil {
 		c.Relay = func(addr.Destination) bool { return false }
+	}
+	if c.Origins == nil {
+		c.Origins = func() []addr.Domain { return nil }
 	}
 	if c.Local == nil {
 		c.Local = func(addr.Domain) bool { return false }
@@ -126,7 +152,9 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Server{c: c, listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{}}, nil
+	s := &Server{c: c, listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{}}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s, nil
 }
 
 // Serve answers on l until Shutdown, then returns nil. It closes l. Several listeners can be served at once.
@@ -213,6 +241,7 @@ func (s *Server) session(nc net.Conn) {
 // Shutdown stops accepting, lets each connection finish the answers it is at, and closes it. When ctx ends first the
 // rest is cut and its error returned. MTAs connect again by themselves.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
 	s.mu.Lock()
 	s.draining.Store(true)
 	for l := range s.listeners {

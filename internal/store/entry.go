@@ -104,6 +104,12 @@ const (
 	HostsChanged  What = "hosts"
 	Demanded      What = "demand" // risen, or dropped by an administrator
 	Forgotten     What = "forgotten"
+	ForwardFails  What = "forward"    // From forwards to To, which breaks a rule
+	ForwardMended What = "forward-ok" // … and does so no longer
+
+	// Of no destination: this host's own network is suspected of what destinations seem to do, and no longer.
+	OwnNetwork     What = "own-network"
+	OwnNetworkWell What = "own-network-ok"
 )
 
 // Event is one change in the history of a destination.

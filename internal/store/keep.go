@@ -167,6 +167,7 @@ type Look struct {
 	Destination addr.Destination
 	When        time.Time
 	OK          bool      // TLS was seen as a pin would want it
+	Uncounted   bool      // that it wasn't says nothing about the destination: the track stays as it is
 	Next        time.Time // when to look again; zero: not by the monitor
 	// Found replaces the assessment; nil keeps the one that stands.
 	Found *Found
@@ -201,7 +202,9 @@ func (s *Store) RecordLook(ctx context.Context, l Look) (Looked, error) {
 			return err
 		}
 		failing := e.Track.Failures > 0
-		e.Track = e.Track.After(l.When, l.OK)
+		if !l.Uncounted {
+			e.Track = e.Track.After(l.When, l.OK)
+		}
 		err = t.exec(ctx, `UPDATE destination SET first_success = ?2, last_success = ?3, failing_since = ?4, failures = ?5, next = ?6,
 			lease_by = '', lease_ends = 0 WHERE name = ?1`,
 			l.Destination.String(), micros(e.Track.FirstSuccess), micros(e.Track.LastSuccess), micros(e.Track.FailingSince),
@@ -209,7 +212,7 @@ func (s *Store) RecordLook(ctx context.Context, l Look) (Looked, error) {
 		if err != nil {
 			return err
 		}
-		if failing == l.OK && l.Found == nil { // put has said so otherwise
+		if failing == l.OK && l.Found == nil && !l.Uncounted { // put has said so otherwise
 			if err := t.changed(ctx, kindDestination, l.Destination.String()); err != nil {
 				return err
 			}
@@ -236,6 +239,7 @@ func (s *Store) RecordLook(ctx context.Context, l Look) (Looked, error) {
 func (t *work) settle(ctx context.Context, e Entry, l Look) (Looked, error) {
 	result := Looked{Track: e.Track, Pin: e.Pin}
 	switch {
+	case l.Uncounted:
 	case e.Pin == nil && l.Pin && l.OK && e.Track.EarnsPin():
 		result.Pinned = true
 		result.Pin = &Pin{fromMicros(micros(t.now)), ByLooks}

@@ -373,12 +373,17 @@ func (in interner) text(s *string) {
 }
 
 func (in interner) host(h *policy.Host) {
+	in.text((*string)(&h.DANE))
+	in.text(&h.DANEDetail)
 	for i := range h.Observations {
 		o := &h.Observations[i]
 		in.text((*string)(&o.Outcome))
 		in.text((*string)(&o.Stage))
 		in.text(&o.Cipher)
 		in.text(&o.Exchange)
+		in.text((*string)(&o.Trust))
+		in.text(&o.TrustDetail)
+		in.text((*string)(&o.DANE))
 		for j := range o.Extensions {
 			in.text(&o.Extensions[j])
 		}

@@ -4,11 +4,19 @@ dnl mail waits.
 INPUT_MAIL_FILTER(`tlsonly', `S=inet:8891@127.0.0.1, F=T, T=C:10s;S:10s;R:60s;E:300s')dnl
 ifelse(index(defn(`confPRIVACY_FLAGS'), `nobodyreturn'), `-1',
 `define(`confPRIVACY_FLAGS', ifdef(`confPRIVACY_FLAGS', `defn(`confPRIVACY_FLAGS')', `authwarnings')`,nobodyreturn')')dnl
+dnl The daemon knows certificates by this fingerprint. And a recipient keeps the domain it was accepted for, whatever
+dnl CNAME or longer name there is of it (a name without a dot still gets the own domain): who answers for DNS would choose
+dnl who has to prove himself.
+ifdef(`confCERT_FINGERPRINT_ALGORITHM', `', `define(`confCERT_FINGERPRINT_ALGORITHM', `sha256')')dnl
+ifdef(`confDONT_EXPAND_CNAMES', `', `define(`confDONT_EXPAND_CNAMES', `True')')dnl
+ifelse(index(defn(`confBIND_OPTS'), `-DNSRCH'), `-1',
+`define(`confBIND_OPTS', ifdef(`confBIND_OPTS', `defn(`confBIND_OPTS') ')`-DNSRCH')')dnl
 LOCAL_CONFIG
 # What {verify} says of a session that is encrypted; {cipher_bits} may still be that of the session the mail came by.
 C{TlsonlyEncrypted}OK TRUSTED FAIL NO NOT
-C{TlsonlyVerified}OK TRUSTED
 C{TlsonlyOld}SSLv3 TLSv1 TLSv1.1
+# Tags of messages that must not leave in the clear, whoever says what.
+C{TlsonlyNever}encrypt name
 # -f: the key as it is, for folding cuts it at 256 octets. -T: what marks a failure that may pass.
 Ktls_rcpt socket -f -d35 -T<TMPF> inet:8892@127.0.0.1
 LOCAL_TLS_RCPT
@@ -17,28 +25,32 @@ LOCAL_TLS_RCPT
 R$*			$: $>TlsonlyRcpt <?> $1
 RPASS			$@ OK
 RNOTLS $*		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name} ", verify=" $1
-RNOTVERIFIED $*		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: " $&{server_name} " is not authenticated, verify=" $1
+RNOTRIGHT		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: " $&{server_name} " is not authenticated"
 RDEFER			$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name}
 RREJECT			$#error $@ 5.0.0 $: "550 5.7.10 TLS required: no TLS at " $&{server_name}
 R$*			$#error $@ 4.7.5 $: "451 4.7.5 TLS required or not: tlsonly does not answer"
 LOCAL_RULESETS
 STlsonlyRcpt
-R<?> $*			$: $&{verify} $| $&{tls_version} $| $&{dsn_envid} $| $1
+R<?> $*			$: <free> $&{verify} $| $&{tls_version} $| $&{dsn_envid} $| $1
 # A version too old is no TLS: it takes the place of the word for encrypted.
-R$={TlsonlyEncrypted} $| $={TlsonlyOld} $| $* $| $*	$: $2 $| $3 $| $4
-R$* $| $* $| $* $| $*	$: $1 $| $3 $| $4
-# The tag. A level that is not known here asks for what can be seen of the most.
-R$={TlsonlyEncrypted} $| TLSONLY . encrypt . $* $| $*	$@ PASS
-R$={TlsonlyVerified} $| TLSONLY . $* $| $*	$@ PASS
-R$* $| TLSONLY . encrypt . $* $| $*	$@ NOTLS $1
-R$={TlsonlyEncrypted} $| TLSONLY . $* $| $*	$@ NOTVERIFIED $1
-R$* $| TLSONLY . $* $| $*	$@ NOTLS $1
-# No tag, but TLS.
-R$={TlsonlyEncrypted} $| $* $| $*	$@ PASS
-# The question. The message id has no place in it: it is the client's to choose.
-R$* $| $* $| $*		$: $(tls_rcpt v1<$1><$&{server_name}><$&{server_addr}><$&i><><$&f><$3> $: NOTFOUND $)
-RPASS			$@ PASS
-RDEFER			$@ DEFER
-RREJECT			$@ REJECT
+R<free> $={TlsonlyEncrypted} $| $={TlsonlyOld} $| $* $| $*	$: <free> $2 $| $3 $| $4
+R<free> $* $| $* $| $* $| $*		$: <free> $1 $| $3 $| $4
+# The tag. A level that is not known here asks for the most.
+R<free> $* $| TLSONLY . ask . $* $| $*		$: <ask> $1 $| $3
+R<free> $* $| TLSONLY . encrypt . $* $| $*	$: <encrypt> $1 $| $3
+R<free> $* $| TLSONLY . $* $| $*		$: <name> $1 $| $3
+R<free> $* $| $* $| $*			$: <free> $1 $| $3
+R<$-> $={TlsonlyEncrypted} $| $*	$: <$1 TLS> $2 $| $3
+R<$={TlsonlyNever}> $* $| $*		$@ NOTLS $2
+R<$-> $* $| $*			$: <$1 CLEAR> $2 $| $3
+# The question. What the host proves is the daemon's to judge, by the certificate it showed and the way that led to it.
+R<$- $-> $* $| $*	$: <$1 $2> $(tls_rcpt v2<$3><$&{cert_fp}><$&{server_name}><$&h><$1><$&f><$4> $: NOTFOUND $)
+R<$- $-> PASS		$@ PASS
+R<$- CLEAR> DEFER	$@ DEFER
+R<$- CLEAR> REJECT	$@ REJECT
+R<$- TLS> DEFER		$@ NOTRIGHT
+R<$- TLS> REJECT	$@ NOTRIGHT
+# Nobody answers. To mail without a tag nothing was promised, so what has TLS does not stop with the daemon.
+R<free TLS> $*		$@ PASS
 R$*			$@ NOANSWER
 dnl tlsonly: end

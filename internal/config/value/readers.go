@@ -163,12 +163,3 @@ func URL(v Value) (string, error) {
 	}
 	return s, nil
 }
-
-// Empty reports whether a string is empty: NotYet's "asks for nothing".
-func Empty(s string) bool { return s == "" }
-
-// None reports whether a list is empty.
-func None[T any](xs []T) bool { return len(xs) == 0 }
-
-// Is returns a function that reports whether a value is x.
-func Is[T comparable](x T) func(T) bool { return func(y T) bool { return x == y } }

@@ -4,10 +4,9 @@
 //	rule "clinic": on_fail "rejct": want reject, defer, hold or tag
 //
 // It knows TOML's types, but neither its syntax nor any key: package config makes the tree of Values out of a file
-// and says which keys the daemon's tables have, package rules says it for the [[rule]] tables. A key is written as
-// one entry of a Keys map: Into for one that works, NotYet for one whose work a later version does. The latter is
-// checked just the same, and refused unless its value says what this version does anyway, so that nothing a site
-// relies on is accepted and ignored.
+// and says which keys the daemon's tables have, packages rules and inbound say it for the tables of rules. A key is
+// written as one entry of a Keys map, and a key without an entry is a fault, so that nothing a site relies on is
+// accepted and ignored.
 package value
 
 import (
@@ -89,29 +88,6 @@ func Into[C, T any](at func(*C) *T, read func(Value) (T, error)) func(*C, Value)
 			*at(c) = x
 		}
 		return err
-	}
-}
-
-// NotYet makes the entry of a key whose work isn't built: a wrong value is reported as such, a good one is refused
-// unless off says that it asks for nothing.
-func NotYet[C, T any](read func(Value) (T, error), off func(T) bool) func(*C, Value) error {
-	return func(_ *C, v Value) error {
-		x, err := read(v)
-		if err == nil && !off(x) {
-			err = Refuse(v, "is not supported in this version")
-		}
-		return err
-	}
-}
-
-// Built narrows a reader to the values whose work is built: another good one is refused.
-func Built[T any](read func(Value) (T, error), built func(T) bool) func(Value) (T, error) {
-	return func(v Value) (T, error) {
-		x, err := read(v)
-		if err == nil && !built(x) {
-			err = Refuse(v, "is not supported in this version")
-		}
-		return x, err
 	}
 }
 

@@ -68,7 +68,14 @@ func (d *doctor) ownSenderTable() string {
 	if d.Senders == SendersTable {
 		return "regexp:" + filepath.Join(d.Dir, sendersFile)
 	}
-	return "socketmap:" + d.smap + ":sender"
+	return senderMap(d.smap, d.Classes)
+}
+
+// ownSenders returns where ours is among the tables, -1 for nowhere.
+func (d *doctor) ownSenders(tables []string) int {
+	return slices.IndexFunc(tables, func(table string) bool {
+		return table == d.ownSenderTable() || d.Senders == SendersMap && isSenderMap(d.smap, table)
+	})
 }
 
 // senderMap looks whether Postfix asks us for senders, and asks itself.
@@ -80,10 +87,14 @@ func (d *doctor) senderMap(ctx context.Context) {
 			continue
 		}
 		tables := d.senderTables(s)
-		i := slices.Index(tables, own)
+		i := d.ownSenders(tables)
 		if i < 0 {
 			d.hole("sender-map", runSetup, "sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is protected at delivery", s.ID(), own)
 			continue
+		}
+		if tables[i] != own {
+			d.warn("sender-map", runSetup,
+				"sender_dependent_default_transport_maps (%s) has %s, not %s: the daemon doesn't know which transports there are", s.ID(), tables[i], own)
 		}
 		if i > 0 {
 			d.warn("sender-map", "put ours first", "sender_dependent_default_transport_maps (%s): a sender in %s isn't asked of us",
@@ -91,14 +102,24 @@ func (d *doctor) senderMap(ctx context.Context) {
 		}
 		d.askSenders(ctx, tables)
 	}
-	path := filepath.Join(d.Dir, sendersFile)
-	if d.Senders == SendersTable && d.Files[path] != comment+senderTable(d.Table) {
-		d.hole("sender-map", runSetup, "%s isn't what the rules say now", path)
-	}
+	d.senderFile()
 	if d.away {
 		return
 	}
 	d.faultless(before, "sender-map", "%s is asked first, and sends %d protected senders through our transports", own, len(d.Protected))
+}
+
+// senderFile looks whether the static table is that of the rules.
+func (d *doctor) senderFile() {
+	path := filepath.Join(d.Dir, sendersFile)
+	was := func(table []Entry) bool { return d.Files[path] == comment+senderTable(table) }
+	switch {
+	case d.Senders != SendersTable || was(d.Table):
+	case slices.ContainsFunc(d.Former, was):
+		d.warn("sender-map", runSetup, "%s is from before a rule ended: its senders still go by our transports", path)
+	default:
+		d.hole("sender-map", runSetup, "%s isn't what the rules say now", path)
+	}
 }
 
 func (d *doctor) askSenders(ctx context.Context, tables []string) {
@@ -154,6 +175,9 @@ func (d *doctor) policies(ctx context.Context) {
 	}
 	if !d.away {
 		d.askPolicy(ctx, "policy", "")
+	}
+	if s, ok := d.service("smtp", "unix"); ok {
+		d.verifies("policy", "smtp/unix", s)
 	}
 	d.sitePolicies(ctx, slices.Delete(slices.Clone(tables), i, i+1), tables[:i])
 	d.faultless(before, "policy", "other mail is asked for in %s", own)
@@ -249,7 +273,7 @@ func (d *doctor) entries(ctx context.Context, table string) ([]entry, error) {
 func (d *doctor) aliases(ctx context.Context) {
 	var unbound []string
 	tables := splitList(d.value("sender_dependent_default_transport_maps"))
-	if d.away || !slices.Contains(tables, d.ownSenderTable()) {
+	if d.away || d.ownSenders(tables) < 0 {
 		return // a hole by itself
 	}
 	for _, table := range splitList(d.value("alias_maps")) {

@@ -91,6 +91,9 @@ func (d *doctor) version() {
 	if !d.atLeast(3, 0) {
 		d.hole("version", "upgrade postfix to 3.0 or later", "postfix %d.%d can't be bound", d.Major, d.Minor)
 	}
+	if text := d.reportsUnknown(d.Reports); text != "" {
+		d.warn("version", d.reportsRemedy(), "%s", text)
+	}
 }
 
 // milters looks whether all mail that comes in is shown to ours, and what happens when it doesn't answer.
@@ -313,6 +316,7 @@ func (d *doctor) transport(s Service) {
 	if got := d.option(s, "smtp_tls_mandatory_protocols"); lowestProtocol(got) < lowest {
 		fault("smtp_tls_mandatory_protocols = %s takes TLS below %v", got, lowest)
 	}
+	d.verifies("transport", "transport "+s.Name, s)
 	if v := d.option(s, "smtp_fallback_relay"); v != "" {
 		fault("smtp_fallback_relay = %s: mail goes there, unjudged, when its own destination fails", v)
 	}

@@ -19,8 +19,8 @@ func TestDoctorFinds(t *testing.T) {
 	t.Parallel()
 	ctx := patient(t)
 	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{
-		"sender alice@sender.test": "OK tlsonly1:", "sender owner-good@mta.test": "OK tlsonly1:", "sender bad@sender.test": "OK smtp:", "sender late@sender.test": "OK tlsonly9:",
-		"sender temp@sender.test": "TEMP later", "forced1 dane.test": "OK dane", "forced1 may.test": "OK may", "forced temp.test": "TEMP later",
+		"sender alice@sender.test": "OK tlsonly1:", "sender1 alice@sender.test": "OK tlsonly1:", "sender1 owner-good@mta.test": "OK tlsonly1:", "sender1 bad@sender.test": "OK smtp:", "sender1 late@sender.test": "OK tlsonly9:",
+		"sender1 temp@sender.test": "TEMP later", "forced1 dane.test": "OK dane", "forced1 may.test": "OK may", "forced temp.test": "TEMP later",
 		"forced1 secure.test": "OK secure match=nexthop",
 	})
 	s := Settings{
@@ -102,6 +102,12 @@ func TestDoctorFinds(t *testing.T) {
 		{"-e|smtp_tls_policy_maps=inline:{x.test=may}, $tlsonly_policy_map", mta.Warning, "policy", `"x.test may"`},
 		{"-e|smtp_tls_policy_maps=$tlsonly_policy_map, inline:{{y.test=secure match=z.test}}", mta.Warning, "policy", `"y.test secure match=z.test"`},
 		{"-e|smtp_tls_policy_maps=socketmap:inet:127.0.0.1:1:QUERY, $tlsonly_policy_map", mta.Warning, "policy", "QUERY isn't asked"},
+		{"-e|tlsonly_sender_map=socketmap:" + s.Socketmap + ":sender", mta.Warning, "sender-map", "doesn't know which transports there are"},
+		{"-P|tlsonly1/unix/smtp_tls_CAfile=/nowhere.pem", mta.Warning, "transport", "tlsonly1: smtp_tls_CAfile: open /nowhere.pem"},
+		{"-P|tlsonly1/unix/smtp_tls_CAfile=/etc/hostname", mta.Warning, "transport", "no certificate in it"},
+		{"-P|tlsonly1/unix/smtp_tls_CAfile=", mta.Warning, "transport", "tlsonly1: no smtp_tls_CAfile"},
+		{"-P|tlsonly1/unix/smtp_tls_CAfile=|tlsonly1/unix/smtp_tls_CApath=/nowhere", mta.Warning, "transport", "there is no /nowhere"},
+		{"-P|smtp/unix/smtp_tls_CAfile=", mta.Warning, "policy", "smtp/unix: no smtp_tls_CAfile"},
 
 		{"-e|transport_maps=inline:{x.test=smtp:[192.0.2.1]}", mta.Warning, "route", `"x.test smtp:[192.0.2.1]"`},
 		{"-e|transport_maps=inline:{x.test=smtp:}|smtp_tls_policy_maps=", mta.Hole, "route", `"x.test smtp:"`},
@@ -176,7 +182,10 @@ func TestDoctorFinds(t *testing.T) {
 		{func(s *Settings) { s.OnLost = OnLostBounce }, mta.Warning, "transport", `on_lost = "bounce"`},
 		{func(s *Settings) { s.Senders = SendersTable }, mta.Hole, "sender-map", "doesn't name regexp:"},
 		{func(s *Settings) { s.UserRules = true }, mta.Warning, "logins", "no smtpd_sender_login_maps"},
-		{func(s *Settings) { s.DANE = true }, mta.Warning, "dns", "dnssec"},
+		{func(s *Settings) { s.Classes = nil }, mta.Warning, "sender-map", ":sender1, not socketmap:"},
+		{func(s *Settings) { s.DANE = true }, mta.Warning, "transport", "tlsonly1: smtp_dns_support_level isn't dnssec"},
+		{func(s *Settings) { s.DANE = true }, mta.Warning, "policy", "smtp/unix: smtp_dns_support_level isn't dnssec"},
+		{func(s *Settings) { s.CAFile = "/etc/other.pem" }, mta.Warning, "transport", "tlsonly1: smtp_tls_CAfile isn't [probe] ca_file alone"},
 	} {
 		changed := s
 		changed.Classes = append([]Class(nil), s.Classes...)
@@ -234,7 +243,7 @@ func TestChroot(t *testing.T) {
 		t.Fatal(err)
 	}
 	startMilter(t, "unix", filepath.Join(dir, "milter.sock"))
-	startAnswers(t, "unix", filepath.Join(dir, "map.sock"), map[string]string{"sender alice@sender.test": "OK tlsonly1:"})
+	startAnswers(t, "unix", filepath.Join(dir, "map.sock"), map[string]string{"sender1 alice@sender.test": "OK tlsonly1:"})
 	s := Settings{
 		Milter: "unix:" + filepath.Join(dir, "milter.sock"), Socketmap: "unix:" + filepath.Join(dir, "map.sock"),
 		Classes: []Class{{Number: 1}}, Protected: []addr.Address{addr.MustAddress("alice@sender.test")},
@@ -250,7 +259,7 @@ func TestChroot(t *testing.T) {
 	if err := waitSocket(ctx, filepath.Join(p.Dir, "queue", "private", "tlsonly1")); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := p.Run(ctx, "", "postconf", "-h", "tlsonly_sender_map"); err != nil || out != "socketmap:unix:tlsonly/map.sock:sender\n" {
+	if out, err := p.Run(ctx, "", "postconf", "-h", "tlsonly_sender_map"); err != nil || out != "socketmap:unix:tlsonly/map.sock:sender1\n" {
 		t.Errorf("tlsonly_sender_map %q, %v", out, err)
 	}
 	if found, err := Doctor(ctx, s, i); err != nil || len(bad(found)) > 0 {
@@ -328,7 +337,8 @@ func TestDoctorByVersion(t *testing.T) {
 		{"3.4.2", strings.Replace(transport, ">=TLSv1.2", "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1", 1), nil, 0},
 		{"3.4.2", strings.Replace(transport, ">=TLSv1.2", "!SSLv2,!SSLv3", 1), nil, 1},
 	} {
-		d := doctor{Settings: Settings{}.withDefaults(), Facts: facts(t, c.version, c.main, c.service), smap: "inet:127.0.0.1:8892"}
+		service := c.service + " -o tls_append_default_CA=yes"
+		d := doctor{Settings: Settings{}.withDefaults(), Facts: facts(t, c.version, c.main, service), smap: "inet:127.0.0.1:8892"}
 		d.Facts.all["queue_directory"] = t.TempDir()
 		d.transports()
 		if found := bad(d.found); len(found) != c.want {
@@ -340,7 +350,7 @@ func TestDoctorByVersion(t *testing.T) {
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	ctx := patient(t)
-	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{"sender alice@sender.test": "OK tlsonly1:"})
+	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{"sender1 alice@sender.test": "OK tlsonly1:"})
 	s := Settings{Milter: "inet:" + startMilter(t, "tcp", "127.0.0.1:0"), Socketmap: "inet:" + smap.listener.Addr().String(), Classes: []Class{{Number: 1}}}
 	p := startPostfix(t, ctx, rig.PostfixConfig{Main: map[string]string{"smtp_tls_security_level": "may", "smtpd_sender_restrictions": "check_sender_access inline:{mallory@sender.test=REJECT}"}})
 	i := Instance{Dir: p.Etc}

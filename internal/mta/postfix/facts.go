@@ -30,6 +30,7 @@ type Facts struct {
 	Services     []Service
 	Files        map[string]string // those of our own files that exist, by path
 	Warnings     []string          // of postconf, about this configuration
+	Bundle       string            // the system's file of authorities, "" for none
 }
 
 // Service is an entry of master.cf.
@@ -139,11 +140,6 @@ func (f Facts) option(s Service, name string) string {
 
 // heedsTLSRequired reports whether a message can ask Postfix to do without TLS (RFC 8689).
 func (f Facts) heedsTLSRequired() bool { return f.atLeast(3, 10) }
-
-// ownsTLSRequired reports whether that was taken away by us.
-func (f Facts) ownsTLSRequired() bool {
-	return slices.Contains(references(requiredParameter), f.Set["tls_required_enable"])
-}
 
 // reference is $name, ${name} or $(name); postconf(5). The conditional forms stay as they are.
 var reference = regexp.MustCompile(`\$(?:(\w+)|\{(\w+)\}|\((\w+)\))`)

@@ -20,6 +20,9 @@ const (
 	// What tls_required_enable refers to: Postfix 3.10 and later skip the policy map for a message that says
 	// "TLS-Required: no" (RFC 8689), and copy that into its bounce.
 	requiredParameter = "tlsonly_tls_required"
+	// What smtp_tls_CAfile and smtp_dns_support_level refer to where the site has neither.
+	authorityParameter = "tlsonly_ca_file"
+	dnsParameter       = "tlsonly_dns_support"
 
 	transportPrefix = "tlsonly"
 
@@ -29,7 +32,7 @@ const (
 )
 
 func ownParameters() []string {
-	return []string{milterParameter, senderParameter, policyParameter, requiredParameter}
+	return []string{milterParameter, senderParameter, policyParameter, requiredParameter, authorityParameter, dnsParameter}
 }
 func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
@@ -97,7 +100,7 @@ func (p *planner) parameters() {
 	own := map[string]string{
 		milterParameter: fmt.Sprintf("{ %s, command_timeout=%s, content_timeout=%s, default_action=tempfail, protocol=6 }",
 			p.milter, seconds(commandTimeout(p.Settings)), seconds(contentTimeout(p.Settings))),
-		senderParameter: "socketmap:" + p.smap + ":sender",
+		senderParameter: senderMap(p.smap, p.Classes),
 	}
 	if p.Senders == SendersTable {
 		own[senderParameter] = "regexp:" + p.path(sendersFile)
@@ -106,7 +109,7 @@ func (p *planner) parameters() {
 		own[policyParameter] = "socketmap:" + p.smap + ":policy"
 	}
 	// A "no" of the site's own stays.
-	ours := p.facts.ownsTLSRequired()
+	ours := p.facts.owns("tls_required_enable", requiredParameter)
 	switch {
 	case p.facts.heedsTLSRequired() && p.Others != OthersOff && (ours || p.facts.value("tls_required_enable") != "no"):
 		own[requiredParameter] = "no"
@@ -114,6 +117,7 @@ func (p *planner) parameters() {
 	case ours:
 		p.setup.parameter(p.facts, "tls_required_enable", "")
 	}
+	p.verifying(own)
 	for _, name := range ownParameters() {
 		p.setup.parameter(p.facts, name, own[name])
 	}
@@ -142,13 +146,25 @@ func (p *planner) parameters() {
 	list("smtpd_milters", milterParameter, false, handMade)
 	list("non_smtpd_milters", milterParameter, false, handMade)
 	// Ours first: only the table that answers first counts, and for senders we don't know the others are asked.
-	list("sender_dependent_default_transport_maps", senderParameter, true, func(item string) bool { return item == own[senderParameter] })
+	list("sender_dependent_default_transport_maps", senderParameter, true, func(item string) bool { return isSenderMap(p.smap, item) })
 	// Ours last: what the site says of a destination ("secure match=…") must not become our "encrypt".
 	if p.Others != OthersOff {
 		list("smtp_tls_policy_maps", policyParameter, false, func(item string) bool { return item == own[policyParameter] })
 	} else {
 		p.setup.parameter(p.facts, "smtp_tls_policy_maps", without(p.facts.all["smtp_tls_policy_maps"], references(policyParameter)...))
 	}
+}
+
+// senderMap names the map of senders. The number tells the daemon how many transports this Postfix has, so that it names none
+// that isn't there, whichever of the two was started last.
+func senderMap(smap string, classes []Class) string {
+	return fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
+}
+
+// isSenderMap reports whether a table is the daemon's map of senders, for however many transports.
+func isSenderMap(smap, table string) bool {
+	number, ok := strings.CutPrefix(table, "socketmap:"+smap+":sender")
+	return ok && strings.Trim(number, "0123456789") == ""
 }
 
 // seconds writes a time rounded up to seconds.
@@ -264,6 +280,10 @@ func (p *planner) transport(smtp Service, number string, minVersion policy.Versi
 	s.Options["smtp_tls_mandatory_protocols"] = p.facts.protocols(minVersion)
 	// Not the site's policies: an answer replaces the level, and "may" or "dane" can send in the clear.
 	s.Options["smtp_tls_policy_maps"] = "socketmap:" + p.smap + ":forced" + number
+	maps.Copy(s.Options, p.authorities(smtp))
+	if p.DANE && !p.facts.withoutDNS(smtp) {
+		s.Options["smtp_dns_support_level"] = "dnssec"
+	}
 	if p.facts.value("smtp_fallback_relay") != "" {
 		s.Options["smtp_fallback_relay"] = "" // nobody has judged it
 	}
@@ -327,6 +347,7 @@ const comment = "# Written by tlsonly setup; it writes it anew each time.\n"
 
 // notes says what an admin should know of what isn't changed.
 func (p *planner) notes() {
+	p.reports()
 	for _, s := range p.facts.Services {
 		if v, ok := s.Options["smtpd_milters"]; ok && s.Command == "smtpd" && !p.facts.refersTo(v, milterParameter) {
 			p.setup.note("%s has milters of its own in master.cf and stays without ours; to add it: postconf -P '%s/smtpd_milters=%s'",
@@ -338,7 +359,44 @@ func (p *planner) notes() {
 	}
 	if p.Senders == SendersTable {
 		p.setup.note("the table of senders doesn't follow the rules by itself: run setup again when senders in them change, and reload")
+		if many := inexpressible(p.Table); len(many) > 0 {
+			p.setup.note("the table can't list all ways to write %s: where one of them may be meant, the strict transport takes the mail, "+
+				"without exceptions", strings.Join(many, ", "))
+		}
+		for _, end := range p.Ends {
+			p.setup.note("%s: its senders stay in the table until setup is run again", end)
+		}
+		if p.Others != OthersOff {
+			p.setup.note(`other mail still waits for the daemon's answer, in smtp_tls_policy_maps; [binding] others = "off" takes that away, too`)
+		}
 	}
+}
+
+// reports says where [socketmap] postfix is higher than this Postfix, and where it could be higher with a gain.
+func (p *planner) reports() {
+	if text := p.facts.reportsUnknown(p.Reports); text != "" {
+		p.setup.note("%s; %s", text, p.facts.reportsRemedy())
+	}
+	if p.facts.knowsReports() && !p.Reports && p.facts.value("smtp_tlsrpt_enable") == "yes" {
+		p.setup.note("this is postfix %d.%d, and it sends TLS reports: with [socketmap] postfix = \"3.10\" they say which MTA-STS policy was applied, where no older Postfix asks",
+			p.facts.Major, p.facts.Minor)
+	}
+}
+
+// knowsReports reports whether Postfix knows the attributes policy_type and so on: TLSRPT_README.
+func (f Facts) knowsReports() bool { return f.atLeast(3, 10) }
+
+// reportsUnknown says what comes of telling them to one that doesn't.
+func (f Facts) reportsUnknown(told bool) string {
+	if !told || f.knowsReports() {
+		return ""
+	}
+	return fmt.Sprintf("[socketmap] postfix = \"3.10\" or higher, and this is postfix %d.%d, which doesn't know what it is told then: mail to MTA-STS domains waits (invalid attribute name)",
+		f.Major, f.Minor)
+}
+
+func (f Facts) reportsRemedy() string {
+	return fmt.Sprintf("set it to \"%d.%d\", the oldest Postfix that asks, and restart the daemon", f.Major, f.Minor)
 }
 
 // PlanUndo says what must change for nothing of ours to be left.
@@ -353,8 +411,12 @@ func PlanUndo(f Facts) Setup {
 			setup.parameter(f, name, without(value, ours...))
 		}
 	}
-	if f.ownsTLSRequired() {
-		setup.parameter(f, "tls_required_enable", "")
+	for _, p := range []struct{ name, own string }{
+		{"tls_required_enable", requiredParameter}, {"smtp_tls_CAfile", authorityParameter}, {"smtp_dns_support_level", dnsParameter},
+	} {
+		if f.owns(p.name, p.own) {
+			setup.parameter(f, p.name, "")
+		}
 	}
 	for _, name := range ownParameters() {
 		setup.parameter(f, name, "")

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"tlsonly/internal/addr"
+	"tlsonly/internal/mta"
 	"tlsonly/internal/policy"
 )
 
@@ -88,11 +88,15 @@ func TestPlanParameters(t *testing.T) {
 		{"", "", "tlsonly_milter", strings.Replace(entry, "30s", "36s", 1), func(s *Settings) { s.Deadline = 25500 * time.Millisecond }},
 		{"", "", "tlsonly_milter", strings.Replace(entry, "inet:127.0.0.1:8891", "unix:tlsonly/m.sock", 1), func(s *Settings) { s.Milter = "unix:/var/spool/postfix/tlsonly/m.sock" }},
 
-		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender", nil},
+		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender1", nil},
+		{"tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender1", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender2",
+			func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }},
+		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender0", func(s *Settings) { s.Classes = nil }},
 		{"", "", "tlsonly_sender_map", "regexp:/etc/postfix/tlsonly_senders.regexp", func(s *Settings) { s.Senders = SendersTable }},
 		{"", "", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
 		{"sender_dependent_default_transport_maps", "hash:/etc/postfix/out, hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:/etc/postfix/out, hash:b", nil},
 		{"sender_dependent_default_transport_maps", "hash:a   hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:a   hash:b", nil}, // several lines come as one
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8892:sender12", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
 		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8892:sender", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
 
 		{"", "", "tlsonly_policy_map", "socketmap:unix:tlsonly/map:policy", func(s *Settings) { s.Socketmap = "unix:tlsonly/map" }},
@@ -183,6 +187,82 @@ func TestPlanServices(t *testing.T) {
 		}
 		if got, ok := change(setup, c.of); ok != (c.want != "-") || ok && got != c.want {
 			t.Errorf("%s %s: %s becomes\n%q (%v), want\n%q", c.version, c.service, c.of, got, ok, c.want)
+		}
+	}
+}
+
+// What the policies answered need besides: authorities, and DNSSEC. The site's own stay.
+func TestPlanVerifies(t *testing.T) {
+	const bundle = "/etc/ssl/certs/ca-certificates.crt"
+	dane := func(s *Settings) { s.DANE = true }
+	for _, c := range []struct {
+		main, service string // of the site
+		of, want      string // what becomes of a parameter or an option of tlsonly1; "-": stays, or isn't there
+		change        func(*Settings)
+	}{
+		{"", "", "smtp_tls_CAfile", "$tlsonly_ca_file", nil},
+		{"", "", "tlsonly_ca_file", bundle, nil},
+		{"", "", "tlsonly1/smtp_tls_CAfile", bundle, nil},
+		{"", "", "tlsonly_ca_file", "/etc/own.pem", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
+		{"", "", "tlsonly1/smtp_tls_CAfile", "/etc/own.pem", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
+		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=/etc/own.pem", "", "tlsonly1/smtp_tls_CAfile", bundle, nil}, // it was taken out of the file
+		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=/etc/own.pem", "", "tlsonly_ca_file", bundle, nil},
+		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "tlsonly_ca_file", "-", nil},
+		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "smtp_tls_CAfile", "", func(s *Settings) { s.Others = OthersOff }},
+		{"smtp_tls_CAfile=/site.pem", "", "smtp_tls_CAfile", "-", nil},
+		{"smtp_tls_CAfile=/site.pem", "", "tlsonly_ca_file", "-", nil},
+		{"smtp_tls_CAfile=/site.pem", "", "tlsonly1/smtp_tls_CAfile", "/site.pem", nil},
+		{"", "smtp unix - - n - - smtp -o smtp_tls_CAfile=/smtp.pem", "tlsonly1/smtp_tls_CAfile", "/smtp.pem", nil},
+		{"smtp_tls_CApath=/etc/ssl/certs", "", "smtp_tls_CAfile", "-", nil},
+		{"smtp_tls_CApath=/etc/ssl/certs", "", "tlsonly1/smtp_tls_CApath", "/etc/ssl/certs", nil},
+		{"smtp_tls_CApath=/etc/ssl/certs", "", "tlsonly1/smtp_tls_CApath", "", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
+		{"tls_append_default_CA=yes", "", "tlsonly1/tls_append_default_CA", "no", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
+		{"smtp_tls_CApath=/etc/ssl/certs", "", "tlsonly1/smtp_tls_CAfile", "/etc/own.pem", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
+		{"tls_append_default_CA=yes", "", "smtp_tls_CAfile", "-", nil},
+		{"tls_append_default_CA=yes", "", "tlsonly1/smtp_tls_CAfile", "-", nil},
+
+		{"", "", "smtp_dns_support_level", "-", nil},
+		{"", "", "smtp_dns_support_level", "$tlsonly_dns_support", dane},
+		{"", "", "tlsonly_dns_support", "dnssec", dane},
+		{"", "", "tlsonly1/smtp_dns_support_level", "dnssec", dane},
+		{"smtp_dns_support_level=$tlsonly_dns_support tlsonly_dns_support=dnssec", "", "smtp_dns_support_level", "-", dane},
+		{"smtp_dns_support_level=$tlsonly_dns_support tlsonly_dns_support=dnssec", "", "smtp_dns_support_level", "", nil},
+		{"smtp_dns_support_level=$tlsonly_dns_support tlsonly_dns_support=dnssec", "", "tlsonly_dns_support", "", nil},
+		{"smtp_dns_support_level=dnssec", "", "smtp_dns_support_level", "-", dane},
+		{"smtp_dns_support_level=enabled", "", "smtp_dns_support_level", "-", dane},
+		{"smtp_dns_support_level=enabled", "", "tlsonly1/smtp_dns_support_level", "dnssec", dane},
+		{"smtp_dns_support_level=disabled", "", "smtp_dns_support_level", "-", dane},
+		{"smtp_dns_support_level=disabled", "", "tlsonly1/smtp_dns_support_level", "-", dane},
+		{"disable_dns_lookups=yes", "", "tlsonly1/smtp_dns_support_level", "-", dane},
+	} {
+		s := inet()
+		if c.change != nil {
+			c.change(&s)
+		}
+		main := map[string]string{}
+		for _, word := range strings.Fields(c.main) {
+			name, value, _ := strings.Cut(word, "=")
+			main[name] = value
+		}
+		f := facts(t, "3.7.11", main)
+		if c.service != "" {
+			f = facts(t, "3.7.11", main, c.service)
+			f.Services = slices.DeleteFunc(f.Services, func(s Service) bool { return s.ID() == "smtp/unix" && s.Columns[2] == "y" })
+		}
+		f.Bundle = bundle
+		setup, err := Plan(s, f)
+		if err != nil {
+			t.Errorf("%s %s: %v", c.main, c.service, err)
+			continue
+		}
+		got, ok := change(setup, c.of)
+		if transport, option, is := strings.Cut(c.of, "/"); is {
+			line, _ := change(setup, transport+"/unix")
+			_, got, ok = strings.Cut(line, " -o "+option+"=")
+			got, _, _ = strings.Cut(got, " ")
+		}
+		if ok != (c.want != "-") || ok && got != c.want {
+			t.Errorf("%s %s: %s becomes %q (%v), want %q", c.main, c.service, c.of, got, ok, c.want)
 		}
 	}
 }
@@ -281,28 +361,6 @@ func TestPrint(t *testing.T) {
 	}
 }
 
-func TestSenderTable(t *testing.T) {
-	p := addr.MustPattern
-	got := senderTable([]Entry{
-		{p("*"), "tlsonly5"}, {p("@.example.com"), "tlsonly2"}, {p("@.a.example.com"), "tlsonly3"}, {p("@example.com"), "tlsonly1"}, {p("<>"), "tlsonly4"},
-		{p("alice@example.com"), ""}, {p("alice+x@example.com"), "tlsonly1"}, {p(`"a b"@example.com`), "tlsonly1"}, {p("o'b/c@bücher.example"), "tlsonly1"},
-	})
-	want := `/^alice\+x@example\.com$/ tlsonly1:
-/^o'b\/c(\+[^@]*)?@xn--bcher-kva\.example$/ tlsonly1:
-/^o'b\/c(\+[^@]*)?@bücher\.example$/ tlsonly1:
-/^alice(\+[^@]*)?@example\.com$/ DUNNO
-/^"a b(\+[^@]*)?"@example\.com$/ tlsonly1:
-/^("<>"|<>)?$/ tlsonly4:
-/@example\.com$/ tlsonly1:
-/[@.]a\.example\.com$/ tlsonly3:
-/[@.]example\.com$/ tlsonly2:
-/^/ tlsonly5:
-`
-	if got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-}
-
 func TestSmallParsers(t *testing.T) {
 	for in, want := range map[string][]string{
 		"": nil, " , ": nil, "a, b c": {"a", "b", "c"}, "{ a, b=c } d": {"{ a, b=c }", "d"}, "a,{b {c d}},": {"a", "{b {c d}}"}, "a}b": {"a}b"},
@@ -353,4 +411,43 @@ func FuzzWithout(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What TLS reports need is told to a Postfix that knows it, and to no other.
+func TestReports(t *testing.T) {
+	for _, c := range []struct {
+		version, enabled string
+		told             bool
+		note             string
+		warned           bool
+	}{
+		{"3.7.11", "", false, "", false},
+		{"3.7.11", "", true, `this is postfix 3.7, which doesn't know`, true},
+		{"3.9.1", "", true, `set it to "3.9"`, true},
+		{"3.10.5", "yes", true, "", false},
+		{"3.10.5", "yes", false, `with [socketmap] postfix = "3.10" they say`, false},
+		{"3.10.5", "no", false, "", false}, // nothing to gain
+		{"3.11.0", "yes", true, "", false},
+	} {
+		main := map[string]string{}
+		if c.enabled != "" {
+			main["smtp_tlsrpt_enable"] = c.enabled
+		}
+		f := facts(t, c.version, main)
+		s := inet()
+		s.Reports = c.told
+		setup, err := Plan(s, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := strings.Join(slices.DeleteFunc(setup.Notes, func(n string) bool { return !strings.Contains(n, "3.10") }), "\n")
+		if (found != "") != (c.note != "") || !strings.Contains(found, c.note) {
+			t.Errorf("%+v: notes %q", c, found)
+		}
+		d := doctor{Settings: s, Facts: f}
+		d.version()
+		if warned := len(d.found) == 1 && d.found[0].Level == mta.Warning; warned != c.warned || len(d.found) > 1 || mta.Holes(d.found) {
+			t.Errorf("%+v: %q", c, d.found)
+		}
+	}
 }

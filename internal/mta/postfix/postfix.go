@@ -41,12 +41,17 @@ type Settings struct {
 	Others            Others        // "": OthersPinned
 	OnLost            OnLost        // "": OnLostDefer
 	HideHeader        bool          // take the header TLS-Only off protected mail when it leaves
+	DANE              bool          // policies answered may ask for DANE
+	CAFile            string        // authorities for them; "": the site's, or the system's
+	Ends              []string      // rules that end, and when, for SendersTable
+	Reports           bool          // policies answered have what TLS reports need, which Postfix knows since 3.10
 
 	// What only Doctor looks at.
 	Local        []string       // domains that the daemon takes as delivered here
 	Relays       []string       // next hops that it knows as relays, as Postfix writes them
+	Former       [][]Entry      // what Table was before rules of the file ended
 	UserRules    bool           // some rule names senders by their login
-	DANE         bool           // policies answered may ask for DANE
+	Verified     bool           // some rule wants mail to come in with a verified certificate
 	Protected    []addr.Address // senders of whom the binding is to be proved, with at least one of each class
 	Destinations []string       // next hops of which the level is to be proved, as Postfix writes them
 }
@@ -195,6 +200,7 @@ func Read(ctx context.Context, i Instance) (Facts, error) {
 	if err != nil {
 		return Facts{}, fmt.Errorf("read the settings of postfix: %w", err)
 	}
+	f.Bundle = systemBundle()
 	// A parameter of ours that nothing refers to any more is unknown to postconf -n.
 	main, err := os.ReadFile(filepath.Join(f.Dir, "main.cf"))
 	if err != nil {

@@ -29,27 +29,42 @@ import (
 // offers TLS until the message is accepted, so that there's no reason to refuse it, and doesn't at delivery. The
 // message must stay; then it is taken out of the queue. It asks Postfix for no bounce whatever happens.
 //
-// It needs root for the queue. The error says that nothing could be proved: where Postfix itself listens at port 25
+// It needs root for the queue. The daemon knows the host then as it does every destination. The error says that nothing could be proved: where Postfix itself listens at port 25
 // of all addresses (inet_interfaces = all), there's no place for the host.
-func Probe(ctx context.Context, s Settings, i Instance, from addr.Address) (mta.Finding, error) {
+func Probe(ctx context.Context, s Settings, i Instance, from addr.Address) (Probed, error) {
 	f, err := Read(ctx, i)
 	if err != nil {
-		return mta.Finding{}, err
+		return Probed{}, err
 	}
 	server, err := f.smtpServer()
 	if err != nil {
-		return mta.Finding{}, fmt.Errorf("probe: %w", err)
+		return Probed{}, fmt.Errorf("probe: %w", err)
 	}
 	host, err := listenProbe()
 	if err != nil {
-		return mta.Finding{}, fmt.Errorf("probe: no place for a mail host at port 25 (inet_interfaces = %s): %w", f.value("inet_interfaces"), err)
+		return Probed{}, fmt.Errorf("probe: no place for a mail host at port 25 (inet_interfaces = %s): %w", f.value("inet_interfaces"), err)
 	}
 	defer host.close()
 	ip, _, err := net.SplitHostPort(host.listener.Addr().String())
 	if err != nil {
-		return mta.Finding{}, err
+		return Probed{}, err
 	}
-	id, err := host.submit(ctx, server, from, "tlsonly-probe@["+ip+"]")
+	destination, err := addr.ParseDestination("[" + ip + "]")
+	if err != nil {
+		return Probed{}, err
+	}
+	finding, err := host.probe(ctx, s, i, server, ip, from)
+	return Probed{finding, destination}, err
+}
+
+// Probed is what came of it.
+type Probed struct {
+	mta.Finding
+	Destination addr.Destination // where the message was for; zero where none was sent
+}
+
+func (h *probeHost) probe(ctx context.Context, s Settings, i Instance, server, ip string, from addr.Address) (mta.Finding, error) {
+	id, err := h.submit(ctx, server, from, "tlsonly-probe@["+ip+"]")
 	var refused *textproto.Error
 	if errors.As(err, &refused) {
 		return mta.Finding{Level: mta.Warning, Check: "probe", Text: fmt.Sprintf("a message of %s was refused, so its delivery proves nothing: %v", from, err), Remedy: "try another sender"}, nil
@@ -57,7 +72,7 @@ func Probe(ctx context.Context, s Settings, i Instance, from addr.Address) (mta.
 	if err != nil {
 		return mta.Finding{}, fmt.Errorf("probe: %w", err)
 	}
-	reason, err := host.outcome(ctx, i, id)
+	reason, err := h.outcome(ctx, i, id)
 	// Also when ctx has ended, or the probe stays for days.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), margin)
 	defer cancel()
@@ -67,7 +82,7 @@ func Probe(ctx context.Context, s Settings, i Instance, from addr.Address) (mta.
 	switch {
 	case err != nil:
 		return mta.Finding{}, fmt.Errorf("probe: message %s: %w", id, err)
-	case host.saw():
+	case h.saw():
 		return mta.Finding{Level: mta.Hole, Check: "probe", Text: fmt.Sprintf("a message of %s was sent in the clear to %s, which offers no TLS", from, ip), Remedy: "see the other findings, then " + runSetup}, nil
 	case reason == "" && s.OnLost != OnLostBounce:
 		return mta.Finding{Level: mta.Warning, Check: "probe", Text: fmt.Sprintf("message %s left the queue, though not in the clear", id), Remedy: "see the log"}, nil

@@ -255,7 +255,7 @@ func TestBinding(t *testing.T) {
 	t.Parallel()
 	ctx := patient(t)
 	plain, good := host(t, "127.0.1.1", false), host(t, "127.0.1.2", true)
-	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{"sender alice@sender.test": "OK tlsonly1:"})
+	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{"sender1 alice@sender.test": "OK tlsonly1:"})
 	s := Settings{
 		Milter: "inet:" + startMilter(t, "tcp", "127.0.0.1:0"), Socketmap: "inet:" + smap.listener.Addr().String(),
 		Classes: []Class{{Number: 1}}, HideHeader: true,

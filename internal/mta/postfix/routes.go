@@ -149,9 +149,8 @@ func (d *doctor) surroundings() {
 	if d.UserRules {
 		d.logins()
 	}
-	if d.DANE && d.value("smtp_dns_support_level") != "dnssec" {
-		d.warn("dns", "postconf -e smtp_dns_support_level=dnssec, with a validating resolver on this machine",
-			"smtp_dns_support_level isn't dnssec: mail that must go by DANE waits")
+	if d.Verified {
+		d.certificates()
 	}
 	if v := d.value("internal_mail_filter_classes"); v != "" {
 		d.warn("milter", "leave bounce out of it", "internal_mail_filter_classes = %s: a bounce that the milter refuses makes the message wait", v)

@@ -164,6 +164,7 @@ type fakeMap struct {
 	mu     sync.Mutex
 	says   string // raw octets; "" closes the connection
 	asked  []string
+	hears  func(question string) // called before the answer
 	listen net.Listener
 	all    sync.WaitGroup
 	open   []net.Conn
@@ -217,8 +218,11 @@ func (f *fakeMap) serve(c net.Conn) {
 		}
 		f.mu.Lock()
 		f.asked = append(f.asked, string(question[:n]))
-		says := f.says
+		says, hears := f.says, f.hears
 		f.mu.Unlock()
+		if hears != nil {
+			hears(string(question[:n]))
+		}
 		if says == "" {
 			return
 		}

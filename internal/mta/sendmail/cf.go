@@ -13,6 +13,7 @@ type conf struct {
 	daemons []string                     // of the option DaemonPortOptions every one counts
 	maps    map[string]string            // by name: class and arguments
 	sets    map[string]bool              // names of rulesets
+	macro   map[string]string            // those of one letter
 }
 
 func parseConf(text string) conf {
@@ -22,6 +23,7 @@ func parseConf(text string) conf {
 		option:  map[string]string{},
 		maps:    map[string]string{},
 		sets:    map[string]bool{},
+		macro:   map[string]string{},
 	}
 	for line := range strings.SplitSeq(strings.ReplaceAll(text, "\n\t", " "), "\n") {
 		if len(line) < 2 {
@@ -35,6 +37,10 @@ func parseConf(text string) conf {
 		case 'K':
 			name, class, _ := strings.Cut(rest, " ")
 			c.maps[name] = strings.Join(strings.Fields(class), " ")
+		case 'D':
+			if line[1] != '{' {
+				c.macro[line[1:2]] = strings.TrimSpace(line[2:])
+			}
 		case 'S':
 			name, _, _ := strings.Cut(rest, "=")
 			c.sets[strings.TrimSpace(name)] = true

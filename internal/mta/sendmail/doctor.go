@@ -26,7 +26,7 @@ func (in Installation) Doctor(ctx context.Context, s Settings) ([]mta.Finding, e
 		return nil, err
 	}
 	c := parseConf(string(text))
-	found := slices.Concat(c.filter(s), c.binding(s), c.bounces(s))
+	found := slices.Concat(c.filter(s), c.binding(s), c.certificates(), c.bounces(s))
 	running, err := in.running(c)
 	if err != nil {
 		return found, err
@@ -104,7 +104,7 @@ func (c conf) binding(s Settings) []mta.Finding {
 		found = append(found, mta.Finding{Level: mta.Warning, Check: "map", Remedy: runSetup,
 			Text: fmt.Sprintf("the map tls_rcpt is %q, not %q", m, want)})
 	default:
-		found = append(found, mta.Finding{Level: mta.OK, Check: "map", Text: "what has no tag is asked of " + s.Socketmap})
+		found = append(found, mta.Finding{Level: mta.OK, Check: "map", Text: "each recipient is asked of " + s.Socketmap})
 	}
 	switch {
 	case !c.sets["TlsonlyRcpt"] || !c.sets["Local_tls_rcpt"]:
@@ -117,6 +117,51 @@ func (c conf) binding(s Settings) []mta.Finding {
 			Text: "the rules are not those that this version writes"})
 	default:
 		found = append(found, mta.Finding{Level: mta.OK, Check: "ruleset", Text: "tls_rcpt holds each recipient of each delivery"})
+	}
+	return found
+}
+
+// certificates looks whether the daemon can know a host by its certificate, and a recipient by its domain.
+func (c conf) certificates() []mta.Finding {
+	const (
+		unknown = ": the daemon knows no host again, and mail that needs one to prove itself waits"
+		another = ": who answers for DNS can give a recipient another domain, whose host is the right one then"
+	)
+	var found []mta.Finding
+	add := func(level mta.Level, check, text, remedy string) {
+		found = append(found, mta.Finding{Level: level, Check: check, Text: text, Remedy: remedy})
+	}
+	switch algorithm := c.option["certfingerprintalgorithm"]; {
+	case strings.EqualFold(algorithm, fingerprint):
+		add(mta.OK, "certificates", "the daemon is told which certificate a host shows", "")
+	case algorithm == "":
+		add(mta.Warning, "certificates", "CertFingerprintAlgorithm is not set"+unknown, runSetup)
+	default:
+		add(mta.Warning, "certificates", fmt.Sprintf("CertFingerprintAlgorithm is %q, not %s%s", algorithm, fingerprint, unknown),
+			"take confCERT_FINGERPRINT_ALGORITHM out of sendmail.mc; "+runSetup)
+	}
+	switch value := c.option["dontexpandcnames"]; {
+	case value != "" && strings.ContainsAny(value[:1], "tTyY"):
+		add(mta.OK, "domains", "recipients keep their domain, whatever CNAME it has", "")
+	case value == "":
+		add(mta.Hole, "domains", "DontExpandCnames is not set"+another, runSetup)
+	default:
+		add(mta.Hole, "domains", fmt.Sprintf("DontExpandCnames is %q%s", value, another), "take confDONT_EXPAND_CNAMES out of sendmail.mc; "+runSetup)
+	}
+	searches := true
+	for _, flag := range names(strings.ToUpper(c.option["resolveroptions"])) {
+		switch strings.TrimPrefix(flag, "+") {
+		case "DNSRCH":
+			searches = true
+		case "-DNSRCH":
+			searches = false
+		}
+	}
+	if searches {
+		add(mta.Hole, "domains", fmt.Sprintf("ResolverOptions %q lacks -DNSRCH%s", c.option["resolveroptions"], another),
+			"take DNSRCH out of confBIND_OPTS in sendmail.mc; "+runSetup)
+	} else {
+		add(mta.OK, "domains", "domains of recipients are looked up as they stand", "")
 	}
 	return found
 }

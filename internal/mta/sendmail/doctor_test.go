@@ -35,7 +35,7 @@ func TestDoctor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found) != 15 || strings.Contains(list(found), "warning ") || mta.Holes(found) {
+	if len(found) != 22 || strings.Contains(list(found), "warning ") || mta.Holes(found) {
 		t.Errorf("%d findings of a good installation:\n%s", len(found), list(found))
 	}
 	if !slices.ContainsFunc(m.questions(), func(q string) bool { return strings.HasSuffix(q, "<alice@clinic.example><bob@none.example>") }) {
@@ -71,6 +71,16 @@ func TestDoctor(t *testing.T) {
 		{"rules edited", "RNOTLS $*\t\t$#error", "RNOTLS $* \t\t$#error", "warning ruleset: the rules are not those"},
 		{"fails open without the daemon", "R$*\t\t\t$#error", "R$*\t\t\t$@ OK #error", "hole proof: mail the milter has not seen leaves in the clear with the daemon away"},
 		{"too strict", "C{TlsonlyEncrypted}OK TRUSTED FAIL", "C{TlsonlyEncrypted}OK TRUSTED", "warning proof: a protected message waits although there is TLS"},
+		{"goes to any host without the daemon", "R<free TLS>", "R<$- TLS>", "hole proof: a protected message leaves for any host over TLS with the daemon away"},
+		{"the same for some recipients", "R<free TLS>", "R<ask TLS>", "hole proof: a message to some protected recipients leaves for any host"},
+		{"all mail stops without the daemon", "R<free TLS>", "R<nobody TLS>", "warning proof: all mail waits with the daemon away"},
+		{"the daemon takes any host", "", "", "hole proof: a message of level secure leaves for any host over TLS"},
+		{"no fingerprints", "O CertFingerprintAlgorithm=", "#", "warning certificates: CertFingerprintAlgorithm is not set"},
+		{"other fingerprints", "O CertFingerprintAlgorithm=sha256", "O CertFingerprintAlgorithm=sha1", "warning certificates: CertFingerprintAlgorithm is \"sha1\""},
+		{"CNAMEs followed", "O DontExpandCnames=True", "#", "hole domains: DontExpandCnames is not set"},
+		{"CNAMEs followed on purpose", "O DontExpandCnames=True", "O DontExpandCnames=False", "hole domains: DontExpandCnames is \"False\""},
+		{"other domains tried", "O ResolverOptions=-DNSRCH", "#", "hole domains: ResolverOptions \"\" lacks -DNSRCH"},
+		{"other domains tried on purpose", "O ResolverOptions=-DNSRCH", "O ResolverOptions=-DNSRCH +dnsrch", "hole domains: ResolverOptions \"-DNSRCH +dnsrch\" lacks"},
 		{"TLS 1.0 allowed", "C{TlsonlyOld}SSLv3 TLSv1 TLSv1.1", "C{TlsonlyOld}SSLv3", "hole proof: a protected message leaves over TLS 1.0"},
 		{"bounces with text", ",nobodyreturn", "", "warning bounces: PrivacyOptions lacks nobodyreturn"},
 		{"nothing runs", "O PidFile=", "O PidFile=/nowhere", "warning running: no Sendmail runs"},
@@ -125,47 +135,54 @@ func copyCf(t *testing.T, from, to string) {
 	}
 }
 
-// Debian's own sendmail.mc, in a directory that stands for the root.
-func TestApply(t *testing.T) {
-	startMap(t, netstring("OK PASS"))
-	l := newLab(t, rig.SendmailConfig{})
+// debian makes a directory that stands for the root, and returns its /etc/mail and Debian's own sendmail.mc.
+func debian(t *testing.T, l *lab) (in Installation, etc, mc string) {
+	t.Helper()
 	root, err := rig.TempDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(root)
-	in := l.installation("")
+	t.Cleanup(func() { os.RemoveAll(root) })
+	in = l.installation("")
 	in.Root, in.Cf = root, ""
 	cf := filepath.Join(root, "usr/share/sendmail/cf")
 	copyCf(t, filepath.Join(strings.TrimSuffix(in.Program, "/usr/libexec/sendmail/sendmail"), "usr/share/sendmail/cf"), cf)
-	debian, err := os.ReadFile(filepath.Join(cf, "debian/sendmail.mc"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	etc := filepath.Join(root, "etc/mail")
+	etc = filepath.Join(root, "etc/mail")
 	// What the package's scripts would have made: users and tables.
-	mc := strings.NewReplacer(
+	mc = strings.NewReplacer(
 		"include(`/etc/mail", "include(`"+etc,
 		"FEATURE(`access_db', , `skip')", "define(`confTRUSTED_USER', `root')dnl\nFEATURE(`access_db', `hash -o "+etc+"/access', `skip')",
 		"FEATURE(`use_cw_file')", "define(`confCW_FILE', `-o "+etc+"/local-host-names')",
-	).Replace(string(debian))
-	write := func(name, text string) {
-		t.Helper()
-		path := filepath.Join(etc, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o640)); err != nil {
-			t.Fatal(err)
-		}
+	).Replace(read(t, filepath.Join(cf, "debian/sendmail.mc")))
+	for _, name := range []string{"m4/dialup.m4", "m4/provider.m4"} {
+		write(t, etc, name, "")
 	}
-	read := func(path string) string {
-		t.Helper()
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
+	return in, etc, mc
+}
+
+func write(t *testing.T, etc, name, text string) {
+	t.Helper()
+	path := filepath.Join(etc, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o640)); err != nil {
+		t.Fatal(err)
 	}
-	write("m4/dialup.m4", "")
-	write("m4/provider.m4", "")
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestApply(t *testing.T) {
+	startMap(t, netstring("OK DEFER"))
+	l := newLab(t, rig.SendmailConfig{})
+	in, etc, mc := debian(t, l)
+	write := func(name, text string) { t.Helper(); write(t, etc, name, text) }
+	read := func(path string) string { t.Helper(); return read(t, path) }
 	now := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
 	if _, err := in.Apply(l.ctx, settings(), now); !errors.Is(err, ErrLayout) {
 		t.Errorf("without sendmail.mc: %v", err)
@@ -193,6 +210,9 @@ func TestApply(t *testing.T) {
 	if f := c.option["privacyoptions"]; strings.Count(f, "nobodyreturn") != 1 || !strings.Contains(f, "authwarnings") {
 		t.Errorf("PrivacyOptions %q", f)
 	}
+	if opts := c.option["resolveroptions"]; opts != "+WorkAroundBrokenAAAA -DNSRCH" {
+		t.Errorf("ResolverOptions %q", opts)
+	}
 	found, err := in.Doctor(l.ctx, settings())
 	if err != nil || mta.Holes(found) || !strings.Contains(list(found), "ok ruleset") {
 		t.Errorf("doctor after it: %v\n%s", err, list(found))
@@ -214,15 +234,97 @@ func TestApply(t *testing.T) {
 	if _, err := in.Apply(l.ctx, settings(), now.Add(3*time.Hour)); err != nil {
 		t.Errorf("what is for the site to mend stopped it: %v", err)
 	}
+	write("sendmail.mc", mc+"define(`confCERT_FINGERPRINT_ALGORITHM', `sha1')dnl\ndefine(`confDONT_EXPAND_CNAMES', `False')dnl\n")
+	if _, err := in.Apply(l.ctx, settings(), now.Add(3*time.Hour+time.Minute)); err != nil {
+		t.Errorf("what is for the site to say stopped it: %v", err)
+	}
+	found, err = in.Doctor(l.ctx, settings())
+	if err != nil || !strings.Contains(list(found), "warning certificates: CertFingerprintAlgorithm is \"sha1\"") ||
+		!strings.Contains(list(found), "hole domains: DontExpandCnames is \"False\"") {
+		t.Errorf("doctor: %v\n%s", err, list(found))
+	}
 	// Nothing is touched where the result would not bind: here rules of the same name come before ours.
 	write("sendmail.mc", mc+"LOCAL_RULESETS\nSTlsonlyRcpt\nR$*\t$@ PASS\n")
 	before := read(filepath.Join(etc, "sendmail.cf"))
 	if _, err := in.Apply(l.ctx, settings(), now.Add(4*time.Hour)); err == nil || read(filepath.Join(etc, "sendmail.cf")) != before {
 		t.Errorf("rules that don't hold: %v", err)
 	}
-	write("sendmail.mc", strings.Replace(mc, "include(`"+cf+"/m4/cf.m4')dnl", "", 1))
+	write("sendmail.mc", strings.Replace(mc, "include(`"+filepath.Join(in.Root, "usr/share/sendmail/cf")+"/m4/cf.m4')dnl", "", 1))
 	if _, err := in.Apply(l.ctx, settings(), now); !errors.Is(err, ErrLayout) {
 		t.Errorf("sendmail.mc that doesn't include cf.m4: %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(etc, ".tlsonly-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+// What Apply wrote is taken back: to the letter where the site has changed nothing since, else out of what it has made of it.
+func TestUndo(t *testing.T) {
+	startMap(t, netstring("OK PASS"))
+	l := newLab(t, rig.SendmailConfig{})
+	in, etc, mc := debian(t, l)
+	mcPath, cfPath := filepath.Join(etc, "sendmail.mc"), filepath.Join(etc, "sendmail.cf")
+	now := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	after := func() time.Time { now = now.Add(time.Hour); return now }
+	apply := func(s Settings) {
+		t.Helper()
+		if got, err := in.Apply(l.ctx, s, after()); err != nil || len(got.Written) != 2 {
+			t.Fatalf("apply: %+v, %v", got, err)
+		}
+	}
+	undo := func(written, backups int) {
+		t.Helper()
+		if got, err := in.Undo(l.ctx, after()); err != nil || len(got.Written) != written || len(got.Backups) != backups {
+			t.Fatalf("undo: %+v, %v", got, err)
+		}
+	}
+	if _, err := in.Undo(l.ctx, now); !errors.Is(err, ErrLayout) {
+		t.Errorf("without sendmail.mc: %v", err)
+	}
+	mc += "\n\n" // what setup would leave out
+	write(t, etc, "sendmail.mc", mc)
+	write(t, etc, "sendmail.cf", "# by hand\n")
+	undo(0, 0)
+
+	apply(settings())
+	other := settings()
+	other.MinVersion = policy.TLS13
+	apply(other) // its copies have our lines in them
+	undo(2, 2)
+	if read(t, mcPath) != mc || read(t, cfPath) != "# by hand\n" {
+		t.Errorf("after undo:\n%s\n%s", read(t, mcPath), read(t, cfPath))
+	}
+	undo(0, 0)
+
+	// The site's own change since then stays, and sendmail.cf has it.
+	apply(settings())
+	write(t, etc, "sendmail.mc", "dnl the site's\n"+read(t, mcPath)+"LOCAL_CONFIG\nCwsite.test\n")
+	undo(2, 2)
+	if got, want := read(t, mcPath), "dnl the site's\n"+strings.TrimRight(mc, "\n")+"\n\nLOCAL_CONFIG\nCwsite.test\n"; got != want {
+		t.Errorf("sendmail.mc is\n%s\nwant\n%s", got, want)
+	}
+	c := parseConf(read(t, cfPath))
+	if c.ours() || !strings.Contains(c.text, "\nCwsite.test\n") || strings.Contains(strings.ToLower(string(withoutComments([]byte(c.text)))), "tlsonly") {
+		t.Errorf("sendmail.cf:\n%s", c.text)
+	}
+	undo(0, 0)
+
+	// Somebody has taken the lines out and not made sendmail.cf anew.
+	apply(settings())
+	write(t, etc, "sendmail.mc", mc)
+	undo(1, 1)
+	if parseConf(read(t, cfPath)).ours() || read(t, mcPath) != mc {
+		t.Error("ours in sendmail.cf alone: it is still there")
+	}
+
+	// What can't be told apart is left alone.
+	for _, bad := range []string{mc + beginMark + "\n", mc + Snippet(settings()) + Snippet(settings()) + endMark + "\n",
+		mc + Snippet(settings()) + "LOCAL_CONFIG\nXtlsonly, S=inet:1@127.0.0.1\n", mc + Snippet(settings()) + "LOCAL_CONFIG\nO NoSuchOption=1\n"} {
+		write(t, etc, "sendmail.mc", bad)
+		write(t, etc, "sendmail.cf", "STlsonlyRcpt\n")
+		if got, err := in.Undo(l.ctx, after()); err == nil || read(t, mcPath) != bad || read(t, cfPath) != "STlsonlyRcpt\n" {
+			t.Errorf("%+v, %v", got, err)
+		}
 	}
 	if left, err := filepath.Glob(filepath.Join(etc, ".tlsonly-*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %q, %v", left, err)

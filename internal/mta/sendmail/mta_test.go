@@ -1,6 +1,7 @@
 package sendmail
 
 import (
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,9 +10,10 @@ import (
 	"tlsonly/internal/testnet/rig"
 )
 
-// A tagged message leaves over TLS or not at all, without the daemon.
+// A tagged message leaves over TLS or not at all, and where there is no TLS nobody is asked.
 func TestTagged(t *testing.T) {
 	startMilter(t)
+	m := startMap(t, netstring("OK PASS"))
 	l := newLab(t, bound())
 	for _, c := range []struct{ domain, stat, refused string }{
 		{"none.example", "stat=Deferred", "451 4.7.10 TLS required: no TLS at mx1.none.example, verify=NONE"},
@@ -31,6 +33,11 @@ func TestTagged(t *testing.T) {
 			t.Errorf("%s: took %t, TLS %t, in the clear %t", c.domain, got, tls, l.clear(marker))
 		}
 	}
+	for _, q := range m.questions() {
+		if !strings.HasPrefix(q, "tls_rcpt v2<FAIL><") || !strings.Contains(q, "><encrypt><alice@clinic.example><") {
+			t.Errorf("asked %q", q)
+		}
+	}
 	wire := strings.Join(l.world.Hosts("good.example")[0].Commands(), "\n") + "\n"
 	if !strings.Contains(wire, " ENVID=TLSONLY.encrypt.abc") || !strings.Contains(wire, " RET=HDRS") || !strings.Contains(wire, " BODY=8BITMIME") {
 		t.Errorf("on the wire:\n%s", wire)
@@ -40,6 +47,7 @@ func TestTagged(t *testing.T) {
 // The tag outlives the queue, the process and an owner-alias; the message goes when TLS comes.
 func TestTagStays(t *testing.T) {
 	startMilter(t)
+	startMap(t, netstring("OK PASS"))
 	l := newLab(t, bound())
 	l.aliases("list: bob@late.example, carol@good.example\nowner-list: admin@clinic.example\n")
 	marker := l.send("alice@clinic.example", "list@mta.test")
@@ -90,6 +98,7 @@ func TestNullSenderAndException(t *testing.T) {
 // postmaster gets it.
 func TestBounce(t *testing.T) {
 	startMilter(t)
+	startMap(t, netstring("OK PASS"))
 	plain := settings()
 	plain.RedactBounces = false
 	l := newLab(t, rig.SendmailConfig{Rules: strings.Split(Snippet(plain), "\n")})
@@ -158,9 +167,56 @@ func TestQuestion(t *testing.T) {
 		t.Errorf("daemon away, TLS: took %t, TLS %t", got, tls)
 	}
 	first := m.questions()[0]
-	if !strings.HasPrefix(first, "tls_rcpt v1<NONE><mx1.none.example><127.0.1.") || !strings.HasSuffix(first, "<><eve@good.example><pass@none.example>") {
+	if first != "tls_rcpt v2<NONE><><mx1.none.example><none.example.><free><eve@good.example><pass@none.example>" {
 		t.Errorf("asked %q", first)
 	}
+}
+
+// Over TLS, too, only PASS lets a tagged message go. What has no tag doesn't wait where nobody answers, but for a host that the
+// daemon knows to be another's.
+func TestQuestionOverTLS(t *testing.T) {
+	startMilter(t)
+	m := startMap(t, "")
+	l := newLab(t, bound())
+	const right, answerless = "451 4.7.10 TLS required: mx1.good.example is not authenticated", "451 4.7.5 TLS required or not: tlsonly does not answer"
+	// try sends a message with each envelope id; refused is what becomes of all of them.
+	try := func(says, refused string, envids ...string) {
+		t.Helper()
+		m.say(says)
+		markers := map[string]string{}
+		for _, envid := range envids {
+			to := strings.ToLower(rand.Text()) + "@good.example"
+			markers[to] = l.send(strings.TrimSpace("eve@good.example "+envid), to)
+		}
+		for to, marker := range markers {
+			line := l.logged("to=<"+to+">", "stat=", "delay=")
+			if got, _ := l.took("good.example", marker); got != (refused == "") || l.clear(marker) {
+				t.Errorf("daemon says %q: %s", says, line)
+			}
+			if refused != "" {
+				l.logged("ruleset=tls_rcpt", to, refused)
+			}
+		}
+	}
+	levels := map[string]string{"ENVID=TLSONLY.ask.x": "ask", "ENVID=TLSONLY.encrypt.x": "encrypt", "ENVID=TLSONLY.name.x": "name",
+		"ENVID=TLSONLY.later.x": "name", "ENVID=x": "free"}
+	for envid, level := range levels {
+		before := len(m.questions())
+		try(netstring("OK PASS"), "", envid)
+		if q := m.questions()[before]; !strings.Contains(q, "><mx1.good.example><good.example.><"+level+"><eve@good.example><") {
+			t.Errorf("asked %q, want level %s", q, level)
+		}
+	}
+	tags := []string{"ENVID=TLSONLY.ask.x", "ENVID=TLSONLY.encrypt.x", "ENVID=TLSONLY.name.x", "ENVID=TLSONLY.later.x"}
+	try(netstring("OK DEFER"), right, append(tags, "ENVID=x")...)
+	try(netstring("OK REJECT"), right, "", tags[1])
+	for _, says := range []string{netstring("NOTFOUND "), netstring("TEMP store"), netstring("OK PASS PASS")} {
+		try(says, "", "")
+		try(says, answerless, tags[1])
+	}
+	m.stop()
+	try("", "", "")
+	try("", answerless, tags...)
 }
 
 // Mail that never met the milter is held all the same.
@@ -182,7 +238,7 @@ func TestHostileEnvelopes(t *testing.T) {
 	startMap(t, netstring("OK DEFER"))
 	l := newLab(t, bound())
 	long := strings.Repeat("a.", 110)
-	markers := map[string]string{}
+	markers, recipients := map[string]string{}, []string(nil)
 	for i, from := range []string{
 		"eve@good.example ENVID=a(b",
 		"eve@good.example ENVID=a)b",
@@ -202,6 +258,9 @@ func TestHostileEnvelopes(t *testing.T) {
 	} {
 		to := fmt.Sprintf("%sb%d@none.example", long, i)
 		markers[from] = l.send(from, to)
+		recipients = append(recipients, to)
+	}
+	for _, to := range recipients {
 		l.logged("ruleset=tls_rcpt", to, "451 4.7.")
 		l.logged("to=<"+to, "stat=Deferred")
 	}

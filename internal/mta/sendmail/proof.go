@@ -32,7 +32,8 @@ const address = "postmaster@tlsonly.invalid"
 const (
 	refusal   = "*" // whatever its code: the site's own rules may refuse, too
 	codeTLS   = "4.7.10"
-	codeNever = "5.0.0" // REJECT; 4.7.5 is what comes when nobody answers, or nothing that is understood
+	codeRight = "4.7.10 authenticated" // the same, for the host and not for TLS
+	codeNever = "5.0.0"                // REJECT; 4.7.5 is what comes when nobody answers, or nothing that is understood
 )
 
 const runSetup = "run tlsonly setup sendmail --apply, and restart Sendmail"
@@ -41,7 +42,10 @@ const runSetup = "run tlsonly setup sendmail --apply, and restart Sendmail"
 func (s Settings) proofs() []proof {
 	const (
 		tag    = "TLSONLY.encrypt."
+		some   = "TLSONLY.ask."
+		name   = "TLSONLY.name."
 		access = "see what else tls_rcpt asks: TLS_Rcpt: in the access map, rules of the site's own"
+		start  = "start tlsonly, and see that its [socketmap] listen is what sendmail.cf has"
 	)
 	waits, goes := []string{refusal}, []string{""}
 	ps := []proof{{
@@ -57,15 +61,27 @@ func (s Settings) proofs() []proof {
 		verify: "NONE", want: waits, noDaemon: true, text: "what the daemon is not there to answer for waits",
 		failed: mta.Hole, untrue: "mail the milter has not seen leaves in the clear with the daemon away", remedy: runSetup,
 	}, {
-		verify: "FAIL", version: "TLSv1.3", envid: tag, want: goes, text: "a protected message goes out over TLS",
-		failed: mta.Warning, untrue: "a protected message waits although there is TLS", remedy: access,
+		verify: "OK", version: "TLSv1.3", envid: tag, want: waits, noDaemon: true, text: "over TLS a protected message waits for the daemon",
+		failed: mta.Hole, untrue: "a protected message leaves for any host over TLS with the daemon away", remedy: runSetup,
 	}, {
-		verify: "OK", version: "TLSv1.3", want: goes, text: "other mail goes out over TLS",
+		verify: "OK", version: "TLSv1.3", envid: some, want: waits, noDaemon: true, text: "so does one to some protected recipients",
+		failed: mta.Hole, untrue: "a message to some protected recipients leaves for any host over TLS with the daemon away", remedy: runSetup,
+	}, {
+		verify: "OK", version: "TLSv1.3", envid: name, want: waits, text: "a message of level secure waits where the host is not the right one",
+		failed: mta.Hole, untrue: "a message of level secure leaves for any host over TLS",
+		remedy: "see that the daemon is of this version: restart it",
+	}, {
+		verify: "FAIL", version: "TLSv1.3", want: goes, noDaemon: true, text: "other mail goes out over TLS with the daemon away",
+		failed: mta.Warning, untrue: "all mail waits with the daemon away", remedy: access,
+	}, {
+		verify: "FAIL", version: "TLSv1.3", envid: tag, want: []string{"", codeRight}, text: "a protected message goes out over TLS",
+		failed: mta.Warning, untrue: "a protected message waits although there is TLS", remedy: access + "; " + start,
+	}, {
+		verify: "OK", version: "TLSv1.3", want: []string{"", codeRight}, text: "other mail goes out over TLS",
 		failed: mta.Warning, untrue: "mail waits although there is TLS", remedy: access,
 	}, {
 		verify: "NONE", want: []string{"", codeTLS, codeNever}, text: "the daemon answers",
-		failed: mta.Warning, untrue: "the daemon does not answer: all mail to hosts without TLS waits",
-		remedy: "start tlsonly, and see that its [socketmap] listen is what sendmail.cf has",
+		failed: mta.Warning, untrue: "the daemon does not answer: protected mail waits, and all mail to hosts without TLS", remedy: start,
 	}}
 	if s.MinVersion > policy.TLS10 {
 		ps = append(ps, proof{
@@ -149,7 +165,7 @@ func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string
 	var script strings.Builder
 	for _, p := range ps {
 		for _, define := range []string{"{verify}" + p.verify, "{tls_version}" + p.version, "{dsn_envid}" + p.envid,
-			"{server_name}mx.tlsonly.invalid", "f" + bare(p.from)} {
+			"{server_name}mx.tlsonly.invalid", "{cert_fp}" + noFingerprint, "h", "f" + bare(p.from)} {
 			script.WriteString(".D" + define + "\n")
 		}
 		script.WriteString("tls_rcpt " + cmp.Or(p.to, address) + "\n")
@@ -177,6 +193,9 @@ func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string
 	return answers, nil
 }
 
+// noFingerprint is that of no certificate.
+const noFingerprint = "00:00"
+
 // bare is a sender as $f has it, the empty one as nothing.
 func bare(sender string) string {
 	if sender == "<>" {
@@ -185,7 +204,7 @@ func bare(sender string) string {
 	return sender
 }
 
-// code returns the enhanced code of a refusal, "" for consent, and the answer itself where it is another mailer.
+// code returns the enhanced code of a refusal, with what it is about where that matters, "" for consent, and the answer itself where it is another mailer.
 func code(answer string) string {
 	if !strings.HasPrefix(answer, "$#") {
 		return ""
@@ -194,6 +213,9 @@ func code(answer string) string {
 	if !refused {
 		return answer
 	}
-	code, _, _ := strings.Cut(rest, " $:")
+	code, text, _ := strings.Cut(rest, " $:")
+	if strings.Contains(text, " is not authenticated") {
+		return codeRight
+	}
 	return strings.ReplaceAll(code, " ", "")
 }

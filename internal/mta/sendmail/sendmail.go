@@ -4,18 +4,26 @@
 // What binds is one ruleset, tls_rcpt, which Sendmail runs before every RCPT it sends, in queue runs and on cached
 // connections too. It judges by {verify} and {tls_version} of the connection, and by two things that reach it:
 //
-//   - the tag: an envelope id (RFC 3461, section 4.4) that begins with TLSONLY., which the milter sets for a message all of whose
-//     recipients need TLS. It binds without the daemon.
-//   - the question: for mail without a tag that would go out in the clear the daemon is asked, by socket map, with sender
-//     and recipient. PASS is the only answer that lets it go.
+//   - the tag: an envelope id (RFC 3461, section 4.4) that begins with TLSONLY., which the milter sets for a message one of
+//     whose recipients needs TLS. Such a message waits without the daemon; where all need TLS it waits for TLS, whatever the
+//     daemon says.
+//   - the question: the daemon is asked, by socket map, with sender, recipient and next hop, and what the host showed: the
+//     fingerprint of its certificate. PASS is the only answer that lets mail go, but for one kind: mail without a tag, to
+//     which nothing was promised, goes over TLS when nobody answers.
 //
-// It doesn't decide who needs TLS; that is rules and internal/socketmap. The caller holds the endpoints of the daemon in
-// Sendmail's spelling (Endpoint), and restarts Sendmail after Apply.
+// It doesn't decide who needs TLS, nor which host is the right one; that is rules and internal/socketmap. So Sendmail needs
+// no authorities' certificates of its own, and gets MTA-STS and DANE, which Debian's lacks. The caller holds the endpoints
+// of the daemon in Sendmail's spelling (Endpoint), and restarts Sendmail after Apply.
 //
-// SECURITY: Sendmail takes a ruleset that breaks off for consent, so the rules let only one word pass.
+// SECURITY: Sendmail takes a ruleset that breaks off for consent, so the rules let only one word pass. The fingerprint is that
+// of the connection at hand, on one that is used again too; with a session that shows no certificate another's may be left over,
+// which {verify} tells. Recipients keep the domain they were accepted for: Sendmail by itself replaces it by what a CNAME says, and
+// where it finds no such domain by the same name below the host's own.
 //
-// BUGS: mail that leaves by other ways than SMTP and LMTP (UUCP, programs) meets no tls_rcpt. The milter is the last of the
-// filters, so that none takes the tag away; it gives the sender back as the client gave it, whatever one before it made of it.
+// BUGS: mail that leaves by other ways than SMTP and LMTP (UUCP, programs) meets no tls_rcpt. Where the socket map's file is
+// gone, or the daemon hangs, Sendmail defers all mail it asks about, whatever the rules make of that. The milter is the last of
+// the filters, so that none takes the tag away; it gives the sender back as the client gave it, whatever one before it made
+// of it.
 package sendmail
 
 import (
@@ -160,6 +168,14 @@ func Snippet(s Settings) string {
 		line("ifelse(index(defn(`confPRIVACY_FLAGS'), `nobodyreturn'), `-1',")
 		line("`define(`confPRIVACY_FLAGS', ifdef(`confPRIVACY_FLAGS', `defn(`confPRIVACY_FLAGS')', `authwarnings')`,nobodyreturn')')dnl")
 	}
+	line("dnl The daemon knows certificates by this fingerprint. And a recipient keeps the domain it was accepted for, whatever")
+	line("dnl CNAME or longer name there is of it (a name without a dot still gets the own domain): who answers for DNS would choose")
+	line("dnl who has to prove himself.")
+	line("ifdef(`confCERT_FINGERPRINT_ALGORITHM', `', `define(`confCERT_FINGERPRINT_ALGORITHM', `%s')')dnl", fingerprint)
+	line("ifdef(`confDONT_EXPAND_CNAMES', `', `define(`confDONT_EXPAND_CNAMES', `True')')dnl")
+	// RFC 5321, section 2.3.5: domains in mail are fully qualified.
+	line("ifelse(index(defn(`confBIND_OPTS'), `-DNSRCH'), `-1',")
+	line("`define(`confBIND_OPTS', ifdef(`confBIND_OPTS', `defn(`confBIND_OPTS') ')`-DNSRCH')')dnl")
 	line("LOCAL_CONFIG")
 	b.WriteString(s.config())
 	line("LOCAL_TLS_RCPT")
@@ -169,6 +185,9 @@ func Snippet(s Settings) string {
 	line("%s", endMark)
 	return b.String()
 }
+
+// fingerprint is how certificates are told apart (policy.Certificate.Fingerprint).
+const fingerprint = "sha256"
 
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
@@ -190,8 +209,9 @@ func (s Settings) config() string {
 // No line of these may hold a word of m4's (it reads comments too) nor a back quote.
 const configLines = `# What {verify} says of a session that is encrypted; {cipher_bits} may still be that of the session the mail came by.
 C{TlsonlyEncrypted}OK TRUSTED FAIL NO NOT
-C{TlsonlyVerified}OK TRUSTED
 C{TlsonlyOld}OLD
+# Tags of messages that must not leave in the clear, whoever says what.
+C{TlsonlyNever}encrypt name
 # -f: the key as it is, for folding cuts it at 256 octets. -T: what marks a failure that may pass.
 Ktls_rcpt socket -f -dSECONDS -T<TMPF> ENDPOINT
 `
@@ -201,29 +221,33 @@ const rcptRules = `# Rules that break off (an address too long to rewrite, a map
 R$*			$: $>TlsonlyRcpt <?> $1
 RPASS			$@ OK
 RNOTLS $*		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name} ", verify=" $1
-RNOTVERIFIED $*		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: " $&{server_name} " is not authenticated, verify=" $1
+RNOTRIGHT		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: " $&{server_name} " is not authenticated"
 RDEFER			$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name}
 RREJECT			$#error $@ 5.0.0 $: "550 5.7.10 TLS required: no TLS at " $&{server_name}
 R$*			$#error $@ 4.7.5 $: "451 4.7.5 TLS required or not: tlsonly does not answer"
 `
 
 const answerRules = `STlsonlyRcpt
-R<?> $*			$: $&{verify} $| $&{tls_version} $| $&{dsn_envid} $| $1
+R<?> $*			$: <free> $&{verify} $| $&{tls_version} $| $&{dsn_envid} $| $1
 # A version too old is no TLS: it takes the place of the word for encrypted.
-R$={TlsonlyEncrypted} $| $={TlsonlyOld} $| $* $| $*	$: $2 $| $3 $| $4
-R$* $| $* $| $* $| $*	$: $1 $| $3 $| $4
-# The tag. A level that is not known here asks for what can be seen of the most.
-R$={TlsonlyEncrypted} $| TLSONLY . encrypt . $* $| $*	$@ PASS
-R$={TlsonlyVerified} $| TLSONLY . $* $| $*	$@ PASS
-R$* $| TLSONLY . encrypt . $* $| $*	$@ NOTLS $1
-R$={TlsonlyEncrypted} $| TLSONLY . $* $| $*	$@ NOTVERIFIED $1
-R$* $| TLSONLY . $* $| $*	$@ NOTLS $1
-# No tag, but TLS.
-R$={TlsonlyEncrypted} $| $* $| $*	$@ PASS
-# The question. The message id has no place in it: it is the client's to choose.
-R$* $| $* $| $*		$: $(tls_rcpt v1<$1><$&{server_name}><$&{server_addr}><$&i><><$&f><$3> $: NOTFOUND $)
-RPASS			$@ PASS
-RDEFER			$@ DEFER
-RREJECT			$@ REJECT
+R<free> $={TlsonlyEncrypted} $| $={TlsonlyOld} $| $* $| $*	$: <free> $2 $| $3 $| $4
+R<free> $* $| $* $| $* $| $*		$: <free> $1 $| $3 $| $4
+# The tag. A level that is not known here asks for the most.
+R<free> $* $| TLSONLY . ask . $* $| $*		$: <ask> $1 $| $3
+R<free> $* $| TLSONLY . encrypt . $* $| $*	$: <encrypt> $1 $| $3
+R<free> $* $| TLSONLY . $* $| $*		$: <name> $1 $| $3
+R<free> $* $| $* $| $*			$: <free> $1 $| $3
+R<$-> $={TlsonlyEncrypted} $| $*	$: <$1 TLS> $2 $| $3
+R<$={TlsonlyNever}> $* $| $*		$@ NOTLS $2
+R<$-> $* $| $*			$: <$1 CLEAR> $2 $| $3
+# The question. What the host proves is the daemon's to judge, by the certificate it showed and the way that led to it.
+R<$- $-> $* $| $*	$: <$1 $2> $(tls_rcpt v2<$3><$&{cert_fp}><$&{server_name}><$&h><$1><$&f><$4> $: NOTFOUND $)
+R<$- $-> PASS		$@ PASS
+R<$- CLEAR> DEFER	$@ DEFER
+R<$- CLEAR> REJECT	$@ REJECT
+R<$- TLS> DEFER		$@ NOTRIGHT
+R<$- TLS> REJECT	$@ NOTRIGHT
+# Nobody answers. To mail without a tag nothing was promised, so what has TLS does not stop with the daemon.
+R<free TLS> $*		$@ PASS
 R$*			$@ NOANSWER
 `

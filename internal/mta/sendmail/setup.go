@@ -52,29 +52,10 @@ func (in Installation) Apply(ctx context.Context, s Settings, now time.Time) (Ch
 	if err != nil {
 		return Change{}, err
 	}
-	var done Change
-	for _, f := range []struct {
-		path     string
-		old, new []byte
-		same     bool
-	}{
-		{mcPath, oldMc, []byte(mc), mc == string(oldMc)},
-		{in.cf(), oldCf, cf, bytes.Equal(withoutComments(cf), withoutComments(oldCf))},
-	} {
-		if f.same {
-			continue
-		}
-		backup := f.path + "." + now.UTC().Format("20060102T150405Z")
-		if err := writeLike(backup, f.path, f.old); err != nil {
-			return done, fmt.Errorf("backup: %w", err)
-		}
-		done.Backups = append(done.Backups, backup)
-		if err := writeLike(f.path, f.path, f.new); err != nil {
-			return done, err
-		}
-		done.Written = append(done.Written, f.path)
+	if bytes.Equal(withoutComments(cf), withoutComments(oldCf)) {
+		cf = oldCf
 	}
-	return done, nil
+	return in.replace(now, replacement{mcPath, oldMc, []byte(mc)}, replacement{in.cf(), oldCf, cf})
 }
 
 // ownInclude: m4 makes sendmail.cf of Debian's sendmail.mc alone; others must be given cf.m4 besides, from wherever it is.
@@ -85,6 +66,18 @@ var rivals = regexp.MustCompile("(?m)^[ \t]*(LOCAL_TLS_RCPT\\b|(?:INPUT_)?MAIL_F
 
 // merge puts the lines at the end of mc, in place of those of an earlier run.
 func merge(mc, snippet string) (string, error) {
+	text, err := withoutOwn(mc)
+	if err != nil {
+		return "", err
+	}
+	if found := rivals.FindStringSubmatch(text); found != nil {
+		return "", fmt.Errorf("%s is there already, outside of our lines: make it one with them by hand", strings.Trim(found[1], "(`'"))
+	}
+	return text + "\n" + snippet, nil
+}
+
+// withoutOwn returns mc without our lines.
+func withoutOwn(mc string) (string, error) {
 	var rest []string
 	inside := false
 	for line := range strings.SplitSeq(strings.TrimRight(mc, "\n"), "\n") {
@@ -106,30 +99,37 @@ func merge(mc, snippet string) (string, error) {
 	if inside {
 		return "", fmt.Errorf("a line %q without %q", beginMark, endMark)
 	}
-	text := strings.TrimRight(strings.Join(rest, "\n"), "\n") + "\n"
-	if found := rivals.FindStringSubmatch(text); found != nil {
-		return "", fmt.Errorf("%s is there already, outside of our lines: make it one with them by hand", strings.Trim(found[1], "(`'"))
-	}
-	return text + "\n" + snippet, nil
+	return strings.TrimRight(strings.Join(rest, "\n"), "\n") + "\n", nil
 }
 
-// build has m4 read mc in the folder it will be in, and proves what comes out.
-func (in Installation) build(ctx context.Context, dir, mc string, s Settings) (text []byte, err error) {
+// m4 makes sendmail.cf of mc, in the folder it will be in, until remove is called.
+func (in Installation) m4(ctx context.Context, dir, mc string) (text []byte, cf string, remove func(), err error) {
 	work, err := os.MkdirTemp(dir, ".tlsonly-setup-")
+	if err != nil {
+		return nil, "", nil, err
+	}
+	remove = func() { _ = os.RemoveAll(work) }
+	source := filepath.Join(work, "sendmail.mc")
+	cf = filepath.Join(work, "sendmail.cf")
+	if err = os.WriteFile(source, []byte(mc), 0o600); err == nil {
+		text, err = in.run(ctx, "", "m4", source)
+	}
+	if err == nil {
+		err = os.WriteFile(cf, text, 0o600)
+	}
+	if err != nil {
+		remove()
+	}
+	return text, cf, remove, err
+}
+
+// build makes sendmail.cf and proves what comes out.
+func (in Installation) build(ctx context.Context, dir, mc string, s Settings) (text []byte, err error) {
+	text, cf, remove, err := in.m4(ctx, dir, mc)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	source, cf := filepath.Join(work, "sendmail.mc"), filepath.Join(work, "sendmail.cf")
-	if err := os.WriteFile(source, []byte(mc), 0o600); err != nil {
-		return nil, err
-	}
-	if text, err = in.run(ctx, "", "m4", source); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(cf, text, 0o600); err != nil {
-		return nil, err
-	}
+	defer remove()
 	in.Cf = cf
 	c := parseConf(string(text))
 	found := append(c.filter(s), c.binding(s)...)

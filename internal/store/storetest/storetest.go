@@ -41,6 +41,7 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"History", testHistory},
 		{"Forget", testForget},
 		{"List", testList},
+		{"Page", testPage},
 		{"Due", testDue},
 		{"DueShared", testDueShared},
 		{"Watch", testWatch},

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/audit"
+	"tlsonly/internal/config"
+	"tlsonly/internal/destination"
+	"tlsonly/internal/destination/dns"
+	"tlsonly/internal/inbound"
+	"tlsonly/internal/ledger"
+	"tlsonly/internal/policy"
+	"tlsonly/internal/web"
+	"tlsonly/milter"
+	"tlsonly/rules"
+)
+
+// tally is what is counted and changed at run time, whether it is shown or not.
+type tally struct {
+	meter *web.Meter
+	level *slog.LevelVar // of the log
+}
+
+func newTally() tally {
+	return tally{web.NewMeter(time.Now()), new(slog.LevelVar)}
+}
+
+// watch has an engine tell of its looks.
+func (s tally) watch(c *destination.Config) { c.Looked, c.Probed = s.meter.Assessed, s.meter.Probed }
+
+// observe counts a decision.
+func (s tally) observe(d *milter.Decision, took time.Duration) {
+	s.meter.Decided(web.Decision{Rule: d.Rule.Name, Verdict: d.Verdict, Reason: d.Reason}, took)
+}
+
+// observeInbound counts a decision about how mail comes in.
+func (s tally) observeInbound(rule string, verdict policy.Verdict, reason inbound.Reason) {
+	s.meter.Admitted(web.Decision{Rule: rule, Verdict: verdict, Reason: policy.Reason(reason)})
+}
+
+// serveHTTP serves what [http] asks for until stop is called; an error that ends that is sent to served.
+func (d *service) serveHTTP(ctx context.Context, passed *sockets, served chan<- error) (stop func(), err error) {
+	c := d.config.Load()
+	if c.HTTP.Listen == "" {
+		return func() {}, nil
+	}
+	var blind atomic.Bool
+	s, err := newWeb(d, c, func() error { return ctx.Err() }, blind.Load)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := passed.listen("http", config.Endpoint{Network: "tcp", Address: c.HTTP.Listen})
+	if err != nil {
+		return nil, fmt.Errorf("[http] listen: %w", err)
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := s.Serve(listener); err != nil {
+			served <- err
+		}
+	})
+	work.Go(func() { blind.Store(resolverProblem(ctx, c) != "") })
+	return func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+		defer cancel()
+		if err := s.Shutdown(end); err != nil {
+			d.log.Warn("http connections cut", "err", err)
+		}
+		work.Wait()
+	}, nil
+}
+
+// lines are pieces of advice as they stand on a page.
+func lines(found []advice) []string {
+	var all []string
+	for _, f := range found {
+		text := string(f.Level)
+		if f.Way != "" {
+			text += " by " + f.Way
+		}
+		text += ": "
+		if !f.Host.IsZero() {
+			text += f.Host.String()
+			if f.Address.IsValid() {
+				text += " at " + f.Address.String()
+			}
+			text += ": "
+		}
+		all = append(all, text+f.Text)
+	}
+	return all
+}
+
+// newWeb builds what is served over HTTP. stopping returns an error once the daemon takes no more sessions.
+// blind reports whether nothing can be said of DNSSEC from here.
+func newWeb(d *service, c *config.Config, stopping func() error, blind func() bool) (*web.Server, error) {
+	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver, DNSSEC: c.DNS.DNSSEC, TrustResolver: c.DNS.TrustResolver})
+	if err != nil {
+		return nil, fmt.Errorf("resolver: %w", err)
+	}
+	w := web.Config{
+		Version: buildVersion(),
+		Survey: func(each func(web.Known) bool) {
+			d.ledger.Survey(func(k ledger.Known) bool { return each(web.Known(k)) })
+		},
+		Known: d.assessor.Known,
+		Assess: func(ctx context.Context, to addr.Destination) policy.Assessment {
+			return d.assessor.Refresh(ctx, to, 0)
+		},
+		Store:   d.store,
+		Rules:   d.ruleSet,
+		Inbound: func() *inbound.Set { return d.config.Load().Inbound },
+		Meter:   d.tally.meter,
+		Counts:  d.counts,
+		Checks: []web.Check{
+			{Name: "store", Test: func(context.Context) error { return d.store.Healthy() }},
+			{Name: "resolver", Test: func(ctx context.Context) error { return answers(ctx, resolver) }},
+			{Name: "sessions", Test: func(context.Context) error { return stopping() }},
+		},
+		Explain: func(ctx context.Context, from, to addr.Address, user string) any {
+			decider := newDecider(d.config.Load(), d.assessor, readOnly{d.ledger})
+			decider.Forwards = d.forwards
+			return explained(ctx, decider, d.ruleSet(), from, to, user)
+		},
+		Advice: func(a policy.Assessment) []string {
+			_, found := missing(a, policy.DefaultDemand(), reached(a, policy.DefaultDemand()), blind())
+			return lines(found)
+		},
+		OwnNetwork:  d.ledger.Suspect,
+		LogLevel:    d.tally.level,
+		Host:        c.HTTP.Host(),
+		Password:    c.HTTP.Password,
+		Cert:        c.HTTP.Cert,
+		Key:         c.HTTP.Key,
+		BehindProxy: c.HTTP.BehindProxy,
+		Log:         d.log,
+	}
+	w.Forwards = func() []web.Forward {
+		failing, _, _ := d.audit.Failing()
+		list := make([]web.Forward, len(failing))
+		for i, f := range failing {
+			list[i] = web.Forward{Owner: f.Owner, Source: f.Source, Leaves: f.Leaves, Destination: f.Destination, Rule: f.Rule, Reason: f.Reason, Detail: f.Detail}
+		}
+		return list
+	}
+	w.TestForward = func(ctx context.Context, owner, target addr.Address) (any, error) {
+		found := d.audit.Auditor.Test(ctx, owner, target)
+		if found == nil {
+			found = []audit.Finding{} // the mail stays here
+		}
+		return map[string][]audit.Finding{"findings": found}, ctx.Err()
+	}
+	return web.New(w)
+}
+
+// answers asks a resolver what every one knows (RFC 6761, section 6.3): that it answers is what counts, not what.
+func answers(ctx context.Context, r *dns.Resolver) error {
+	localhost, err := addr.ParseDomain("localhost")
+	if err != nil {
+		return err
+	}
+	if _, err = r.Addrs(ctx, localhost); err != nil {
+		return fmt.Errorf("%s doesn't answer: %w", r.Server(), err)
+	}
+	return nil
+}
+
+// readOnly is a ledger that promises nothing.
+type readOnly struct{ *ledger.Ledger }
+
+func (readOnly) Owe(context.Context, addr.Destination, string, policy.Demand, bool) error { return nil }
+
+func (d *service) ruleSet() *rules.Set { return d.config.Load().Rules }
+
+// counts collects what the parts of the daemon count.
+func (d *service) counts() web.Counts {
+	m, l, a := d.server.Stats(), d.ledger.Stats(), d.assessor.Stats()
+	n := web.Counts{
+		Sessions: m.Sessions, Connections: m.Connections, Messages: m.Messages, Malformed: m.Malformed, Unbound: m.Unbound,
+		Panics:  map[string]uint64{"milter": m.Panics},
+		Cached:  map[string]int{"destinations": a.Destinations, "hosts": a.Hosts},
+		Lookups: map[string]uint64{"memory": a.Served, "joined": a.Joined, "look": a.Looked},
+		Changes: map[string]int64{},
+		Waiting: l.Waiting,
+	}
+	for what, times := range l.Events {
+		n.Changes[string(what)] = times
+	}
+	if d.maps == nil {
+		return n
+	}
+	s := d.maps.Stats()
+	n.Panics["socketmap"] = s.Panics
+	n.SocketmapSessions, n.SocketmapRefused, n.SocketmapMalformed = s.Open, s.Refused, s.Garbage
+	for _, r := range s.Requests {
+		n.Socketmap = append(n.Socketmap, web.Answers{Map: string(r.Map), Answer: string(r.Answer), Count: r.Count})
+	}
+	return n
+}

@@ -1,0 +1,455 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+)
+
+// news returns a print that is silent about a destination of which there is nothing new since the last time.
+func news(print func(checked)) func(checked) {
+	last := map[string]string{}
+	return func(r checked) {
+		if state := r.state(); last[r.Destination] != state {
+			last[r.Destination] = state
+			print(r)
+		}
+	}
+}
+
+// state is what of an answer is new when it changes: not times, not a host's own words, which have them in them, and not the
+// order of hosts and addresses, which resolvers turn round.
+func (c checked) state() string {
+	if c.Error != "" {
+		return c.Error
+	}
+	a := c.Assessment
+	lines := []string{fmt.Sprint(c.Level, c.Reason, a.Problem, a.Secure,
+		a.MTASTS.Mode, a.MTASTS.ID, a.MTASTS.MX, a.MTASTS.Problem != "")}
+	for _, h := range a.Hosts {
+		lines = append(lines, fmt.Sprint(h.Name, h.Preference, h.Problem, h.Alias, h.Secure, h.DANE))
+		for _, r := range h.TLSA {
+			lines = append(lines, fmt.Sprint(h.Name, r))
+		}
+		for _, o := range h.Observations {
+			line := fmt.Sprint(h.Name, o.Address, o.Outcome, o.Stage, o.Version, o.Cipher, o.Exchange, o.Accepts,
+				o.Trust, o.DANE, o.DANERecord)
+			for _, cert := range o.Chain {
+				line += " " + cert.Fingerprint
+			}
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(lines[1:])
+	return strings.Join(lines, "\n")
+}
+
+// page writes answers for people.
+type page struct {
+	w      io.Writer
+	colour bool
+	now    time.Time // for days left
+	blind  bool      // nothing is to be seen of DNSSEC
+}
+
+// width is where long values are continued on the next line, keyed where they begin.
+const (
+	width = 110
+	keyed = 19
+)
+
+// row writes one thing that is known, cleaned of what could be no text for a terminal.
+func (p page) row(indent int, key, format string, args ...any) {
+	p.hued(indent, key, "", format, args...)
+}
+
+// hued is row in a colour.
+func (p page) hued(indent int, key, hue, format string, args ...any) {
+	at := fmt.Sprintf("%*s%-*s ", indent, "", keyed-1-indent, key)
+	for i, line := range wrap(clean(fmt.Sprintf(format, args...)), width-keyed) {
+		if i > 0 {
+			at = strings.Repeat(" ", keyed)
+		}
+		if hue != "" {
+			line = paint(p.colour, hue, line)
+		}
+		fmt.Fprintf(p.w, "%s%s\n", at, line)
+	}
+}
+
+// wrap breaks text at spaces.
+func wrap(text string, width int) []string {
+	var lines []string
+	for len(text) > width {
+		at := strings.LastIndexByte(text[:width+1], ' ')
+		if at <= 0 {
+			if at = strings.IndexByte(text, ' '); at < 0 {
+				break
+			}
+		}
+		lines, text = append(lines, text[:at]), text[at+1:]
+	}
+	return append(lines, text)
+}
+
+// clean puts ? where a character could do something else than be seen.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// readable is a name as DNS has it, with what people call it.
+func readable(d addr.Domain) string {
+	if u := d.Unicode(); u != d.String() {
+		return fmt.Sprintf("%s (%s)", d, clean(u))
+	}
+	return d.String()
+}
+
+// print shows the answer to people.
+func (c checked) print(p page) {
+	if c.Error != "" {
+		fmt.Fprintf(p.w, "%s: %s\n", clean(c.Destination), paint(p.colour, red, clean(c.Error)))
+		return
+	}
+	a := c.Assessment
+	p.blind = c.Resolver != ""
+	fmt.Fprintf(p.w, "%s: %s\n", c.Destination, c.verdict(p.colour))
+	if u := a.Destination.Host().Unicode(); u != a.Destination.Host().String() {
+		p.row(2, "in letters", "%s", u)
+	}
+	if a.Detail != "" {
+		p.row(2, "problem", "%s", a.Detail)
+	}
+	if !a.Alias.IsZero() {
+		p.row(2, "alias of", "%s", readable(a.Alias))
+	}
+	if !a.Destination.Direct() && a.Problem == "" {
+		none := ""
+		if len(a.Hosts) > 0 && a.Hosts[0].Implicit {
+			none = "none, "
+		}
+		p.row(2, "MX records", "%s%s", none, p.signed(a.Secure))
+		p.row(2, "MTA-STS", "%s", stsLine(a.MTASTS))
+	}
+	for i, h := range a.Hosts {
+		p.host(*a, h, c.Hosts[i])
+	}
+	p.advice(c)
+}
+
+// unknownLevel is said where nothing is known and nothing is asked.
+const unknownLevel = "not known"
+
+// verdict is what an answer comes to.
+func (c checked) verdict(colour bool) string {
+	switch {
+	case c.Satisfied && c.Level == "":
+		return fmt.Sprintf("%s (asked %s)", paint(colour, yellow, unknownLevel), c.Asked)
+	case c.Satisfied:
+		return paint(colour, green, string(c.Level))
+	}
+	hue := red
+	if c.Reason.Unknown() {
+		hue = yellow
+	}
+	reached := ""
+	if c.Level.Rank() >= policy.LevelMay.Rank() && c.Level != "" {
+		reached = ", reached " + string(c.Level)
+	}
+	return fmt.Sprintf("%s (asked %s%s)", paint(colour, hue, string(c.Reason)), c.Asked, reached)
+}
+
+// host shows one mail host.
+func (p page) host(a policy.Assessment, h policy.Host, far checkedHost) {
+	what := fmt.Sprintf("MX %d", h.Preference)
+	switch {
+	case a.Destination.Direct():
+		what = "host"
+	case h.Implicit:
+		what = "no MX, the domain itself"
+	}
+	reached, hue := string(far.Level), green
+	switch {
+	case far.Reason.Unknown():
+		reached, hue = string(far.Reason), yellow
+	case far.Reason != "":
+		reached, hue = string(far.Reason), red
+	case far.Level == "":
+		reached, hue = unknownLevel, yellow
+	}
+	fmt.Fprintf(p.w, "  %s %s: %s\n", what, readable(h.Name), paint(p.colour, hue, reached))
+	if !h.Alias.IsZero() {
+		forbidden := ""
+		if !a.Destination.Direct() && !h.Implicit {
+			forbidden = ", which a mail host should not be (RFC 5321, section 5.1)"
+		}
+		p.row(4, "alias of", "%s%s", readable(h.Alias), forbidden)
+	}
+	if h.Detail != "" {
+		p.row(4, "problem", "%s", h.Detail)
+	}
+	if h.Problem == "" && !h.Name.IsLiteral() {
+		p.row(4, "addresses", "%s", p.signed(h.Secure))
+	}
+	switch {
+	case far.MTASTS == nil:
+	case *far.MTASTS:
+		p.row(4, "MTA-STS", "fits the policy")
+	default:
+		p.row(4, "MTA-STS", "does not fit the policy: %s", far.STSDetail)
+	}
+	for _, r := range h.TLSA {
+		p.row(4, "TLSA", "%s%s", r, matched(h, r))
+	}
+	if h.DANEDetail != "" {
+		p.row(4, "TLSA", "%s", h.DANEDetail)
+	}
+	for _, o := range h.Observations {
+		fmt.Fprintf(p.w, "    %s\n", o.Address)
+		p.observation(o)
+		switch {
+		case o.DANE == policy.DANEMismatch:
+			p.hued(6, "DANE", red, "%s: %s", o.DANE, o.DANEDetail)
+		case otherName(a, h, o):
+			p.hued(6, "DANE", red, "%s, but the certificate is for %s", o.DANE, subject(o.Chain[0]))
+		case o.DANE != policy.DANENotMatched:
+			p.hued(6, "DANE", green, "%s", o.DANE)
+		}
+	}
+}
+
+// advice shows what is missing, each text once for all hosts that it is about.
+func (p page) advice(c checked) {
+	var last advice
+	ways := 0
+	for i, m := range c.Missing {
+		if i == 0 || m.Level != last.Level || m.Way != last.Way {
+			if m.Level != last.Level {
+				ways = 0
+			}
+			ways++
+			fmt.Fprintf(p.w, "  %s:\n", heading(c.Level, m, ways > 1))
+		}
+		last = m
+		alike := func(o advice) bool { return o.Level == m.Level && o.Way == m.Way && o.Text == m.Text }
+		if slices.ContainsFunc(c.Missing[:i], alike) {
+			continue
+		}
+		var whose []string
+		for _, o := range c.Missing {
+			if !alike(o) || o.Host.IsZero() {
+				continue
+			}
+			name := o.Host.String()
+			if o.Address.IsValid() {
+				name += " at " + o.Address.String()
+			}
+			whose = append(whose, name)
+		}
+		text := m.Text
+		if len(whose) > 0 {
+			text = some(whose, 4) + ": " + text
+		}
+		fmt.Fprintf(p.w, "    %s\n", clean(text))
+	}
+}
+
+// heading says what advice is for.
+func heading(reached policy.Level, m advice, or bool) string {
+	text := "for level " + string(m.Level)
+	if reached != "" && reached.Rank() >= m.Level.Rank() {
+		text += " at every host"
+	}
+	switch {
+	case m.Way == "" || m.Level == policy.LevelDane:
+		return text
+	case or:
+		text = "or"
+	}
+	return text + ", by " + map[string]string{wayDANE: "DANE", waySTS: "MTA-STS", wayCertificate: "its certificate"}[m.Way]
+}
+
+// some lists the first few.
+func some(all []string, n int) string {
+	if len(all) <= n {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:n], ", "), len(all)-n)
+}
+
+// observation shows what one address said, step by step.
+func (p page) observation(o policy.Observation) {
+	row := func(key, format string, args ...any) { p.row(6, key, format, args...) }
+	if o.Banner != "" {
+		row("banner", "%s", o.Banner)
+	}
+	if len(o.Extensions) > 0 {
+		row("EHLO", "%s", strings.Join(o.Extensions, ", "))
+	}
+	switch o.Outcome {
+	case policy.SawTLS:
+		row("STARTTLS", "%s", describe(o))
+	case policy.SawNoSTARTTLS:
+		p.hued(6, "STARTTLS", red, "not offered")
+	default:
+		p.hued(6, stageName(o.Stage), yellow, "%s", problem(o))
+	}
+	if len(o.Accepts) > 0 {
+		row("accepts", "TLS %s", list(o.Accepts))
+	}
+	if len(o.AcceptsUnknown) > 0 {
+		row("accepts", "not known of TLS %s", list(o.AcceptsUnknown))
+	}
+	for i, c := range o.Chain {
+		key, by := "", ", by "+orNone(c.Issuer)
+		if i == 0 {
+			key = "certificate"
+		}
+		if c.Issuer != "" && c.Issuer == c.Subject {
+			by = ", by itself"
+		}
+		left := ""
+		if !c.NotAfter.IsZero() {
+			left = fmt.Sprintf(", until %s (%s)", c.NotAfter.Format(time.DateOnly), daysLeft(c.NotAfter, p.now))
+		}
+		row(key, "%s%s%s, %s", subject(c), by, left, orNone(c.Key))
+	}
+	switch {
+	case o.Trust == policy.Trusted:
+		p.hued(6, "authorities", green, "trusted")
+	case o.DANE == policy.DANEMatchEE: // RFC 7671, section 5.1
+		row("authorities", "%s, which DANE does without: %s", o.Trust, o.TrustDetail)
+	case o.Trust != "":
+		p.hued(6, "authorities", yellow, "%s: %s", o.Trust, o.TrustDetail)
+	}
+}
+
+// stageName is where a dialogue ended, in the words of the steps that went well.
+func stageName(s policy.Stage) string {
+	switch s {
+	case policy.StageEHLO, policy.StageSTARTTLS:
+		return strings.ToUpper(string(s))
+	case policy.StageHandshake:
+		return "TLS"
+	}
+	return string(s)
+}
+
+func list(versions []policy.Version) string {
+	var all []string
+	for _, v := range versions {
+		all = append(all, v.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+// daysLeft says how long a certificate is valid still.
+func daysLeft(end, now time.Time) string {
+	const day = 24 * time.Hour
+	left := end.Sub(now)
+	switch {
+	case left < -day:
+		return "over for " + plural(int(-left/day), "day")
+	case left < 0:
+		return "over since less than a day"
+	case left < day:
+		return "less than a day left"
+	}
+	return plural(int(left/day), "day") + " left"
+}
+
+func (p page) signed(secure bool) string {
+	switch {
+	case secure:
+		return "signed by DNSSEC"
+	case p.blind:
+		return "whether signed by DNSSEC can't be seen from here"
+	}
+	return "not signed by DNSSEC"
+}
+
+func stsLine(s policy.STS) string {
+	text := "none"
+	if s.Mode != "" {
+		text = fmt.Sprintf("%s, id %s, until %s", s.Mode, s.ID, s.Until.Format(time.DateOnly))
+		if len(s.MX) > 0 {
+			text += ", mx " + strings.Join(s.MX, " ")
+		}
+	}
+	switch {
+	case s.Problem != "" && s.Mode == "":
+		return "not known: " + s.Problem
+	case s.Problem != "":
+		return text + "; from memory, for now: " + s.Problem
+	}
+	return text
+}
+
+// matched says where a TLSA record matched what was shown.
+func matched(h policy.Host, r policy.TLSA) string {
+	for _, o := range h.Observations {
+		if o.DANERecord == r.String() {
+			return "  matched"
+		}
+	}
+	return ""
+}
+
+// describe says in words what TLS an address speaks.
+func describe(o policy.Observation) string {
+	s := fmt.Sprintf("TLS %s %s, %d bits", o.Version, o.Cipher, o.Bits)
+	if o.Exchange != "" {
+		s += ", " + o.Exchange
+	}
+	if postQuantum(o.Exchange) {
+		s += " (post-quantum)"
+	}
+	if o.HelloOnly {
+		s += " (as far as our own TLS goes)"
+	}
+	return s
+}
+
+// postQuantum reports whether a key exchange stands up to quantum computers: those with ML-KEM (FIPS 203) in them do.
+func postQuantum(exchange string) bool { return strings.Contains(exchange, "MLKEM") }
+
+// problem says in words why an address could not be got to speak TLS.
+func problem(o policy.Observation) string {
+	s := string(o.Outcome)
+	switch o.Outcome {
+	case policy.SawBroken:
+		s = "failed"
+	case policy.SawRefused:
+		s = "refused"
+	}
+	if o.Detail != "" {
+		s += ": " + o.Detail
+	}
+	return s
+}
+
+// subject is whom a certificate is for.
+func subject(c policy.Certificate) string {
+	if len(c.Names) > 0 {
+		return some(c.Names, 6)
+	}
+	return orNone(c.Subject)
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "nobody named"
+	}
+	return s
+}

@@ -1,0 +1,72 @@
+package value
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+)
+
+// The readers here are for the keys that every kind of rule has.
+
+// RuleName takes what can stand in a header, a metric's label and a log line without quoting.
+func RuleName(v Value) (string, error) {
+	s, ok := v.Any.(string)
+	if !ok || s == "" || len(s) > 64 || s != strings.TrimSpace(s) ||
+		strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`";\`, r) }) {
+		return "", Wrong(v, `want 1 to 64 printable ASCII characters without ", \ and ;`)
+	}
+	return s, nil
+}
+
+// Recipients takes patterns of recipients, at least one, and not "<>".
+func Recipients(v Value) ([]addr.Pattern, error) {
+	ps, err := List(Pattern)(v)
+	if err != nil {
+		return nil, err
+	}
+	if len(ps) == 0 {
+		return nil, Refuse(v, `names nobody: want recipients, or ["*"]`)
+	}
+	if i := slices.IndexFunc(ps, func(p addr.Pattern) bool { return p.Kind() == addr.Null }); i >= 0 {
+		return nil, Wrong(v.Any.([]Value)[i], "no recipient is empty")
+	}
+	return ps, nil
+}
+
+// Version takes a TLS version.
+func Version(v Value) (policy.Version, error) {
+	s, ok := v.Any.(string)
+	version, err := policy.ParseVersion(s)
+	if !ok || err != nil {
+		return 0, Wrong(v, `want "1.0", "1.1", "1.2" or "1.3", in quotes`)
+	}
+	return version, nil
+}
+
+// LastDay takes a date, or a date with a time, of which the date counts, and returns its end: a rule ends with its
+// last day, not in the middle of it. A date without an offset is meant here, one with an offset is a day here, too.
+func LastDay(zone *time.Location) func(Value) (time.Time, error) {
+	return func(v Value) (time.Time, error) {
+		t, ok := v.Any.(time.Time)
+		if !ok || t.Location().String() == "time-local" {
+			return time.Time{}, Wrong(v, "want a date, without quotes, as 2027-01-31")
+		}
+		if l := t.Location().String(); l != "date-local" && l != "datetime-local" {
+			t = t.In(zone)
+		}
+		year, month, day := t.Date()
+		return time.Date(year, month, day+1, 0, 0, 0, 0, zone), nil
+	}
+}
+
+// Why takes the reason for which a rule exists.
+func Why(v Value) (string, error) {
+	s, err := Text(v)
+	if err == nil && len(s) > 500 {
+		err = Refuse(v, "is longer than 500 octets")
+	}
+	return s, err
+}

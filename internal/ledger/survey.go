@@ -1,0 +1,38 @@
+package ledger
+
+import (
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/internal/store"
+)
+
+// Known is what is remembered of one destination, in short.
+type Known struct {
+	Destination addr.Destination
+	Level       policy.Level // reached at the last look that found something out; "" when that isn't known
+	Demand      store.Demand
+	Failures    int // looks in a row
+	Pinned      bool
+	Lost        bool // pinned, and shows no TLS
+}
+
+// breath is after how many destinations a Survey lets others write.
+const breath = 500
+
+// Survey hands what is known to each, in no order, until it returns false. Decisions go on meanwhile, so what is learned
+// during a Survey may be in it or not. Each doesn't call the Ledger, and it doesn't wait.
+func (l *Ledger) Survey(each func(Known) bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	n := 0
+	for d, k := range l.known {
+		if !each(Known{d, k.seen.level, k.demand, k.failures, k.pinned, k.seen.lost && k.pinned}) {
+			return
+		}
+		// Changing a map between two steps of a range over it is allowed.
+		if n++; n%breath == 0 {
+			l.mu.RUnlock()
+			l.mu.RLock() // whoever waits to write comes first
+		}
+	}
+}

@@ -1,0 +1,302 @@
+package socketmap
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
+	"tlsonly/rules"
+)
+
+// tlsRcpt answers Sendmail, which asks before a recipient is named to a host: may it go there in the clear, or, over TLS, is
+// that the right host?
+//
+// Sendmail can't be told what would authenticate a host, so it says what the host showed, and the answer is yes where our own
+// look saw the same certificate on that host and found it good.
+//
+// BUGS: A host that shows several certificates in turn is known by those of the last look; mail waits where another comes up.
+// Recipients of several domains with the same mail hosts are sent together, and Sendmail then tells the next hop of the first
+// for all. Where names of domains are not looked up before (FEATURE(`nocanonify')) that can't be told from a route by
+// mailertable: a recipient whose MX records an attacker made those of another recipient's domain is judged by that domain.
+func (s *Server) tlsRcpt(b []byte, key string, now time.Time) []byte {
+	verdict := policy.Defer
+	if q, ok := readQuestion(key); ok {
+		verdict = s.mayGo(q, now)
+	}
+	switch verdict {
+	case policy.Accept:
+		s.counts.add(MapTLSRcpt, AnswerPass)
+		return append(b, "OK PASS"...)
+	case policy.Reject:
+		s.counts.add(MapTLSRcpt, AnswerReject)
+		return append(b, "OK REJECT"...)
+	}
+	s.counts.add(MapTLSRcpt, AnswerDefer)
+	return append(b, "OK DEFER"...)
+}
+
+func (s *Server) mayGo(q question, now time.Time) policy.Verdict {
+	set := s.c.Rules()
+	var whose []addr.Address
+	if q.fromKnown || !q.from.Domain.IsZero() && !set.Protects(q.from.Domain, now) {
+		whose = s.whose(q.from)
+	}
+	switch {
+	case len(whose) > 0:
+	case q.encrypted:
+		// It may be anybody's, so it is held to the most that is asked for anybody's.
+		demand := set.Strictest(q.to.Domain, now)
+		if s.right(demand, demand.Level.Enforces(), q) {
+			return policy.Accept
+		}
+		return policy.Defer
+	case set.Enforces(now):
+		return policy.Defer
+	default:
+		whose = []addr.Address{q.from}
+	}
+	verdict := policy.Accept
+	for _, from := range whose {
+		v := policy.Accept
+		if !q.encrypted {
+			v = s.clearFor(set, from, q, now)
+		} else if !s.rightFor(set, from, q, now) {
+			v = policy.Defer
+		}
+		if v.Rank() > verdict.Rank() {
+			verdict = v
+		}
+	}
+	return verdict
+}
+
+// rightFor reports whether mail of from to the recipient may be given to the host that the session over TLS is with.
+func (s *Server) rightFor(set *rules.Set, from addr.Address, q question, now time.Time) bool {
+	var ask rules.Ask
+	n := set.Class(from, now)
+	switch {
+	case n > 0 && q.toKnown:
+		ask, _ = set.Classes()[n-1].AskFor(q.to, now)
+	case n > 0:
+		ask = set.Classes()[n-1].Ask(q.to.Domain, now)
+	}
+	if ask.Exempt && !q.authenticate {
+		return true
+	}
+	return s.right(ask.Demand, n > 0, q)
+}
+
+// right reports whether the host is one that mail under a demand may be given to; protected is mail of a sender that rules
+// protect.
+func (s *Server) right(demand policy.Demand, protected bool, q question) bool {
+	own := addr.DomainDestination(q.to.Domain)
+	for _, d := range append([]addr.Destination{own, q.server}, q.via...) {
+		if !d.IsZero() {
+			demand = rules.Stricter(demand, s.binding(d, protected))
+		}
+	}
+	if q.authenticate && demand.Level.Rank() < policy.LevelSecure.Rank() {
+		// So it was accepted: by rules that are no longer, or whose senders an owner-alias has replaced.
+		demand.Level, demand.Match = policy.LevelSecure, s.c.Rules().Names(q.to.Domain, s.c.Now())
+		demand.Honor = policy.DefaultDemand().Honor
+	}
+	if s.c.Others != OthersOff && !protected {
+		demand.Honor = policy.DefaultDemand().Honor
+	}
+	protected = protected || demand.Level.Enforces()
+	switch {
+	case s.c.Assessor == nil:
+		return demand.Level.Rank() <= policy.LevelEncrypt.Rank()
+	case !protected && s.c.Others == OthersOff:
+		return true
+	case !demand.Level.Enforces():
+		demand.Level = policy.LevelEncrypt // what is published binds from there up
+	}
+	// All looks together: Sendmail waits for the answer little longer than for one.
+	ctx, cancel := context.WithTimeout(s.ctx, s.c.Deadline)
+	defer cancel()
+	if len(q.via) == 0 {
+		return s.rightAt(ctx, own, demand, protected, q)
+	}
+	route := q.via[0]
+	for _, d := range q.via { // more than one where the mailertable names hosts to fall back to
+		if a, ok := s.knownFor(ctx, d, protected); ok && hosts(a, q.server.Host()) {
+			route = d
+			break
+		}
+	}
+	if s.rightAt(ctx, route, demand, protected, q) {
+		return true
+	}
+	a, ok := s.knownFor(ctx, own, protected) // the next hop may be that of others, sent together with this
+	return ok && rules.Admits(demand, a, q.server.Host(), q.fingerprint)
+}
+
+// rightAt is right for a destination that the host was found by.
+func (s *Server) rightAt(ctx context.Context, hop addr.Destination, demand policy.Demand, protected bool, q question) bool {
+	admits := func(a policy.Assessment) bool {
+		bound, ok := rules.Bind(demand, a)
+		switch {
+		case !ok:
+			return !protected
+		case bound.Level == policy.LevelEncrypt:
+			return true
+		}
+		return rules.Admits(demand, a, q.server.Host(), q.fingerprint)
+	}
+	a, ok := s.knownFor(ctx, hop, protected)
+	if !ok || admits(a) {
+		return true
+	}
+	// It may have got another certificate since the look.
+	return admits(s.c.Assessor.Refresh(ctx, hop, renewed))
+}
+
+// renewed is how old a look may be that is taken for one at a host that shows another certificate now: those who ask can't
+// make us look all the time.
+const renewed = time.Minute
+
+// knownFor returns what is known of a destination; for protected mail, and where [binding] says so, it is found out.
+func (s *Server) knownFor(ctx context.Context, d addr.Destination, protected bool) (policy.Assessment, bool) {
+	if protected || s.c.Others == OthersPublished {
+		return s.c.Assessor.Assess(ctx, d, nil), true
+	}
+	return s.c.Assessor.Known(d)
+}
+
+// hosts reports whether a host is one of a destination's.
+func hosts(a policy.Assessment, host addr.Domain) bool {
+	return slices.ContainsFunc(a.Hosts, func(h policy.Host) bool { return h.Name == host })
+}
+
+func (s *Server) clearFor(set *rules.Set, from addr.Address, q question, now time.Time) policy.Verdict {
+	var ask rules.Ask
+	var rule *rules.Rule
+	n := set.Class(from, now)
+	if n > 0 {
+		ask, rule = set.Classes()[n-1].AskFor(q.to, now)
+	}
+	switch {
+	case ask.Demand.Level.Enforces() && s.c.Bounce && rule.OnFail == policy.ActionReject:
+		return policy.Reject
+	case ask.Demand.Level.Enforces():
+		return policy.Defer
+	case ask.Exempt:
+		return policy.Accept
+	}
+	for _, hop := range append([]addr.Destination{addr.DomainDestination(q.to.Domain), q.server}, q.via...) {
+		if !hop.IsZero() && s.binding(hop, n > 0).Level.Enforces() {
+			return policy.Defer
+		}
+	}
+	if s.homeOf(q.to.Domain, now) {
+		return policy.Defer // as in policy: a bounce to a protected sender
+	}
+	return policy.Accept
+}
+
+// question is what Sendmail tells of a recipient.
+type question struct {
+	from, to addr.Address
+	// Known are those that can mean one address only. Of others the domain is, or nothing: over TLS that is enough to answer.
+	fromKnown, toKnown bool
+	server             addr.Destination // the host that the session is with, zero where it has no name or address
+	// via is where the site's own tables (mailertable, SMART_HOST) send the recipient's mail, none where its domain says.
+	via          []addr.Destination
+	encrypted    bool
+	authenticate bool   // the message is tagged: it was accepted for hosts that prove who they are
+	fingerprint  string // of the host's certificate, SHA-256, lower case without colons; "" where there is none
+}
+
+// readQuestion takes "v2<verify><fingerprint><server_name><next_hop><tag><sender><recipient>", Sendmail's macros {verify},
+// {cert_fp}, {server_name}, $h and $f, and the level of the message's tag.
+//
+// SECURITY: sender and recipient are the client's to choose. No field may hold a bracket; any more than there are, wherever
+// they are from, are a doubt.
+func readQuestion(key string) (question, bool) {
+	rest, ok := strings.CutPrefix(key, "v2")
+	if !ok {
+		return question{}, false
+	}
+	var fields [7]string
+	for i := range fields {
+		inner, after, closed := strings.Cut(rest, ">")
+		if !closed || !strings.HasPrefix(inner, "<") || strings.Contains(inner[1:], "<") {
+			return question{}, false
+		}
+		fields[i], rest = inner[1:], after
+	}
+	if rest != "" {
+		return question{}, false
+	}
+	q := question{authenticate: fields[4] == "name"}
+	switch fields[0] {
+	case "OK", "TRUSTED", "FAIL":
+		q.encrypted = true
+		q.fingerprint = strings.ToLower(strings.ReplaceAll(fields[1], ":", ""))
+	case "NO", "NOT":
+		q.encrypted = true // and no certificate: what else the macro may hold isn't this host's
+	}
+	if name, err := addr.ParseDomain(fields[2]); err == nil && name.IsLiteral() {
+		q.server = addr.DomainDestination(name)
+	} else if err == nil {
+		q.server = addr.MustDestination("[" + name.String() + "]")
+	}
+	q.from, q.fromKnown = readPlain(fields[5])
+	q.to, q.toKnown = readPlain(fields[6])
+	if !q.fromKnown {
+		q.from = domainOnly(fields[5])
+	}
+	if !q.toKnown {
+		q.to = domainOnly(fields[6])
+	}
+	q.via = readVia(fields[3], addr.DomainDestination(q.to.Domain))
+	return q, !q.to.Domain.IsZero() && (q.fromKnown && q.toKnown || q.encrypted)
+}
+
+// domainOnly reads the domain of an address, which follows the last "@" whatever is quoted before it.
+func domainOnly(s string) addr.Address {
+	domain, err := addr.ParseDomain(s[strings.LastIndexByte(s, '@')+1:])
+	if err != nil {
+		return addr.Address{}
+	}
+	return addr.Address{Local: "unknown", Domain: domain}
+}
+
+// readVia reads $h as far as it is not the recipient's own domain. Of a domain that DNS knows Sendmail writes the name with a
+// dot at its end, of what stands in a table the name as it stands there; a colon is between hosts to fall back to.
+func readVia(h string, own addr.Destination) []addr.Destination {
+	if h == "" || strings.HasSuffix(h, ".") {
+		return nil
+	}
+	var via []addr.Destination
+	for h != "" {
+		part := h
+		start := 0
+		if strings.HasPrefix(h, "[") {
+			start = max(strings.IndexByte(h, ']'), 0) // an address may have colons
+		}
+		if i := strings.IndexByte(h[start:], ':'); i >= 0 {
+			part, h = h[:start+i], h[start+i+1:]
+		} else {
+			h = ""
+		}
+		if d, err := addr.ParseDestination(part); err == nil && d != own && d.Port() == 0 {
+			via = append(via, d)
+		}
+	}
+	return via
+}
+
+// readPlain takes addresses that are the same with and without quotes, for Sendmail shows them without.
+func readPlain(s string) (addr.Address, bool) {
+	local, domain, found := strings.Cut(s, "@")
+	if found && local == "" || strings.ContainsAny(local, " \t\"\\(),;:<>[]") || strings.ContainsAny(domain, " \t\"\\(),;@") {
+		return addr.Address{}, false
+	}
+	a, err := addr.ParsePath(s)
+	return a, err == nil
+}

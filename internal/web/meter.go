@@ -1,0 +1,149 @@
+package web
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tlsonly/internal/policy"
+	"tlsonly/rules"
+)
+
+// Meter counts what happens, for metrics and pages. Make one with NewMeter; its methods are safe for concurrent use, cost
+// less than a microsecond and never wait.
+type Meter struct {
+	start time.Time
+
+	decision            prometheus.Histogram
+	assessment, probing *prometheus.HistogramVec
+
+	mu        sync.Mutex
+	decisions map[Decision]uint64
+	inbound   map[Decision]uint64
+	reloads   [2]uint64 // refused, done
+	reloaded  time.Time // last try
+	reloadErr error     // of the last try
+}
+
+// Decision is what is counted of a decision about one recipient. Rule is a name of the file, the others are words of packages
+// policy and inbound, so there are only so many of them.
+type Decision struct {
+	Rule    string
+	Verdict policy.Verdict
+	Reason  policy.Reason // "" where the rule was satisfied
+}
+
+// NewMeter returns a Meter that has seen the configuration loaded at now.
+func NewMeter(now time.Time) *Meter {
+	return &Meter{
+		start:     now,
+		reloaded:  now,
+		decisions: map[Decision]uint64{},
+		inbound:   map[Decision]uint64{},
+		decision: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "tlsonly_decision_duration_seconds",
+			Help:    "Time from RCPT to the reply, for recipients that a rule concerns.",
+			Buckets: []float64{.00001, .0001, .001, .01, .1, .5, 1, 2.5, 5, 10, 20},
+		}),
+		assessment: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tlsonly_assessment_duration_seconds",
+			Help:    "Time of a whole look at a destination, by the level it was found to reach.",
+			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30},
+		}, []string{"level"}),
+		probing: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tlsonly_probe_duration_seconds",
+			Help:    "Time of a look at one address of a mail host, connect to QUIT, by what was seen.",
+			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30},
+		}, []string{"outcome"}),
+	}
+}
+
+// Decided counts a decision and how long it took.
+func (m *Meter) Decided(d Decision, took time.Duration) {
+	m.decision.Observe(took.Seconds())
+	m.mu.Lock()
+	m.decisions[d]++
+	m.mu.Unlock()
+}
+
+// Admitted counts a decision about how mail for a recipient comes in.
+func (m *Meter) Admitted(d Decision) {
+	m.mu.Lock()
+	m.inbound[d]++
+	m.mu.Unlock()
+}
+
+// Assessed counts a finished look at a destination and how long it took.
+func (m *Meter) Assessed(a policy.Assessment, took time.Duration) {
+	m.assessment.WithLabelValues(levelWord(rules.Reached(a))).Observe(took.Seconds())
+}
+
+// Probed counts a look at one address.
+func (m *Meter) Probed(o policy.Observation) {
+	m.probing.WithLabelValues(string(o.Outcome)).Observe(o.Took.Seconds())
+}
+
+// Reloaded counts a reload of the configuration: err says why it was refused.
+func (m *Meter) Reloaded(at time.Time, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reloaded, m.reloadErr = at, err
+	if err == nil {
+		m.reloads[1]++
+	} else {
+		m.reloads[0]++
+	}
+}
+
+// counted is a decision and how often it was made.
+type counted struct {
+	Decision
+	Count uint64
+}
+
+// counts lists all decisions, in an order that doesn't change.
+func (m *Meter) counts() []counted { return m.sorted(m.decisions) }
+
+// inboundCounts lists those about how mail comes in.
+func (m *Meter) inboundCounts() []counted { return m.sorted(m.inbound) }
+
+func (m *Meter) sorted(decisions map[Decision]uint64) []counted {
+	m.mu.Lock()
+	all := make([]counted, 0, len(decisions))
+	for d, n := range decisions {
+		all = append(all, counted{d, n})
+	}
+	m.mu.Unlock()
+	slices.SortFunc(all, func(a, b counted) int {
+		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Verdict.Rank(), b.Verdict.Rank()), cmp.Compare(a.Reason, b.Reason))
+	})
+	return all
+}
+
+// reload is how the configuration stands.
+type reload struct {
+	Refused, Done uint64
+	Last          time.Time
+	Err           error
+}
+
+func (m *Meter) reload() reload {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return reload{m.reloads[0], m.reloads[1], m.reloaded, m.reloadErr}
+}
+
+// levelWord is a level as a label and on pages: what isn't known has a word, too.
+func levelWord(l policy.Level) string { return cmp.Or(string(l), "unknown") }
+
+// levels lists what levelWord can return, the best first.
+func levels() []string {
+	var words []string
+	for _, l := range slices.Backward(policy.Levels()) {
+		words = append(words, string(l))
+	}
+	return append(words, levelWord(""))
+}

@@ -1,0 +1,67 @@
+package milter
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsonly/internal/inbound"
+	"tlsonly/internal/policy"
+)
+
+// Each decision is told once: of a recipient that is refused at once, of those accepted at the end of the message, and of
+// those of a message that doesn't come to its end; also when nothing is logged.
+func TestObserve(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	b := start(t, func(c *Config) {
+		c.Log = slog.New(slog.DiscardHandler)
+		c.Observe = func(d *Decision, took time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, fmt.Sprintf("%s %s %s %s", d.Rule.Name, d.Recipient, d.Verdict, d.Reason))
+			if took <= 0 {
+				t.Error("it took no time")
+			}
+		}
+	})
+	c := b.dial(t)
+	talk(t, b, c, "> O 6 0 0x1fffff", "< O 0x6 0x0 0x3d3", "> M <alice@clinic.example>", "< c",
+		"> R <bob@plain.example>", "< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS",
+		"> R <bob@good.example>", "< c",
+		"> A", "> M <alice@unprotected.example>", "< a", "> Q", "< close")
+	mu.Lock()
+	defer mu.Unlock()
+	want := []string{"clinic bob@plain.example reject no-starttls", "clinic bob@good.example accept "}
+	if !slices.Equal(seen, want) {
+		t.Errorf("%q, want %q", seen, want)
+	}
+}
+
+// So is each of an [[inbound]] rule.
+func TestObserveInbound(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	b := start(t, func(c *Config) {
+		withInbound(c)
+		c.Log = slog.New(slog.DiscardHandler)
+		c.ObserveInbound = func(rule string, verdict policy.Verdict, reason inbound.Reason) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, fmt.Sprintf("%s %s %s", rule, verdict, reason))
+		}
+	})
+	c := b.dial(t)
+	talk(t, b, c, "> O 6 0x1ff 0x1fffff", `< O 0x6 0x171 0x3d3 0x2 "i {auth_authen} {mail_mailer} {mail_addr} j v {client_addr} {client_name} {tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer} {cn_subject} {verify}" 0x3 "i {rcpt_mailer} {rcpt_host} {rcpt_addr}" 0x5 "i"`,
+		"> DM i 8I1 v 8.17.1.9 {mail_mailer} esmtp {client_addr} 192.0.2.1", "> M <x@insurer.example>", "< c",
+		"> R <bob@good.example>", "< y 550 5.7.10 TLS required: STARTTLS must come first for mail to bob@good.example",
+		"> A", "> Q", "< close")
+	mu.Lock()
+	defer mu.Unlock()
+	if want := []string{"gateway reject no-tls"}; !slices.Equal(seen, want) {
+		t.Errorf("%q, want %q", seen, want)
+	}
+}
