@@ -52,7 +52,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	level := new(slog.LevelVar)
-	log := slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
+	log := newLog(p.stderr, c.Log, level)
 	d, err := newService(ctx, *file, c, log)
 	if err != nil {
 		return p.notOpened(err)
@@ -325,6 +325,9 @@ func (d *service) reload() {
 	if needsRestart(old, fresh) {
 		d.log.Warn("only rules, [relay] and [forwarding] local are in force now, what else changed needs a restart")
 	}
+	if fresh.Log.Level != old.Log.Level {
+		d.tally.level.Set(fresh.Log.Level) // else what was set meanwhile stays
+	}
 	d.config.Store(fresh)
 	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()), "inbound", len(fresh.Inbound.Rules()))
 	d.warn(fresh)
@@ -333,7 +336,7 @@ func (d *service) reload() {
 // needsRestart reports whether a file changes what was read once, at the start.
 func needsRestart(old, fresh *config.Config) bool {
 	_, asks := usesPostfix(old.Forwarding)
-	return fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
+	return fresh.Log.JSON != old.Log.JSON || fresh.Log.Hash != old.Log.Hash || fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
 		fresh.Socketmap != old.Socketmap || fresh.HTTP != old.HTTP || fresh.Binding != old.Binding || fresh.Store != old.Store ||
 		fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) ||
 		!reflect.DeepEqual(fresh.Forwarding.Sources(), old.Forwarding.Sources()) ||

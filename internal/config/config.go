@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -38,6 +39,7 @@ const maxSize = 16 << 20
 
 // Config is what the file asks for. Default gives what an empty file does.
 type Config struct {
+	Log        Log
 	Milter     Milter
 	DNS        DNS
 	Probe      Probe
@@ -54,6 +56,13 @@ type Config struct {
 	Inbound    *inbound.Set // never nil
 
 	name string // of the file
+}
+
+// Log is the table [log].
+type Log struct {
+	JSON  bool // an object a line
+	Level slog.Level
+	Hash  bool // no local part of an address and no login is written, but a hash
 }
 
 // Milter is the table [milter].

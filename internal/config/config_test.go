@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -91,6 +92,7 @@ func TestWhole(t *testing.T) {
 	}
 	same("milter", c.Milter, Milter{Endpoint{"unix", "/var/spool/postfix/tlsonly/milter.sock"}, 15 * time.Second,
 		"https://help.example.com/tls", true, "off", false, true})
+	same("log", c.Log, Log{true, slog.LevelWarn, true})
 	same("socketmap", c.Socketmap, Socketmap{Endpoint{}, "3.10"})
 	same("http", c.HTTP, HTTP{"192.0.2.1:8893", "$2y$12$WApznUPhDubN0oeveSXHp.JOGRMWAVVXrAzRRcZQSnzDbkzuaPXJO", "/etc/ssl/status.pem",
 		"/etc/ssl/private/status.key", false})

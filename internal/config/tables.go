@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -26,6 +27,11 @@ type table struct {
 // tables says what each table of the file is.
 func tables() map[string]table {
 	return map[string]table{
+		"log": section("log", value.Keys[Config]{
+			"format":    value.Into(func(c *Config) *bool { return &c.Log.JSON }, readChoice("text", "json")),
+			"level":     value.Into(func(c *Config) *slog.Level { return &c.Log.Level }, readLogLevel),
+			"addresses": value.Into(func(c *Config) *bool { return &c.Log.Hash }, readChoice("plain", "hash")),
+		}),
 		"milter": section("milter", value.Keys[Config]{
 			"listen":         value.Into(func(c *Config) *Endpoint { return &c.Milter.Listen }, readEndpoint),
 			"deadline":       value.Into(func(c *Config) *time.Duration { return &c.Milter.Deadline }, readDeadline),
@@ -58,7 +64,7 @@ func tables() map[string]table {
 			"concurrency": value.Into(func(c *Config) *int { return &c.Probe.Concurrency }, value.Int(1, 10000)),
 			"per_host":    value.Into(func(c *Config) *int { return &c.Probe.PerHost }, value.Int(1, 100)),
 			"ca_file":     value.Into(func(c *Config) *string { return &c.Probe.CAFile }, orEmpty(readPath)),
-			"prefer":      value.Into(func(c *Config) *bool { return &c.Probe.PreferIPv6 }, readPrefer),
+			"prefer":      value.Into(func(c *Config) *bool { return &c.Probe.PreferIPv6 }, readChoice("ipv4", "ipv6")),
 		}),
 		"cache": section("cache", value.Keys[Config]{
 			"success": value.Into(func(c *Config) *time.Duration { return &c.Cache.Success }, readServing),
@@ -196,6 +202,23 @@ func orEmpty[T any](read func(value.Value) (T, error)) func(value.Value) (T, err
 	}
 }
 
+// readChoice takes one of two words, of which the second is true.
+func readChoice(no, yes string) func(value.Value) (bool, error) {
+	return func(v value.Value) (bool, error) {
+		word, err := value.Word(no, yes)(v)
+		return word == yes, err
+	}
+}
+
+func readLogLevel(v value.Value) (slog.Level, error) {
+	word, err := value.Word("debug", "info", "warn", "error")(v)
+	if err != nil {
+		return 0, err
+	}
+	var level slog.Level
+	return level, level.UnmarshalText([]byte(word))
+}
+
 // readDeadline leaves time below the 30 seconds after which Postfix (milter_command_timeout) gives a filter up: an
 // answer that comes later is none. Sendmail waits as long as its own setting, T=R:, says.
 func readDeadline(v value.Value) (time.Duration, error) {
@@ -297,11 +320,6 @@ func readDomains(v value.Value) (map[addr.Domain]bool, error) {
 		set[d] = true
 	}
 	return set, err
-}
-
-func readPrefer(v value.Value) (bool, error) {
-	family, err := value.Word("ipv4", "ipv6")(v)
-	return family == "ipv6", err
 }
 
 func readHostPort(v value.Value) (string, error) {
