@@ -44,10 +44,10 @@ func newForwards(ctx context.Context, c *config.Config, log *slog.Logger) (*forw
 			return nil, fmt.Errorf("[forwarding] sendmail: %w", err)
 		}
 		for _, unread := range s.Unread {
-			log.Warn("forwards in this table are not followed", "table", unread)
+			log.Warn("this can't be followed, mail that it may concern waits", "table", unread)
+			fc.Unfollowed = append(fc.Unfollowed, forward.Unfollowed(unread))
 		}
 		fc.Dialect, fc.Aliases, fc.Virtual, fc.Mailertables = aliases.Sendmail, s.Aliases, s.Virtual, s.Mailertables
-		fc.Unfollowed = s.Unread
 		fc.Forward, fc.Local = s.Forward, append(s.Local, f.Domains()...)
 		fc.VirtualIn, fc.VirtualBelow = s.VirtualIn, s.VirtualBelow
 		fc.SmartHost, fc.MailHub, fc.LocalRelay, fc.UserRelay = s.SmartHost, s.MailHub, s.LocalRelay, s.UserRelay

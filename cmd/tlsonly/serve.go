@@ -172,24 +172,26 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Attest:              milter.Attest(c.Milter.Attest),
 		Observe:             d.tally.observe,
 		ObserveInbound:      d.tally.observeInbound,
+		MaxConnections:      c.Milter.Connections,
 		Log:                 log,
 	})
 	if err != nil || c.Socketmap.Listen == (config.Endpoint{}) {
 		return d, err
 	}
 	d.maps, err = socketmap.New(socketmap.Config{
-		Rules:      func() *rules.Set { return d.config.Load().Rules },
-		Ledger:     demands{d.ledger},
-		Assessor:   d.assessor,
-		Deadline:   c.Milter.Deadline,
-		TLSRPT:     c.Socketmap.KnowsTLSRPT(),
-		Transports: len(c.Rules.Classes()),
-		Relay:      func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
-		Origins:    func() []addr.Domain { return origins(host, d.config.Load()) },
-		Local:      func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) },
-		Others:     socketmap.Others(c.Binding.Others),
-		Bounce:     c.Binding.OnLost == "bounce",
-		Log:        log,
+		Rules:          func() *rules.Set { return d.config.Load().Rules },
+		Ledger:         demands{d.ledger},
+		Assessor:       d.assessor,
+		Deadline:       c.Milter.Deadline,
+		TLSRPT:         c.Socketmap.KnowsTLSRPT(),
+		Transports:     len(c.Rules.Classes()),
+		MaxConnections: c.Socketmap.Connections,
+		Relay:          func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
+		Origins:        func() []addr.Domain { return origins(host, d.config.Load()) },
+		Local:          func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) },
+		Others:         socketmap.Others(c.Binding.Others),
+		Bounce:         c.Binding.OnLost == "bounce",
+		Log:            log,
 	})
 	return d, err
 }

@@ -29,6 +29,8 @@ func TestNeedsRestart(t *testing.T) {
 		{"", rule, false},
 		{rule, "[relay]\n\"*\" = \"[smart.example]\"\n", false},
 		{"", "[milter]\nheaders = true\n", true},
+		{"", "[milter]\nconnections = 100\n", true},
+		{"", "[socketmap]\nconnections = 100\n", true},
 		{"", "[notify]\nmail = \"root@here.example\"\n", true},
 		{"", "[forwarding]\nsieve = [\"/var/vmail/%d/%n/sieve\"]\n", true},
 		{"[forwarding]\npostfix = \"off\"\n", "[forwarding]\npostfix = \"/etc/postfix\"\n", true},

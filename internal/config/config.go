@@ -75,6 +75,7 @@ type Milter struct {
 	Attest        string
 	RedactBounces bool // bounces of protected mail carry headers only
 	InboundHeader bool // TLS-Only-Inbound is added to what comes from elsewhere
+	Connections   int  // served at the same time, more wait
 }
 
 // DNS is the table [dns].
@@ -104,8 +105,9 @@ type Cache struct {
 
 // Socketmap is the table [socketmap].
 type Socketmap struct {
-	Listen  Endpoint // zero: off
-	Postfix string   // the oldest version that asks: "3.7"
+	Listen      Endpoint // zero: off
+	Postfix     string   // the oldest version that asks: "3.7"
+	Connections int      // served at the same time, more are closed at once
 }
 
 // Binding is the table [binding].
@@ -179,11 +181,11 @@ func Default() *Config {
 		Milter: Milter{
 			Listen:   Endpoint{Network: "tcp", Address: "127.0.0.1:8891"},
 			Deadline: 20 * time.Second,
-			Attest:   "warn", RedactBounces: true,
+			Attest:   "warn", RedactBounces: true, Connections: 2000,
 		},
 		DNS:        DNS{DNSSEC: "auto"},
 		Probe:      Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
-		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8892"}, "3.7"},
+		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8892"}, "3.7", 10000},
 		HTTP:       HTTP{Listen: "127.0.0.1:8893"},
 		Binding:    Binding{Senders: "map", Others: "pinned", OnLost: "defer"},
 		Store:      Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},

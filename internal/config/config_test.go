@@ -91,9 +91,9 @@ func TestWhole(t *testing.T) {
 		}
 	}
 	same("milter", c.Milter, Milter{Endpoint{"unix", "/var/spool/postfix/tlsonly/milter.sock"}, 15 * time.Second,
-		"https://help.example.com/tls", true, "off", false, true})
+		"https://help.example.com/tls", true, "off", false, true, 500})
 	same("log", c.Log, Log{true, slog.LevelWarn, true})
-	same("socketmap", c.Socketmap, Socketmap{Endpoint{}, "3.10"})
+	same("socketmap", c.Socketmap, Socketmap{Endpoint{}, "3.10", 3000})
 	same("http", c.HTTP, HTTP{"192.0.2.1:8893", "$2y$12$WApznUPhDubN0oeveSXHp.JOGRMWAVVXrAzRRcZQSnzDbkzuaPXJO", "/etc/ssl/status.pem",
 		"/etc/ssl/private/status.key", false})
 	same("binding", c.Binding, Binding{"table", "off", "bounce"})
@@ -107,7 +107,7 @@ func TestWhole(t *testing.T) {
 	same("rule's on_fail", r.OnFail, policy.ActionHold)
 	same("rule's on_unknown", r.OnUnknown, policy.ActionAccept)
 	same("rule's mode", r.Mode, policy.Observe)
-	same("rule's line", r.Line, 79)
+	same("rule's line", r.Line, 81)
 	same("rule's pin", r.Pin, false)
 	same("store", c.Store, Store{"sqlite:///var/lib/tlsonly/tlsonly.db", 365 * 24 * time.Hour})
 	same("monitor", c.Monitor, Monitor{12 * time.Hour, 30 * 24 * time.Hour})

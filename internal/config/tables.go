@@ -40,10 +40,12 @@ func tables() map[string]table {
 			"inbound_header": value.Into(func(c *Config) *bool { return &c.Milter.InboundHeader }, value.Bool),
 			"headers":        value.Into(func(c *Config) *bool { return &c.Milter.Headers }, value.Bool),
 			"help":           value.Into(func(c *Config) *string { return &c.Milter.Help }, value.URL),
+			"connections":    value.Into(func(c *Config) *int { return &c.Milter.Connections }, value.Int(1, 50000)),
 		}),
 		"socketmap": section("socketmap", value.Keys[Config]{
-			"listen":  value.Into(func(c *Config) *Endpoint { return &c.Socketmap.Listen }, orEmpty(readEndpoint)),
-			"postfix": value.Into(func(c *Config) *string { return &c.Socketmap.Postfix }, readMTAVersion),
+			"listen":      value.Into(func(c *Config) *Endpoint { return &c.Socketmap.Listen }, orEmpty(readEndpoint)),
+			"postfix":     value.Into(func(c *Config) *string { return &c.Socketmap.Postfix }, readMTAVersion),
+			"connections": value.Into(func(c *Config) *int { return &c.Socketmap.Connections }, value.Int(1, 50000)),
 		}),
 		"http": section("http", value.Keys[Config]{
 			"listen":       value.Into(func(c *Config) *string { return &c.HTTP.Listen }, orEmpty(readHostPort)),

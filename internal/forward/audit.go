@@ -56,7 +56,7 @@ func (e *Expander) All(ctx context.Context, yield func(Forwarder) bool) ([]Unlis
 
 var (
 	errStopped    = errors.New("stopped")
-	errUnfollowed = errors.New("forwards by it aren't followed at all")
+	errUnfollowed = errors.New("it can't be followed: mail that it may concern waits")
 )
 
 type lister struct {
@@ -181,8 +181,8 @@ func (l *lister) plain() error {
 	if p.err != nil {
 		return p.err
 	}
-	for _, source := range l.cfg.Unfollowed {
-		l.cannot(source, errUnfollowed)
+	for _, u := range l.cfg.Unfollowed {
+		l.cannot(u.Line, errUnfollowed)
 	}
 	var home addr.Domain
 	if len(l.cfg.Local) > 0 {

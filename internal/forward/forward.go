@@ -62,7 +62,7 @@ type Config struct {
 	VirtualBelow bool            // and below these
 	// Sendmail's SMART_HOST, for what isn't local; MAIL_HUB or LOCAL_RELAY, for what is; LUSER_RELAY, for users that aren't.
 	SmartHost, MailHub, LocalRelay, UserRelay string
-	Unfollowed                                []string // what isn't followed though the MTA does; All tells of it
+	Unfollowed                                []Unfollowed // whoever it may concern has an Unknown leaf besides; All tells of it
 
 	Sieve []string // "/var/vmail/%d/%n/.dovecot.sieve": %d domain, %n local part, %u both, ~ home; with Tables too
 
@@ -71,6 +71,14 @@ type Config struct {
 	Most    int                             // leaves of one address, more are Unknown; default 10,000
 	Recheck time.Duration                   // how often Run looks at files that nothing watches; default 30 s
 	Log     *slog.Logger                    // default: none
+}
+
+// Unfollowed is a table or a setting of Sendmail that may send mail on, and can't be followed.
+type Unfollowed struct {
+	// Name is that of the map or option: "aliasfile", "userdatabasespec", "forwardpath", "virtuser", "mailertable", "domaintable",
+	// "bitdomain", "ldapmh" or "ldapmra".
+	Name string
+	Line string // of sendmail.cf
 }
 
 // Kind says what becomes of mail.

@@ -120,6 +120,10 @@ func (p *plain) follow(r *run, a addr.Address, w at, in where) {
 		return
 	}
 	defer r.left(place, a)
+	p.renamed(r, a, w)
+	if p.isVirtual(a.Domain) {
+		p.unfollowed(r, a, w, "virtuser")
+	}
 	if len(p.virtual) > 0 && p.isVirtual(a.Domain) {
 		site := virtual.Site{Local: func(d addr.Domain) bool { return p.local[d] }, Delimiters: "+", Propagate: !p.sendmail}
 		if m, found := virtual.Lookup(p.virtual, a, site); found {
@@ -163,6 +167,27 @@ func (p *plain) unroute(a addr.Address) addr.Address {
 	return a
 }
 
+// unfollowed adds an end for each table of these names that may say something about a, and can't be followed.
+func (p *plain) unfollowed(r *run, a addr.Address, w at, names ...string) {
+	for _, u := range p.cfg.Unfollowed {
+		if slices.Contains(names, u.Name) {
+			r.leaf(Unknown, a, w, nil, "%s: can't be followed", u.Line)
+		}
+	}
+}
+
+// renamed is for tables that give an address another domain, host or form before all else. Of the recipient itself Sendmail
+// has asked them when it tells its {rcpt_host}, as it has its mailertable; of what it is forwarded to nobody tells.
+func (p *plain) renamed(r *run, a addr.Address, w at) {
+	if len(w.path) == 0 || a.Domain.IsZero() {
+		return
+	}
+	p.unfollowed(r, a, w, "domaintable", "ldapmh", "ldapmra")
+	if strings.HasSuffix(a.Domain.String(), ".bitnet") {
+		p.unfollowed(r, a, w, "bitdomain")
+	}
+}
+
 // isVirtual reports whether addresses of a domain are looked up in the virtual tables.
 func (p *plain) isVirtual(d addr.Domain) bool {
 	if d.IsZero() || p.cfg.VirtualIn == nil || p.local[d] {
@@ -177,6 +202,9 @@ func (p *plain) deliver(r *run, a addr.Address, w at, in where) {
 	if a.Domain.IsZero() || p.local[a.Domain] {
 		p.alias(r, a, w, in)
 		return
+	}
+	if len(w.path) > 0 {
+		p.unfollowed(r, a, w, "mailertable")
 	}
 	for _, t := range p.routes {
 		if route, ok := t.Route(a.Domain); ok {
@@ -267,6 +295,7 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 	if extended = extended && name != ""; !extended {
 		name = whole
 	}
+	p.unfollowed(r, a, w, "aliasfile")
 	keys := []string{whole}
 	if extended {
 		if p.sendmail {
@@ -289,6 +318,7 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 			return
 		}
 	}
+	p.unfollowed(r, a, w, "userdatabasespec")
 	base := addr.Address{Local: name, Domain: a.Domain}
 	u, err := r.user(name)
 	if err != nil && !errors.Is(err, ErrNoUser) {
@@ -306,6 +336,7 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 		return
 	}
 	if err == nil && !slices.Contains(in.done, name) {
+		p.unfollowed(r, a, w, "forwardpath")
 		for _, template := range p.forward {
 			path, ok := forwardPath(template, base, u, detail)
 			if !ok {

@@ -74,7 +74,7 @@ func TestPlainSettings(t *testing.T) {
 	check(func(c *forward.Config) { c.UserRelay = "odd:x" }, "nobody@host.test", "unknown nobody@host.test")
 
 	w.cfg.UserRelay = "l.test"
-	w.cfg.Unfollowed = []string{"Kvirtuser ldap"}
+	w.cfg.Unfollowed = []forward.Unfollowed{{Name: "virtuser", Line: "Kvirtuser ldap"}}
 	var got []string
 	unlisted, err := w.expander().All(t.Context(), func(f forward.Forwarder) bool {
 		if strings.Contains(f.Source, "aliases") || f.Pattern == "*" {
@@ -88,5 +88,64 @@ func TestPlainSettings(t *testing.T) {
 	slices.Sort(got)
 	if want := "<>* foreign@far.test own@also.test root@host.test"; err != nil || strings.Join(got, " ") != want {
 		t.Errorf("all: %s, %v", strings.Join(got, " "), err)
+	}
+}
+
+// What can't be followed is an end that isn't known, for whom it may concern, besides those that are.
+func TestPlainUnfollowed(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Tables = nil
+	w.cfg.Dialect = aliases.Sendmail
+	w.cfg.Local = []addr.Domain{addr.MustDomain("host.test")}
+	w.cfg.Aliases = []string{w.file("aliases", "root: x@far.test\nbit: x@far.bitnet\nnear: alice@host.test\nbare: alice\n")}
+	w.cfg.VirtualIn = []addr.Domain{addr.MustDomain("virt.test")}
+	w.cfg.Forward = []string{"~/.forward"}
+	const root, unknownRoot, alice = "leaves x@far.test", "leaves x@far.test; unknown root@host.test", "mailbox alice@host.test"
+	const unknownAlice, nobody, stranger = alice + "; unknown alice@host.test", "refused nobody@host.test", "leaves y@other.test"
+	for _, c := range []struct{ name, to, want string }{
+		{"aliasfile", "root@host.test", unknownRoot},
+		{"aliasfile", "alice@host.test", unknownAlice},
+		{"aliasfile", "nobody@host.test", nobody + "; unknown nobody@host.test"},
+		{"aliasfile", "y@other.test", stranger},
+		{"userdatabasespec", "root@host.test", root},
+		{"userdatabasespec", "alice@host.test", unknownAlice},
+		{"userdatabasespec", "nobody@host.test", nobody + "; unknown nobody@host.test"},
+		{"userdatabasespec", "y@other.test", stranger},
+		{"forwardpath", "root@host.test", root},
+		{"forwardpath", "alice@host.test", unknownAlice},
+		{"forwardpath", "nobody@host.test", nobody},
+		{"forwardpath", "y@other.test", stranger},
+		{"virtuser", "root@host.test", unknownRoot},
+		{"virtuser", "v@virt.test", "leaves v@virt.test; unknown v@virt.test"},
+		{"virtuser", "y@other.test", stranger},
+		{"mailertable", "root@host.test", "leaves x@far.test; unknown x@far.test"},
+		{"mailertable", "alice@host.test", alice},
+		{"mailertable", "near@host.test", alice},
+		{"mailertable", "y@other.test", stranger}, // Sendmail's {rcpt_host} tells
+		{"domaintable", "root@host.test", "leaves x@far.test; unknown x@far.test"},
+		{"domaintable", "near@host.test", unknownAlice},
+		{"domaintable", "bare@host.test", "mailbox alice"},
+		{"domaintable", "y@other.test", stranger},
+		{"ldapmh", "root@host.test", "leaves x@far.test; unknown x@far.test"},
+		{"ldapmra", "near@host.test", unknownAlice},
+		{"ldapmra", "alice@host.test", alice},
+		{"bitdomain", "bit@host.test", "leaves x@far.bitnet; unknown x@far.bitnet"},
+		{"bitdomain", "root@host.test", root},
+	} {
+		cfg := w.cfg
+		cfg.Unfollowed = []forward.Unfollowed{{Name: c.name, Line: "the line of " + c.name}}
+		e, err := forward.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := e.Expand(t.Context(), addr.MustAddress(c.to), addr.Address{})
+		if got := brief(x); got != c.want {
+			t.Errorf("%s, %s:\n got %s\nwant %s", c.name, c.to, got, c.want)
+		}
+		for _, leaf := range x.Leaves {
+			if leaf.Kind == forward.Unknown && !strings.Contains(leaf.Detail, "the line of "+c.name) {
+				t.Errorf("%s, %s: the detail %q doesn't name it", c.name, c.to, leaf.Detail)
+			}
+		}
 	}
 }

@@ -23,9 +23,14 @@ type Sources struct {
 	VirtualBelow bool          // and what lies below these
 	// SMART_HOST, MAIL_HUB, LOCAL_RELAY and LUSER_RELAY, "mailer:host" or "host"; "" for none.
 	SmartHost, MailHub, LocalRelay, UserRelay string
-	// Unread are tables and settings that may send mail on and can't be followed, by their lines.
-	Unread []string
+	Unread                                    []Unread // may send mail on, and can't be followed
 }
+
+// Unread is a table or a setting, by the name of its map or option, in lower case, and its line.
+type Unread struct{ Name, Line string }
+
+// String returns the line.
+func (u Unread) String() string { return u.Line }
 
 // unfollowed are tables that change where mail goes, in ways not known here: FEATURE(ldap_routing), domaintable, bitdomain.
 func unfollowed() []string { return []string{"bitdomain", "domaintable", "ldapmh", "ldapmra"} }
@@ -45,7 +50,7 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 	s := Sources{Local: domains(said["$=w"]), VirtualIn: domains(said["$={VirtHost}"]),
 		VirtualBelow: strings.Contains(c.text, "$* $={VirtHost}"),
 		SmartHost:    c.macro["S"], MailHub: c.macro["H"], LocalRelay: c.macro["R"], UserRelay: c.macro["L"]}
-	take := func(to *[]string, class, path, line string) {
+	take := func(to *[]string, name, class, path, line string) {
 		path = filepath.Join("/", in.Root, strings.TrimSuffix(path, ".db"))
 		switch class {
 		case "hash", "btree", "dbm", "cdb", "implicit", "text", "":
@@ -54,7 +59,7 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 				return
 			}
 		}
-		s.Unread = append(s.Unread, line)
+		s.Unread = append(s.Unread, Unread{name, line})
 	}
 	for part := range strings.SplitSeq(c.option["aliasfile"], ",") {
 		part = strings.TrimSpace(part)
@@ -63,23 +68,23 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 			class, path = "", part
 		}
 		if part != "" {
-			take(&s.Aliases, class, lastWord(path), "AliasFile "+part)
+			take(&s.Aliases, "aliasfile", class, lastWord(path), "AliasFile "+part)
 		}
 	}
 	for _, name := range []string{"virtuser", "mailertable"} {
 		to := map[string]*[]string{"virtuser": &s.Virtual, "mailertable": &s.Mailertables}[name]
 		if line, ok := c.maps[name]; ok {
 			class, args, _ := strings.Cut(line, " ")
-			take(to, class, lastWord(args), "K"+name+" "+line)
+			take(to, name, class, lastWord(args), "K"+name+" "+line)
 		}
 	}
 	for _, name := range unfollowed() {
 		if line, ok := c.maps[name]; ok {
-			s.Unread = append(s.Unread, "K"+name+" "+line)
+			s.Unread = append(s.Unread, Unread{name, "K" + name + " " + line})
 		}
 	}
 	if spec := c.option["userdatabasespec"]; spec != "" {
-		s.Unread = append(s.Unread, "UserDatabaseSpec "+spec)
+		s.Unread = append(s.Unread, Unread{"userdatabasespec", "UserDatabaseSpec " + spec})
 	}
 	path, ok := c.option["forwardpath"]
 	if !ok {
@@ -91,7 +96,7 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 		switch {
 		case part == "":
 		case strings.ContainsAny(template, "$\x00") || !strings.HasPrefix(template, "~/") && !strings.HasPrefix(template, "/"):
-			s.Unread = append(s.Unread, "ForwardPath "+part)
+			s.Unread = append(s.Unread, Unread{"forwardpath", "ForwardPath " + part})
 		default:
 			s.Forward = append(s.Forward, template)
 		}

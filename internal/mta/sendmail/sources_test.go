@@ -58,6 +58,16 @@ func TestSources(t *testing.T) {
 	check("O ForwardPath=/var/forward/$u:$z/.forward.$w:$z/.forward+$h:$z/.forward", `forward ["/var/forward/%n" "~/.forward.host" "~/.forward+%h" "~/.forward"]`)
 	check("O ForwardPath=", `forward [] unread []`)
 	check("O ForwardPath=$z/.$x:$z/100%:forward", `forward [] unread ["ForwardPath $z/.$x" "ForwardPath $z/100%" "ForwardPath forward"]`)
+	names := ""
+	in := Installation{Program: program, Cf: file("sendmail.cf", "O AliasFile=ldap:\nO ForwardPath=x\nO UserDatabaseSpec=/etc/udb\n"+
+		"Kvirtuser ldap x\nKmailertable ldap x\nKldapmra ldap x\n", 0o644)}
+	s, err := in.Sources(t.Context())
+	for _, u := range s.Unread {
+		names += u.Name + " "
+	}
+	if want := "aliasfile virtuser mailertable ldapmra userdatabasespec forwardpath "; names != want || err != nil {
+		t.Errorf("what can't be followed: %s, want %s, error %v", names, want, err)
+	}
 	check("DSesmtp:[smart]\nDHhub\nDRrelay\nDLlocal:x\nD{S}no", `relays "esmtp:[smart]" "hub" "relay" "local:x"`)
 	check("R<!> $+ < @ $* $={VirtHost} . >\t$: x", `in [virt.example] true`)
 }
