@@ -137,9 +137,11 @@ deps-mta:
 deps-debootstrap:
 	@[ -x /usr/sbin/debootstrap ] || { $(APT) update -qq && $(call install,debootstrap debian-archive-keyring gpgv); }
 
-# The tests unpack Sendmail and Unbound into root's cache; that needs a list of packages, and not last year's.
+# The tests unpack Sendmail and Unbound into root's cache, and Pigeonhole into the user's; that needs a list of packages, and
+# not last year's.
 deps-lists:
-	@[ ! -d /etc/apt ] || $(SUDO) sh -c 'ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/unbound-*' >/dev/null 2>&1 || $(APT) update -qq
+	@[ ! -d /etc/apt ] || { $(SUDO) sh -c 'ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/unbound-*' && \
+		ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/pigeonhole-*; } >/dev/null 2>&1 || $(APT) update -qq
 
 # PostgreSQL is installed without a cluster: the tests make one of their own.
 deps-postgres:

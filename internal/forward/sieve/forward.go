@@ -196,14 +196,18 @@ func (w *walk) mailto(f Forward, rest string) {
 	}
 	found := 0
 	for _, list := range lists {
-		for one := range strings.SplitSeq(list, ",") {
+		// RFC 6068 separates by "," and has "%2C" inside an address; by RFC 2368, and to Pigeonhole, "%2C" separates.
+		decoded, err := url.PathUnescape(list)
+		if err != nil {
+			decoded = list
+		}
+		for one := range strings.SplitSeq(decoded, ",") {
 			if one == "" {
 				continue
 			}
 			found++
 			g := f
-			s, err := url.PathUnescape(one)
-			a, err2 := addr.ParsePath(mailbox(s))
+			a, err2 := addr.ParsePath(mailbox(one))
 			if g.Unresolved = err != nil || err2 != nil || a.IsNull(); !g.Unresolved {
 				g.Address = a
 			}

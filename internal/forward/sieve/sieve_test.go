@@ -90,6 +90,7 @@ func TestForwards(t *testing.T) {
 	check(`require "enotify"; notify :importance "1" :message "m" "mailto:a@x.example";`, "1 notify a@x.example")
 	check(`require "enotify"; notify "MAILTO:a@x.example,b%40x.example?to=c@x.example&subject=s&Cc=d@x.example";`,
 		"1 notify a@x.example ; 1 notify b@x.example ; 1 notify c@x.example ; 1 notify d@x.example")
+	check(`require "enotify"; notify "mailto:a@x.example%2cb@x.example";`, "1 notify a@x.example ; 1 notify b@x.example")
 	check(`require "enotify"; notify "mailto:?subject=x";`, "1 notify unresolved:mailto:?subject=x")
 	check(`require "enotify"; notify "mailto:%zz";`, "1 notify unresolved:mailto:%zz")
 	check(`require "enotify"; notify "xmpp:a@x.example";`, "")
