@@ -108,11 +108,11 @@ func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Addres
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(max(d.Deadline, 0), defaultDeadline))
 	defer cancel()
-	ends := d.ends(ctx, c, to, route)
+	ends := d.ends(ctx, c, out.Rule, to, route)
 	for _, e := range ends {
 		if e.leaf == nil {
 			out.Destinations = append(out.Destinations, e.hops...)
-		} else if e.governing != nil || out.Rule != nil && out.Rule.Level.Enforces() {
+		} else {
 			out.Forwards = append(out.Forwards, *e.leaf)
 		}
 	}
@@ -189,13 +189,13 @@ func (d *Decider) reply(out *Decision) policy.Reply {
 	return policy.ReplyFor(out.Verdict, out.Reason, out.Destination, d.Help)
 }
 
-// ends returns the places where a recipient's mail leaves to, as far as a rule may ask something of them.
-func (d *Decider) ends(ctx context.Context, c rules.Candidates, to addr.Address, route Route) []end {
+// ends returns the places where a recipient's mail leaves to, as far as a rule may ask something of them; rule is the one for
+// the sender, or nil.
+func (d *Decider) ends(ctx context.Context, c rules.Candidates, rule *rules.Rule, to addr.Address, route Route) []end {
 	own := func() end {
 		hops, err := d.hops(to, route)
 		return end{hops: hops, err: err}
 	}
-	rule := c.Match(to)
 	enforces := rule != nil && rule.Level.Enforces()
 	if d.Forwards == nil || !enforces && !c.Forwarders() {
 		return []end{own()}

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 	var faults []value.Fault
 	rs := make([]*Rule, 0, len(tables))
 	keys := keysIn(now.Location())
-	named := make(map[string]int, len(tables))
+	names := make(value.Names, len(tables))
 	for i, t := range tables {
 		r := &Rule{
 			MinVersion: policy.DefaultDemand().MinVersion,
@@ -31,16 +30,8 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 			Mode:       policy.Enforce,
 			Line:       t.Line,
 		}
-		label := fmt.Sprintf("rule %d: ", i+1)
-		if name, err := value.RuleName(t.Keys["name"]); err == nil {
-			label = fmt.Sprintf("rule %q: ", name)
-			if first, ok := named[name]; ok {
-				faults = append(faults, value.Fault{Line: t.Keys["name"].Line,
-					Text: fmt.Sprintf("%sname is taken by the rule of line %d", label, first)})
-			} else {
-				named[name] = t.Line
-			}
-		}
+		label, taken := names.Label("rule", i, t)
+		faults = append(faults, taken...)
 		faults = append(faults, keys.Read(r, t, label)...)
 		if _, ok := t.Keys["on_fail"]; !ok && len(r.Forwarder) > 0 {
 			// Who sends to a mailbox that forwards can't mend that; its owner can, and then the mail comes in.
@@ -49,11 +40,7 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 		if match, ok := t.Keys["match"]; ok && len(r.Match) > 0 && r.Level != policy.LevelSecure {
 			faults = append(faults, value.Fault{Line: match.Line, Text: label + `match: only for tls = "secure"`})
 		}
-		for _, key := range []string{"name", "tls"} {
-			if _, ok := t.Keys[key]; !ok {
-				faults = append(faults, value.Fault{Line: t.Line, Text: label + "no " + key})
-			}
-		}
+		faults = append(faults, value.Needs(t, label, "name", "tls")...)
 		rs = append(rs, r)
 	}
 	if len(faults) == 0 {

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"tlsonly/internal/addr"
@@ -60,9 +57,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 		found = append(found, probed...)
 	}
 	if *asJSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(map[string]any{"mta": which, "findings": found})
+		_ = p.answer(map[string]any{"mta": which, "findings": found})
 	} else {
 		p.printFindings(found)
 	}
@@ -76,15 +71,17 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	return exitOK
 }
 
-// installed says which MTA is on this host: the one with a configuration.
+// installed says which MTA is on this host: the one with a configuration, and Postfix where both have one.
 func installed(directory string) string {
-	if directory != "" || os.Getenv("MAIL_CONFIG") != "" {
-		return "postfix"
+	exists := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
 	}
-	for which, path := range map[string]string{"postfix": "/etc/postfix/main.cf", "sendmail": "/etc/mail/sendmail.cf"} {
-		if _, err := os.Stat(filepath.FromSlash(path)); err == nil {
-			return which
-		}
+	switch {
+	case directory != "", os.Getenv("MAIL_CONFIG") != "", exists("/etc/postfix/main.cf"):
+		return "postfix"
+	case exists("/etc/mail/sendmail.cf"):
+		return "sendmail"
 	}
 	return ""
 }
@@ -163,7 +160,7 @@ func (p *program) doctorResolver(ctx context.Context, c *config.Config, forPostf
 		return []mta.Finding{warning(local, "%v: the daemon doesn't start", err)}
 	}
 	var found []mta.Finding
-	if at, err := netip.ParseAddrPort(resolver.Server()); err != nil || !at.Addr().Unmap().IsLoopback() && !c.DNS.TrustResolver {
+	if !resolver.Believed() {
 		found = append(found, warning(local+"; or trust_resolver = true, where nobody can come between",
 			"%s isn't on this host, so its word on DNSSEC isn't believed: DANE binds nobody", resolver.Server()))
 	}
@@ -184,14 +181,14 @@ func resolverProblem(ctx context.Context, c *config.Config) string {
 
 // disbelief is resolverProblem; ask looks what the resolver is worth.
 func disbelief(ctx context.Context, c *config.Config, ask func(context.Context, string) mta.Finding) string {
-	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver})
-	switch {
-	case c.DNS.DNSSEC == "off":
+	if c.DNS.DNSSEC == "off" {
 		return ""
-	case err != nil:
+	}
+	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver, TrustResolver: c.DNS.TrustResolver})
+	if err != nil {
 		return err.Error()
 	}
-	if at, err := netip.ParseAddrPort(resolver.Server()); err != nil || !at.Addr().Unmap().IsLoopback() && !c.DNS.TrustResolver {
+	if !resolver.Believed() {
 		return resolver.Server() + " isn't on this host, so its word on DNSSEC isn't believed"
 	}
 	if f := ask(ctx, resolver.Server()); f.Level != mta.OK {

@@ -187,9 +187,7 @@ func (p *program) showDomain(ctx context.Context, s *store.Store, d addr.Destina
 		k.Assessment = &e.Assessment
 	}
 	if asJSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(k)
+		return p.answer(k)
 	}
 	line := func(key, value string) { fmt.Fprintf(p.stdout, "%-14s %s\n", key, value) }
 	line("destination", d.String())

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -56,16 +55,9 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if len(rest) > 0 || *to == "" || *from == "" && *user == "" {
 		return p.fail("explain needs --from A (or --user U) and --to B, and takes no arguments")
 	}
-	sender, err := addr.ParsePath(*from)
-	if err != nil {
-		return p.fail("--from: %v", err)
-	}
-	recipient, err := addr.ParsePath(*to)
-	if err != nil {
-		return p.fail("--to: %v", err)
-	}
-	if recipient.IsNull() {
-		return p.fail("--to: want an address")
+	sender, recipient, code, ok := p.envelope(*from, *to)
+	if !ok {
+		return code
 	}
 	c, ok := p.load(*file, false)
 	if !ok {
@@ -89,9 +81,7 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	decider.Forwards = forwards
 	e := explained(ctx, decider, c.Rules, sender, recipient, *user)
 	if *asJSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(e)
+		_ = p.answer(e)
 	} else {
 		e.print(p.stdout)
 	}

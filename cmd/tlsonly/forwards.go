@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -72,7 +71,7 @@ func usesPostfix(f config.Forwarding) (postfix.Instance, bool) {
 			dir = "/etc/postfix"
 		}
 		_, err := os.Stat(dir + "/main.cf")
-		return postfix.Instance{}, err == nil && hasProgram("postconf")
+		return postfix.Instance{}, err == nil && postfix.Installed()
 	}
 	return postfix.Instance{Dir: f.Postfix}, true
 }
@@ -86,14 +85,6 @@ func usesSendmail(f config.Forwarding) bool {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	return true
-}
-
-func hasProgram(program string) bool {
-	if _, err := exec.LookPath(program); err == nil {
-		return true
-	}
-	_, err := os.Stat("/usr/sbin/" + program)
-	return err == nil
 }
 
 // newAuditor builds what audits forwards.

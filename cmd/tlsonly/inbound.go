@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -61,16 +60,9 @@ func (p *program) inbound(_ context.Context, args []string) int {
 	if a.Name, a.Addr, err = parseClient(*client); err != nil {
 		return p.fail("--client: %v", err)
 	}
-	sender, err := addr.ParsePath(*from)
-	if err != nil {
-		return p.fail("--from: %v", err)
-	}
-	recipient, err := addr.ParsePath(*to)
-	if err != nil {
-		return p.fail("--to: %v", err)
-	}
-	if recipient.IsNull() {
-		return p.fail("--to: want an address")
+	sender, recipient, code, ok := p.envelope(*from, *to)
+	if !ok {
+		return code
 	}
 	if *version != "" {
 		if a.Version, err = policy.ParseVersion(*version); err != nil {
@@ -107,9 +99,7 @@ func (p *program) inbound(_ context.Context, args []string) int {
 		}
 	}
 	if *asJSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(e)
+		_ = p.answer(e)
 	} else {
 		e.print(p.stdout)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -43,9 +42,7 @@ func (p *program) lint(_ context.Context, args []string) int {
 		answer.Warnings = append(answer.Warnings, config.Warnings(c, time.Now())...)
 	}
 	if *asJSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(answer)
+		_ = p.answer(answer)
 		return code
 	}
 	for _, f := range answer.Faults {

@@ -13,6 +13,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 
 	"golang.org/x/term"
 
+	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
 )
 
@@ -163,6 +165,28 @@ func (p *program) commandUsage(fs *flag.FlagSet) {
 func (p *program) fail(format string, args ...any) int {
 	fmt.Fprintf(p.stderr, "tlsonly: "+format+"\n", args...)
 	return exitUsage
+}
+
+// answer prints a whole answer in JSON, for --json.
+func (p *program) answer(v any) error {
+	enc := json.NewEncoder(p.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// envelope reads --from and --to; ok is false when it has said what is wrong with them.
+func (p *program) envelope(from, to string) (sender, recipient addr.Address, code int, ok bool) {
+	sender, err := addr.ParsePath(from)
+	if err != nil {
+		return sender, recipient, p.fail("--from: %v", err), false
+	}
+	if recipient, err = addr.ParsePath(to); err != nil {
+		return sender, recipient, p.fail("--to: %v", err), false
+	}
+	if recipient.IsNull() {
+		return sender, recipient, p.fail("--to: want an address"), false
+	}
+	return sender, recipient, exitOK, true
 }
 
 // notOpened prints why something of the configuration couldn't be opened. A server that can't be reached is no mistake in

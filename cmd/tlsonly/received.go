@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -44,9 +43,7 @@ func (p *program) received(_ context.Context, args []string) int {
 	}
 	answer := receivedAnswer{chain.Security(), chain}
 	if *asJSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(answer)
+		_ = p.answer(answer)
 	} else {
 		answer.print(p.stdout, terminal(p.stdout))
 	}

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -261,9 +260,7 @@ func (p *program) show(r *maillog.Report, o reportFlags) error {
 	}
 	switch {
 	case o.asJSON:
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return p.answer(r)
 	case !o.asCSV:
 		printReport(p.stdout, r, o.summary, terminal(p.stdout))
 	}

@@ -159,7 +159,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	d.audit = d.newWatcher(ctx)
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards = d.forwards
-	decider.Local = func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) }
+	decider.Local = d.isLocal
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,
@@ -188,13 +188,16 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		MaxConnections: c.Socketmap.Connections,
 		Relay:          func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
 		Origins:        func() []addr.Domain { return origins(host, d.config.Load()) },
-		Local:          func(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) },
+		Local:          d.isLocal,
 		Others:         socketmap.Others(c.Binding.Others),
 		Bounce:         c.Binding.OnLost == "bounce",
 		Log:            log,
 	})
 	return d, err
 }
+
+// isLocal reports whether mail to a domain is delivered here, as the file now in force says.
+func (d *service) isLocal(domain addr.Domain) bool { return d.config.Load().Forwarding.IsLocal(domain) }
 
 // origins are the domains that an MTA may give a bare sender: the host's name, its domain, and what is delivered here.
 func origins(host string, c *config.Config) []addr.Domain {

@@ -115,8 +115,8 @@ func splitMailbox(path string) (local, domain string, found bool, err error) {
 			blanks++
 			continue
 		case '(':
-			if i, err = closeComment(path, i); err != nil {
-				return "", "", false, err
+			if i = CloseComment(path, i); i < 0 {
+				return "", "", false, errors.New("no closing parenthesis")
 			}
 			continue
 		case '@', '.':
@@ -154,8 +154,9 @@ func splitMailbox(path string) (local, domain string, found bool, err error) {
 	return local, b.String(), true, nil
 }
 
-// closeComment returns the index of the ")" that closes the comment begun at i; comments nest.
-func closeComment(s string, i int) (int, error) {
+// CloseComment returns the index of the ")" that closes the comment begun at i (RFC 5322, section 3.2.2: comments nest), -1 for
+// none.
+func CloseComment(s string, i int) int {
 	for depth := 0; i < len(s); i++ {
 		switch s[i] {
 		case '\\':
@@ -164,11 +165,11 @@ func closeComment(s string, i int) (int, error) {
 			depth++
 		case ')':
 			if depth--; depth == 0 {
-				return i, nil
+				return i
 			}
 		}
 	}
-	return 0, errors.New("no closing parenthesis")
+	return -1
 }
 
 // readQuoted appends the text of the quoted string begun at i to b and returns the index of its closing quote.

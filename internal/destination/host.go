@@ -89,9 +89,8 @@ func (a *Assessor) findTLSA(key hostKey, h *policy.Host) {
 		}
 		h.TLSA = found.Records
 		result := dane.Verify(h.TLSA, nil, a.c.Now())
-		h.DANE = policy.DANEUsable
-		if result.DANE == policy.DANEUnusable {
-			h.DANE, h.DANEDetail = policy.DANEUnusable, result.Detail
+		if h.DANE = result.DANE; h.DANE == policy.DANEUnusable {
+			h.DANEDetail = result.Detail
 		}
 		return
 	}

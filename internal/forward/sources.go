@@ -241,16 +241,21 @@ func (s *session) forwardFile(path string, u User) ([]aliases.Target, error) {
 				!mayRead(info.Mode(), owner, u)) {
 				return nil, errIgnored
 			}
-			text, err := readFile(path)
-			if err != nil {
-				return nil, err
-			}
-			targets, _ := aliases.ParseList(text, path, s.dialect)
-			return targets, nil
+			return s.parseList(path)
 		})
 		targets, _ := v.([]aliases.Target)
 		return targets, err
 	})
+}
+
+// parseList reads a list of targets.
+func (s *session) parseList(path string) ([]aliases.Target, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	targets, _ := aliases.ParseList(text, path, s.dialect)
+	return targets, nil
 }
 
 // mayRead reports whether the user may read the file, as local(8) does with the user's own group alone.
@@ -270,12 +275,7 @@ func mayRead(mode fs.FileMode, owner *syscall.Stat_t, u User) bool {
 func (s *session) included(path string) ([]aliases.Target, error) {
 	return once(s, "include "+path, func() ([]aliases.Target, error) {
 		v, err := s.read(s.ctx, "include "+path, []string{path}, func() (any, error) {
-			text, err := readFile(path)
-			if err != nil {
-				return nil, err
-			}
-			targets, _ := aliases.ParseList(text, path, s.dialect)
-			return targets, nil
+			return s.parseList(path)
 		})
 		targets, _ := v.([]aliases.Target)
 		return targets, err

@@ -19,7 +19,7 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 	var faults []value.Fault
 	rs := make([]*Rule, 0, len(tables))
 	keys := keysIn(now.Location())
-	named := make(map[string]int, len(tables))
+	names := make(value.Names, len(tables))
 	for i, t := range tables {
 		r := &Rule{
 			Level:      Encrypt,
@@ -29,25 +29,13 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 			Mode:       policy.Enforce,
 			Line:       t.Line,
 		}
-		label := fmt.Sprintf("inbound rule %d: ", i+1)
-		fault := func(line int, text string) { faults = append(faults, value.Fault{Line: line, Text: label + text}) }
-		if name, err := value.RuleName(t.Keys["name"]); err == nil {
-			label = fmt.Sprintf("inbound rule %q: ", name)
-			if first, ok := named[name]; ok {
-				fault(t.Keys["name"].Line, fmt.Sprintf("name is taken by the rule of line %d", first))
-			} else {
-				named[name] = t.Line
-			}
-		}
+		label, taken := names.Label("inbound rule", i, t)
+		faults = append(faults, taken...)
 		faults = append(faults, keys.Read(r, t, label)...)
 		if cert, ok := t.Keys["cert"]; ok && len(r.Cert) > 0 && r.Level != Verified {
-			fault(cert.Line, `cert: only for tls = "verified"`)
+			faults = append(faults, value.Fault{Line: cert.Line, Text: label + `cert: only for tls = "verified"`})
 		}
-		for _, key := range []string{"name", "tls"} {
-			if _, ok := t.Keys[key]; !ok {
-				fault(t.Line, "no "+key)
-			}
-		}
+		faults = append(faults, value.Needs(t, label, "name", "tls")...)
 		rs = append(rs, r)
 	}
 	if len(faults) == 0 {

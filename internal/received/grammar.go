@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/addr"
 )
 
 // kind is what a token is.
@@ -36,7 +38,7 @@ func scan(s string) ([]token, error) {
 			i++
 			tokens = append(tokens, token{semicolon, ";", i})
 		case '(':
-			end := closing(s, i)
+			end := addr.CloseComment(s, i)
 			if end < 0 {
 				return nil, errors.New("a comment isn't closed")
 			}
@@ -52,23 +54,6 @@ func scan(s string) ([]token, error) {
 		}
 	}
 	return tokens, nil
-}
-
-// closing returns the index of the ")" that closes the comment begun at i, or -1.
-func closing(s string, i int) int {
-	for depth := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-		case '(':
-			depth++
-		case ')':
-			if depth--; depth == 0 {
-				return i
-			}
-		}
-	}
-	return -1
 }
 
 // wordEnd returns where a word begun at i ends; a quoted string belongs to the word it stands in.

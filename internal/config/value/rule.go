@@ -1,6 +1,7 @@
 package value
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -69,4 +70,31 @@ func Why(v Value) (string, error) {
 		err = Refuse(v, "is longer than 500 octets")
 	}
 	return s, err
+}
+
+// Names are the names that rules of a file have, with the lines of their tables.
+type Names map[string]int
+
+// Label gives what faults of the table i of a kind begin with, and the fault of a name that is taken.
+func (n Names) Label(kind string, i int, t Table) (label string, faults []Fault) {
+	name, err := RuleName(t.Keys["name"])
+	if err != nil {
+		return fmt.Sprintf("%s %d: ", kind, i+1), nil
+	}
+	label = fmt.Sprintf("%s %q: ", kind, name)
+	if first, ok := n[name]; ok {
+		return label, []Fault{{Line: t.Keys["name"].Line, Text: fmt.Sprintf("%sname is taken by the rule of line %d", label, first)}}
+	}
+	n[name] = t.Line
+	return label, nil
+}
+
+// Needs returns a fault for every key that a table lacks.
+func Needs(t Table, label string, keys ...string) (faults []Fault) {
+	for _, key := range keys {
+		if _, ok := t.Keys[key]; !ok {
+			faults = append(faults, Fault{Line: t.Line, Text: label + "no " + key})
+		}
+	}
+	return faults
 }

@@ -101,6 +101,9 @@ func New(c Config) (*Resolver, error) {
 // Server returns the resolver that is asked, as "address:port".
 func (r *Resolver) Server() string { return r.server }
 
+// Believed reports whether an answer can be Secure at all: DNSSEC is asked for, and the path to the resolver is safe.
+func (r *Resolver) Believed() bool { return r.believe }
+
 // Status says what an answer is.
 type Status string
 

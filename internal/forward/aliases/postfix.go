@@ -1,6 +1,10 @@
 package aliases
 
-import "strings"
+import (
+	"strings"
+
+	"tlsonly/internal/addr"
+)
 
 // token is a word, a comment or an operator, which is one of specials. Postfix reads an alias by words, not by commas:
 // "a b" is two recipients, "|cmd a" a command and a recipient.
@@ -74,19 +78,10 @@ func collect(text string, i int, ends func(byte) bool) (s string, end int, escap
 	return string(b), i, true
 }
 
-// commentEnd returns where the comment begun at i is over; comments nest.
+// commentEnd returns where the comment begun at i is over; one that isn't closed goes to the end.
 func commentEnd(text string, i int) int {
-	for depth := 0; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			i++
-		case '(':
-			depth++
-		case ')':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		}
+	if end := addr.CloseComment(text, i); end >= 0 {
+		return end + 1
 	}
 	return len(text)
 }

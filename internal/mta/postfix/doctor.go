@@ -10,7 +10,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -229,11 +228,7 @@ func accessible(path string, u *user.User) error {
 	if u == nil {
 		return nil
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	uid, gid, err := idsOf(u)
 	if err != nil {
 		return err
 	}
@@ -244,9 +239,9 @@ func accessible(path string, u *user.User) error {
 		}
 		mode := uint32(info.Mode().Perm())
 		switch owner, group := ownerOf(info); {
-		case uint64(owner) == uid:
+		case owner == uid:
 			mode >>= 6
-		case uint64(group) == gid:
+		case group == gid:
 			mode >>= 3
 		}
 		if mode&want == 0 {

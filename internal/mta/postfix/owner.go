@@ -27,14 +27,20 @@ func ownerOf(info os.FileInfo) (uid, gid uint32) {
 
 // become makes a command run as another user, with that user's own group alone, as Postfix's programs do.
 func become(cmd *exec.Cmd, u *user.User) error {
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	uid, gid, err := idsOf(u)
 	if err != nil {
 		return err
 	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return err
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	return nil
+}
+
+// idsOf returns a user's numbers, and that of the user's own group.
+func idsOf(u *user.User) (uid, gid uint32, err error) {
+	owner, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0, 0, err
+	}
+	group, err := strconv.ParseUint(u.Gid, 10, 32)
+	return uint32(owner), uint32(group), err
 }

@@ -163,6 +163,12 @@ func output(cmd *exec.Cmd) (stdout, stderr string, err error) {
 	return out.String(), errs.String(), err
 }
 
+// Installed reports whether Postfix's commands are on this host.
+func Installed() bool {
+	_, err := find("postconf")
+	return err == nil
+}
+
 // find looks where Postfix puts its commands also when they aren't in the path, as for users other than root.
 func find(name string) (string, error) {
 	path, err := exec.LookPath(name)
