@@ -165,13 +165,10 @@ func (l *Ledger) vanished(ctx context.Context, d addr.Destination) error {
 	}
 	pinned, demand := k.pinned, k.demand
 	l.mu.Unlock()
-	if _, err := l.c.Store.RaiseDemand(ctx, d, demand); err != nil {
-		return err
-	}
+	by := ""
 	if pinned {
-		if _, err := l.c.Store.Pin(ctx, d, "rule:"+u.rule); err != nil {
-			return err
-		}
+		by = "rule:" + u.rule
 	}
-	return nil
+	_, _, err := l.c.Store.Hold(ctx, d, demand, by)
+	return err
 }

@@ -342,11 +342,11 @@ func (l *Ledger) Owe(ctx context.Context, d addr.Destination, rule string, deman
 	if l.stands(d, rule, asked, pin) { // by now
 		return nil
 	}
-	standing, err := l.c.Store.RaiseDemand(ctx, d, asked)
-	fresh := false
-	if err == nil && pin {
-		fresh, err = l.c.Store.Pin(ctx, d, "rule:"+rule)
+	by := ""
+	if pin {
+		by = "rule:" + rule
 	}
+	standing, fresh, err := l.c.Store.Hold(ctx, d, asked, by)
 	if err != nil {
 		l.reread(d) // what failed may be stored all the same
 		return err
@@ -364,7 +364,7 @@ func (l *Ledger) Owe(ctx context.Context, d addr.Destination, rule string, deman
 	}
 	l.mu.Unlock()
 	if fresh {
-		l.tell(store.Event{When: now, Destination: d, What: store.Pinned, To: "rule:" + rule})
+		l.tell(store.Event{When: now, Destination: d, What: store.Pinned, To: by})
 	}
 	return nil
 }

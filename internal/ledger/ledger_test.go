@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -267,16 +268,23 @@ func TestOweMergesWithOthers(t *testing.T) {
 	equal(t, "stored", b.entry(far).Demand, b.Demand(far))
 }
 
-// TestOweHalf: what is stored although Owe failed is known, as soon as it can be read.
+// TestOweHalf: a demand without its pin isn't stored; and what is stored although Owe failed (the answer to a commit can be lost) is
+// known, as soon as it can be read.
 func TestOweHalf(t *testing.T) {
 	b := newBench(t)
 	back := b.refuse("pin_by")
 	if b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true) == nil {
 		t.Error("owed without a pin")
 	}
-	equal(t, "stored", b.entry(far).Demand.Level, policy.LevelEncrypt)
+	other := b.open(false)
+	if _, err := other.Get(t.Context(), far); !errors.Is(err, store.ErrUnknown) {
+		t.Errorf("half of it is stored: %v", err)
+	}
 	back()
-	_, err := b.catchUp(t.Context())
+	_, _, err := other.Hold(t.Context(), far, store.Demand{Level: policy.LevelEncrypt}, "rule:clinic")
+	must(t, err)
+	equal(t, "in memory, before it is read", b.Demand(far).Level, "")
+	_, err = b.catchUp(t.Context())
 	must(t, err)
 	equal(t, "in memory", b.Demand(far).Level, policy.LevelEncrypt)
 }

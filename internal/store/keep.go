@@ -34,37 +34,53 @@ func (t *work) own(ctx context.Context, d addr.Destination) (Entry, error) {
 	return e, err
 }
 
-// RaiseDemand makes what is demanded of d at least demand, part by part, and returns what is demanded now. It is
-// durable when it returns. A demand that stands already costs no write; raises of several processes merge.
-func (s *Store) RaiseDemand(ctx context.Context, d addr.Destination, demand Demand) (Demand, error) {
+// Hold makes what is demanded of d at least demand, part by part, and pins d by whom by names, "" for nobody, in one transaction.
+// It returns what is demanded now and whether the pin is new. Both are durable when it returns. What stands already costs no write;
+// raises of several processes merge, and a pin stays as it is, but an administrator's takes the place of another's.
+func (s *Store) Hold(ctx context.Context, d addr.Destination, demand Demand, by string) (now Demand, pinned bool, err error) {
 	if _, err := policy.ParseLevel(string(demand.Level)); err != nil {
-		return Demand{}, fmt.Errorf("store: demand of %s: %w", d, err)
+		return Demand{}, false, fmt.Errorf("store: demand of %s: %w", d, err)
 	}
-	if e, err := s.Get(ctx, d); err == nil && e.Demand.Covers(demand) {
-		return e.Demand, nil
+	return s.hold(ctx, "demand", d, demand, by)
+}
+
+// RaiseDemand is Hold without a pin.
+func (s *Store) RaiseDemand(ctx context.Context, d addr.Destination, demand Demand) (Demand, error) {
+	now, _, err := s.Hold(ctx, d, demand, "")
+	return now, err
+}
+
+// hold is Hold; a Demand of no level asks nothing.
+func (s *Store) hold(ctx context.Context, act string, d addr.Destination, demand Demand, by string) (now Demand, pinned bool, err error) {
+	if e, err := s.Get(ctx, d); err == nil && e.Demand.Covers(demand) && (by == "" || !e.Pin.yields(by)) {
+		return e.Demand, false, nil
 	}
-	var merged Demand
-	err := s.update(ctx, "demand", func(t *work) error {
+	err = s.update(ctx, act, func(t *work) error {
 		e, err := t.own(ctx, d)
 		if err != nil {
 			return err
 		}
-		if merged = e.Demand.Merge(demand); merged == e.Demand {
+		if now = e.Demand.Merge(demand); now != e.Demand {
+			if now.Since.IsZero() {
+				now.Since = t.now
+			}
+			now.Since = fromMicros(micros(now.Since)) // as it will be read
+			if err := t.setDemand(ctx, d, now); err != nil {
+				return err
+			}
+			if err := t.event(ctx, Event{Destination: d, What: Demanded, From: e.Demand.String(), To: now.String()}); err != nil {
+				return err
+			}
+		}
+		if pinned = by != "" && e.Pin.yields(by); !pinned {
 			return nil
 		}
-		if merged.Since.IsZero() {
-			merged.Since = t.now
-		}
-		merged.Since = fromMicros(micros(merged.Since)) // as it will be read
-		if err := t.setDemand(ctx, d, merged); err != nil {
-			return err
-		}
-		return t.event(ctx, Event{Destination: d, What: Demanded, From: e.Demand.String(), To: merged.String()})
+		return t.pin(ctx, e, by, "")
 	})
 	if err != nil {
-		return Demand{}, err
+		return Demand{}, false, err
 	}
-	return merged, nil
+	return now, pinned, nil
 }
 
 // DropDemand is the administrator's way back: nothing is demanded of d any more. Without a demand it does nothing.
@@ -96,21 +112,8 @@ func (s *Store) Pin(ctx context.Context, d addr.Destination, by string) (bool, e
 	if by == "" {
 		return false, fmt.Errorf("store: pin of %s: nobody pins it", d)
 	}
-	if e, err := s.Get(ctx, d); err == nil && !e.Pin.yields(by) {
-		return false, nil
-	}
-	var pinned bool
-	err := s.update(ctx, "pin", func(t *work) error {
-		e, err := t.own(ctx, d)
-		if err != nil {
-			return err
-		}
-		if pinned = e.Pin.yields(by); !pinned {
-			return nil
-		}
-		return t.pin(ctx, e, by, "")
-	})
-	return pinned && err == nil, err
+	_, pinned, err := s.hold(ctx, "pin", d, Demand{}, by)
+	return pinned, err
 }
 
 // yields reports whether a pin by another is to take p's place.

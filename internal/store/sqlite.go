@@ -23,6 +23,10 @@ type sqlite struct {
 	writing chan struct{} // one writer at a time: within the process none has to poll for SQLite's lock
 	lock    *os.File      // held by a daemon
 	last    int64         // of the change log
+
+	// Statements of transactions that write: kept, and to be kept. They belong to who is writing.
+	kept   map[string]*sql.Stmt
+	wanted []string
 }
 
 // Every connection of the pool gets these: a pragma on one connection of many is none. FULL makes a commit in WAL
@@ -40,7 +44,7 @@ func openSQLite(ctx context.Context, path string, daemon bool) (*sqlite, error) 
 	if err := makeFile(path); err != nil {
 		return nil, err
 	}
-	e := &sqlite{writing: make(chan struct{}, 1)}
+	e := &sqlite{writing: make(chan struct{}, 1), kept: map[string]*sql.Stmt{}}
 	if daemon {
 		var err error
 		if e.lock, err = lockFile(path + ".lock"); err != nil {
@@ -184,12 +188,28 @@ func (e *sqlite) begin(ctx context.Context, write bool) (tx, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	e.prepareAll(ctx)
 	t, err := e.db.BeginTx(ctx, nil)
 	if err != nil {
 		<-e.writing
 		return nil, err
 	}
-	return &sqliteTx{Tx: t, release: func() { <-e.writing }}, nil
+	return &sqliteTx{Tx: t, engine: e, release: func() { <-e.writing }}, nil
+}
+
+// mostKept bounds the statements that are kept; there are fewer.
+const mostKept = 100
+
+// prepareAll prepares what the last transaction had to prepare for itself, so that the next ones needn't: it costs more than
+// running most statements. It comes before a transaction begins, for it may need a connection of its own. A statement that fails
+// fails again, with its error, in the transaction that uses it.
+func (e *sqlite) prepareAll(ctx context.Context) {
+	for _, query := range e.wanted {
+		if s, err := e.db.PrepareContext(ctx, query); err == nil {
+			e.kept[query] = s
+		}
+	}
+	e.wanted = nil
 }
 
 // changes relies on one writer at a time: a lower number is never committed after a higher one.
@@ -253,6 +273,7 @@ func (e *sqlite) close() error {
 
 type sqliteTx struct {
 	*sql.Tx
+	engine   *sqlite // nil: this one only reads, beside others
 	prepared map[string]*sql.Stmt
 	release  func()
 }
@@ -261,7 +282,7 @@ func (t *sqliteTx) prepare(ctx context.Context, query string) (*sql.Stmt, error)
 	if s, ok := t.prepared[query]; ok {
 		return s, nil
 	}
-	s, err := t.PrepareContext(ctx, query)
+	s, err := t.statement(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -270,6 +291,19 @@ func (t *sqliteTx) prepare(ctx context.Context, query string) (*sql.Stmt, error)
 	}
 	t.prepared[query] = s
 	return s, nil
+}
+
+// statement is the one that is kept for a query, or a new one.
+func (t *sqliteTx) statement(ctx context.Context, query string) (*sql.Stmt, error) {
+	if e := t.engine; e != nil {
+		if kept, ok := e.kept[query]; ok {
+			return t.StmtContext(ctx, kept), nil
+		}
+		if len(e.kept)+len(e.wanted) < mostKept {
+			e.wanted = append(e.wanted, query)
+		}
+	}
+	return t.PrepareContext(ctx, query)
 }
 
 func (t *sqliteTx) exec(ctx context.Context, query string, args ...any) error {

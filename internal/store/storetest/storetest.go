@@ -35,6 +35,7 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"Demands", testDemands},
 		{"DemandsMerge", testDemandsMerge},
 		{"Pins", testPins},
+		{"Hold", testHold},
 		{"Looks", testLooks},
 		{"Touch", testTouch},
 		{"Policies", testPolicies},
@@ -288,6 +289,39 @@ func testDemandsMerge(t *testing.T, s suite) {
 	e, err := stores[0].Get(s.ctx, d)
 	must(t, err)
 	equal(t, "merged", e.Demand, store.Demand{Level: policy.LevelDane, MinVersion: policy.TLS13, MinBits: 104, Since: start})
+}
+
+// testHold: a demand and a pin at once, each of which may stand already.
+func testHold(t *testing.T, s suite) {
+	db, d := s.open(t, "a"), addr.MustDestination("b.example")
+	encrypt := store.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128, Since: start}
+	secure := store.Demand{Level: policy.LevelSecure, MinVersion: policy.TLS12, MinBits: 128, Since: start}
+	for _, test := range []struct {
+		why    string
+		raise  store.Demand
+		by     string
+		want   store.Demand
+		pinned bool
+	}{
+		{"demand alone", encrypt, "", encrypt, false},
+		{"pin beside the demand that stands", encrypt, "rule:clinic", encrypt, true},
+		{"both stand", encrypt, "rule:lab", encrypt, false},
+		{"demand beside the pin that stands", secure, "rule:lab", secure, false},
+	} {
+		now, pinned, err := db.Hold(s.ctx, d, test.raise, test.by)
+		must(t, err)
+		equal(t, test.why, now, test.want)
+		equal(t, test.why+", pinned", pinned, test.pinned)
+		e, err := db.Get(s.ctx, d)
+		must(t, err)
+		equal(t, test.why+", stored", e.Demand, test.want)
+	}
+	e, err := db.Get(s.ctx, d)
+	must(t, err)
+	equal(t, "pin", e.Pin, &store.Pin{Since: start, By: "rule:clinic"})
+	if _, _, err := db.Hold(s.ctx, d, store.Demand{}, "rule:clinic"); err == nil {
+		t.Error("a demand of no level was stored")
+	}
 }
 
 func testPins(t *testing.T, s suite) {
