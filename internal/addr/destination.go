@@ -24,7 +24,7 @@ func DomainDestination(d Domain) Destination { return Destination{host: d, direc
 // submissions. A trailing dot (Sendmail's mark of a resolved name) is taken off.
 func ParseDestination(s string) (Destination, error) {
 	text := strings.TrimSpace(s)
-	if ip, err := netip.ParseAddr(text); err == nil && ip.Zone() == "" {
+	if ip, ok := parseIP(text); ok {
 		return Destination{host: literal(ip.Unmap()), direct: true}, nil
 	}
 	host, port := text, ""
@@ -68,10 +68,20 @@ func ParseDestination(s string) (Destination, error) {
 	if err != nil {
 		return Destination{}, fmt.Errorf("destination %q: %w", s, err)
 	}
-	if ip, err := netip.ParseAddr(d.host.String()); err == nil {
+	if ip, ok := parseIP(d.host.String()); ok {
 		d.host, d.direct = literal(ip), true // "192.0.2.1:25", "[192.0.2.1.]"
 	}
 	return d, nil
+}
+
+// parseIP parses an address without a zone. Most texts are names, which can be told at the last octet: to be refused by netip
+// costs them an error.
+func parseIP(s string) (netip.Addr, bool) {
+	if s == "" || !strings.Contains(s, ":") && (s[len(s)-1] < '0' || '9' < s[len(s)-1]) {
+		return netip.Addr{}, false
+	}
+	ip, err := netip.ParseAddr(s)
+	return ip, err == nil && ip.Zone() == ""
 }
 
 func parsePort(s string) (uint16, error) {
