@@ -3,6 +3,7 @@ package received
 import (
 	"errors"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -183,14 +184,17 @@ func (f *field) keyword(text string) *clause {
 	return nil
 }
 
+// helo is sought in the text itself: one in small letters may be longer, and then its places are others.
+var helo = regexp.MustCompile("(?i)helo")
+
 // clientAddress finds the address the server saw: the last one in the from clause's comments, else a literal for a name. What
 // the client said in HELO, which qmail and Exim put in comments too, is none.
 func clientAddress(from clause) netip.Addr {
 	comments := from.comments()
 	slices.Reverse(comments)
 	for _, c := range append(comments, from.text()) {
-		if i := strings.Index(strings.ToLower(c), "helo"); i >= 0 {
-			c = c[:i]
+		if at := helo.FindStringIndex(c); at != nil {
+			c = c[:at[0]]
 		}
 		words := strings.FieldsFunc(c, func(r rune) bool { return strings.ContainsRune(" ,[]()=", r) })
 		slices.Reverse(words)
