@@ -6,6 +6,8 @@
 # make bench   what it costs, each figure against its counterpart: a table, also in bin/bench.md
 # make soak    an hour's load in SOAKTIME, and all the hardships of the tests in their full number
 # make mutate  would the tests notice a wrong verdict? one changed condition after the other
+# make gosec   what gosec finds suspicious and nobody has judged
+# make vuln    known vulnerabilities that the code can reach, by the database that VULNDB names, else Go's own
 # make screenshots  pictures of the status page in bin/screenshots, to be looked at; installs Chromium
 
 GO       ?= go
@@ -21,7 +23,7 @@ install = echo "Installing $(1)" && $(APT) install -y -qq -o Dpkg::Use-Pty=0 --n
 # Go wants a home for its caches; root's may be missing where no one logged in.
 export HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)
 
-.PHONY: bench soak mutate deps-bench screenshots deps-chromium build package test test-package demo check mta mta-package fuzz deps deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package clean
+.PHONY: bench soak mutate gosec vuln deps-bench screenshots deps-chromium build package test test-package demo check mta mta-package fuzz deps deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package clean
 
 build: deps-go
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/tlsonly ./cmd/tlsonly
@@ -92,6 +94,26 @@ JUDGES = rules/judge.go rules/authenticate.go rules/bind.go rules/class.go rules
 
 mutate: deps-go
 	$(GO) run ./internal/testnet/mutate -equal internal/testnet/mutate/equal.txt $(JUDGES)
+
+# Neither is one of the project's tools: go.mod would get all that they need.
+GOSEC       = $(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0
+GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+# Left out everywhere, being about what this program does all the time:
+#   G104        errors of closing, removing and deadlines where the work is given up or done
+#   G115        conversions of numbers whose range was looked at before: lengths, ports, codes, ASCII
+#   G304, G703  files named by a variable: who administers the host names them
+# What is below internal/testnet, and storetest, is for tests, which gosec doesn't look at: those start programs, make files that
+# an MTA's users can read, and draw lots.
+GOSECFLAGS = -quiet -exclude=G104,G115,G304,G703 \
+	-exclude-rules='internal/(testnet|store/storetest)/.*:G204,G301,G302,G306,G404,G702'
+
+gosec: deps-go
+	$(GOSEC) $(GOSECFLAGS) ./...
+
+# VULNDB=file:///dir where Go's database can't be reached: cmd/indexdb of golang.org/x/vulndb makes such a directory.
+vuln: deps-go
+	$(GOVULNCHECK) $(if $(VULNDB),-db '$(VULNDB)') ./...
 
 # People look at these: what is ugly or cut off, no test says.
 screenshots: deps-go deps-chromium

@@ -29,7 +29,7 @@ func (e *engine) Close() error {
 }
 
 // newEngine builds what looks at destinations, as c says. MTA-STS policies that are fetched are handed to save, if that is
-// not nil; change, if any, is the caller's last word.
+// not nil; change, if any, is the caller's last word, and its Now is the clock of all parts.
 func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error, change func(*engine, *destination.Config)) (*engine, error) {
 	resolver, err := dns.New(dns.Config{
 		Server:        c.DNS.Resolver,
@@ -55,13 +55,9 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 		roots = x509.NewCertPool()
 	}
 	e := &engine{prober: &starttls.Prober{HELO: helo, Timeout: c.Probe.Timeout}}
-	if e.policies, err = mtasts.New(mtasts.Config{Resolver: resolver, Roots: roots, Save: save, Log: log}); err != nil {
-		return nil, err
-	}
 	d := destination.Config{
 		Resolver:    resolver,
 		Prober:      e.prober,
-		Policies:    e.policies,
 		Roots:       roots,
 		Port:        c.Probe.Port,
 		IPv6:        c.Probe.PreferIPv6,
@@ -76,6 +72,11 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 	if change != nil {
 		change(e, &d)
 	}
+	e.prober.Now = d.Now
+	if e.policies, err = mtasts.New(mtasts.Config{Resolver: resolver, Roots: roots, Save: save, Log: log, Now: d.Now}); err != nil {
+		return nil, err
+	}
+	d.Policies = e.policies
 	if e.Assessor, err = destination.New(d); err != nil {
 		return nil, errors.Join(err, e.policies.Close())
 	}

@@ -315,7 +315,7 @@ func (d *service) auditForwards(ctx context.Context) {
 func (d *service) newWatcher(ctx context.Context) *audit.Watcher {
 	tell := func(what store.What, level slog.Level) func(audit.Finding) {
 		return func(f audit.Finding) {
-			e := store.Event{When: time.Now(), Destination: f.Destination, What: what, From: f.Owner, To: f.Leaves,
+			e := store.Event{When: d.now(), Destination: f.Destination, What: what, From: f.Owner, To: f.Leaves,
 				Why: fmt.Sprintf("rule %q: %s", f.Rule, f.Reason)}
 			if e.Destination.IsZero() {
 				return // where it leads to isn't known: that is in the log, and passes
@@ -329,8 +329,10 @@ func (d *service) newWatcher(ctx context.Context) *audit.Watcher {
 			d.notifier.Tell(e)
 		}
 	}
+	auditor := newAuditor(d.config.Load, d.forwards, d.assessor, d.ledger.Pinned)
+	auditor.Now = d.now
 	return &audit.Watcher{
-		Auditor: newAuditor(d.config.Load, d.forwards, d.assessor, d.ledger.Pinned),
+		Auditor: auditor,
 		Changed: d.forwards.Changed(),
 		Every:   auditEvery,
 		Began:   tell(store.ForwardFails, slog.LevelWarn),

@@ -28,24 +28,26 @@ func soak(small, full int) int {
 	return small
 }
 
-// The daemon is killed at random moments, again and again, with Postfix in front of it under load: no message is accepted that
-// wasn't judged, none that was accepted is lost, and its store opens every time.
-func TestMTAHardKills(t *testing.T) {
-	isolated(t)
-	world := newWorld(t)
-	d := startDaemon(t, daemonHead+clinicRule)
-	_, m := startPostfix(t, nil, nil)
+// load is mail of the clinic through Postfix: of three messages two are for destinations with TLS, the third for one without.
+type load struct {
+	world                       *testnet.World
+	accepted, refused, deferred atomic.Int64
+	slowest                     atomic.Int64 // message, in nanoseconds
+	end                         func()
+	errs                        chan error
+	wg                          sync.WaitGroup
+}
 
-	const sessions = 8
-	kills := soak(4, 200)
-	var accepted, refused, deferred atomic.Int64
+// startLoad begins so many sessions, which go on until check.
+func startLoad(t *testing.T, world *testnet.World, address string, sessions int) *load {
+	t.Helper()
 	end := make(chan struct{})
-	errs := make(chan error, sessions)
-	var wg sync.WaitGroup
+	l := &load{world: world, end: sync.OnceFunc(func() { close(end) }), errs: make(chan error, sessions)}
+	t.Cleanup(func() { l.end(); l.wg.Wait() })
 	for s := range sessions {
-		wg.Go(func() {
-			errs <- func() error {
-				c, err := dialQuietly(m.address)
+		l.wg.Go(func() {
+			l.errs <- func() error {
+				c, err := dialQuietly(address)
 				if err != nil {
 					return err
 				}
@@ -57,34 +59,94 @@ func TestMTAHardKills(t *testing.T) {
 					default:
 					}
 					to := []string{"u@good.example", "u@self.example", "u@none.example"}[i%3]
-					got, err := c.message("doctor@clinic.example", to, fmt.Sprintf("kill-%d-%d", s, i))
+					start := time.Now()
+					got, err := c.message("doctor@clinic.example", to, fmt.Sprintf("load-%d-%d", s, i))
+					if took := int64(time.Since(start)); took > l.slowest.Load() {
+						l.slowest.Store(took) // of two at a time one is enough
+					}
 					switch {
 					case err != nil:
 						return err
 					case strings.HasPrefix(got, "250") && i%3 != 2:
-						accepted.Add(1)
+						l.accepted.Add(1)
 						if i%40 != 39 { // Postfix ends a session after so many
 							continue
 						}
 					case strings.HasPrefix(got, "550 5.7.10 ") && i%3 == 2:
-						refused.Add(1)
+						l.refused.Add(1)
 						if i%40 != 39 {
 							continue
 						}
 					case strings.HasPrefix(got, "4"):
-						deferred.Add(1)
+						l.deferred.Add(1)
 					default:
 						return fmt.Errorf("to %s: %s", to, got)
 					}
 					// Postfix asks no milter again in a session that lost it.
 					c.conn.Close()
-					if c, err = dialQuietly(m.address); err != nil {
+					if c, err = dialQuietly(address); err != nil {
 						return err
 					}
 				}
 			}()
 		})
 	}
+	return l
+}
+
+// goesOn waits until more was accepted and refused from now on.
+func (l *load) goesOn(t *testing.T, when string) {
+	t.Helper()
+	accepted, refused := l.accepted.Load(), l.refused.Load()
+	waitFor(t, "messages accepted and refused "+when, func() bool { return l.accepted.Load() >= accepted+10 && l.refused.Load() >= refused+5 })
+}
+
+// check ends the load: whatever was accepted was judged, and arrived over TLS, all of it and nothing else.
+func (l *load) check(t *testing.T) {
+	t.Helper()
+	l.end()
+	l.wg.Wait()
+	close(l.errs)
+	for err := range l.errs {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	arrived := func() int { return len(l.world.Messages("good.example")) + len(l.world.Messages("self.example")) }
+	waitFor(t, "all that was accepted to arrive", func() bool { return arrived() >= int(l.accepted.Load()) })
+	if n := arrived(); n != int(l.accepted.Load()) {
+		t.Errorf("%d accepted, %d arrived", l.accepted.Load(), n)
+	}
+	for _, domain := range []string{"good.example", "self.example"} {
+		for _, message := range l.world.Messages(domain) {
+			if tags := named(headerOf(t, message), "TLS-Only"); len(tags) != 1 || !strings.HasPrefix(tags[0], "TLS-Only: pass;") || !message.TLS {
+				t.Fatalf("not judged: tags %q, TLS %t", tags, message.TLS)
+			}
+		}
+	}
+	if n := len(l.world.Messages("none.example")); n != 0 {
+		t.Errorf("%d messages reached none.example", n)
+	}
+	if l.accepted.Load() == 0 || l.refused.Load() == 0 {
+		t.Errorf("%d accepted, %d refused: the load was none", l.accepted.Load(), l.refused.Load())
+	}
+}
+
+func (l *load) String() string {
+	return fmt.Sprintf("%d accepted and all delivered over TLS with the tag, %d refused, %d got 4xx, the slowest took %s",
+		l.accepted.Load(), l.refused.Load(), l.deferred.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
+}
+
+// The daemon is killed at random moments, again and again, with Postfix in front of it under load: no message is accepted that
+// wasn't judged, none that was accepted is lost, and its store opens every time.
+func TestMTAHardKills(t *testing.T) {
+	isolated(t)
+	world := newWorld(t)
+	d := startDaemon(t, daemonHead+clinicRule)
+	_, m := startPostfix(t, nil, nil)
+
+	kills := soak(4, 200)
+	mail := startLoad(t, world, m.address, 8)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -93,35 +155,9 @@ func TestMTAHardKills(t *testing.T) {
 		d.stop(syscall.SIGKILL)
 		d.start()
 	}
-	before := accepted.Load()
-	waitFor(t, "messages accepted after the last kill", func() bool { return accepted.Load() > before })
-	close(end)
-	wg.Wait()
-	close(errs)
-	for err := range errs {
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	arrived := func() int { return len(world.Messages("good.example")) + len(world.Messages("self.example")) }
-	waitFor(t, "all that was accepted to arrive", func() bool { return arrived() >= int(accepted.Load()) })
-	if n := arrived(); n != int(accepted.Load()) {
-		t.Errorf("%d accepted, %d arrived", accepted.Load(), n)
-	}
-	for _, domain := range []string{"good.example", "self.example"} {
-		for _, message := range world.Messages(domain) {
-			if tags := named(headerOf(t, message), "TLS-Only"); len(tags) != 1 || !strings.HasPrefix(tags[0], "TLS-Only: pass;") || !message.TLS {
-				t.Fatalf("not judged: tags %q, TLS %t", tags, message.TLS)
-			}
-		}
-	}
-	if n := len(world.Messages("none.example")); n != 0 {
-		t.Errorf("%d messages reached none.example", n)
-	}
-	if accepted.Load() == 0 || refused.Load() == 0 {
-		t.Errorf("%d accepted, %d refused: the load was none", accepted.Load(), refused.Load())
-	}
-	t.Logf("%d kills: %d accepted and all delivered over TLS with the tag, %d refused, %d got 4xx", kills, accepted.Load(), refused.Load(), deferred.Load())
+	mail.goesOn(t, "after the last kill")
+	mail.check(t)
+	t.Logf("%d kills: %s", kills, mail)
 }
 
 // answer has one recipient of the clinic judged and returns the answer: "c", or "y" with the reply.

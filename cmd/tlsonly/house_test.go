@@ -2,6 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,4 +120,139 @@ func commented(t *testing.T, path, dir string, files []string, name string) {
 		}
 	}
 	t.Errorf("%s has no package comment", path)
+}
+
+// programs says what is run, where, by the words of the code.
+var programs = map[string][]string{
+	"cmd/tlsonly/homes.go":              {`"systemctl"`},
+	"cmd/tlsonly/report.go":             {`"journalctl"`},
+	"internal/forward/user.go":          {`"getent"`},
+	"internal/monitor/notify.go":        {"argv[0]"}, // the configuration's notify command, or sendmail
+	"internal/mta/postfix/postfix.go":   {"path"},    // one of Postfix's
+	"internal/mta/sendmail/sendmail.go": {"name"},    // sendmail or m4
+}
+
+// Programs are run in few places, and no shell is in between. Tests and what is for them are free.
+func TestNoShell(t *testing.T) {
+	found := make(map[string][]string)
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(filepath.ToSlash(path), "../../")
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (name == "internal/testnet" || name == "internal/store/storetest" || name == "bin" || name == ".git"):
+			return filepath.SkipDir
+		case d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		runs, wrong, err := runsOf(string(text))
+		for _, w := range wrong {
+			t.Errorf("%s: %s", name, w)
+		}
+		if runs != nil {
+			found[name] = runs
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !maps.EqualFunc(found, programs, slices.Equal) {
+		t.Errorf("programs are run in\n%q, want\n%q", found, programs)
+	}
+}
+
+// The critic isn't blind.
+func TestNoShellSees(t *testing.T) {
+	for code, want := range map[string]string{
+		`exec.Command("ls", "-l")`:                             "",
+		`exec.CommandContext(ctx, path, args...)`:              "",
+		`exec.Command("sh", s)`:                                "a shell",
+		`exec.CommandContext(ctx, "/bin/bash", s)`:             "a shell",
+		`exec.Command(shell, "-c", s)`:                         "a shell",
+		`exec.Command(shell, append([]string{"-c"}, s...)...)`: "a shell",
+		`exec.Cmd{Path: "/bin/ls"}`:                            "exec.Cmd made by hand",
+		`new(exec.Cmd)`:                                        "exec.Cmd made by hand",
+		`run(exec.Command)`:                                    "exec.Command isn't called",
+		`os.StartProcess("/bin/ls", nil, nil)`:                 "os.StartProcess",
+		`syscall.Exec("/bin/ls", nil, nil)`:                    "syscall.Exec",
+		`unix.Exec("/bin/ls", nil, nil)`:                       "unix.Exec",
+	} {
+		runs, wrong, err := runsOf("package x\nimport (\"os\"; \"os/exec\"; \"syscall\")\nvar _ = " + code)
+		if err != nil || strings.Join(wrong, ", ") != want || want == "" && len(runs) != 1 {
+			t.Errorf("%s: %q, runs %q, %v; want %q", code, wrong, runs, err, want)
+		}
+	}
+	if _, wrong, err := runsOf("package x\nimport run \"os/exec\"\n"); err != nil || len(wrong) != 1 {
+		t.Errorf("os/exec under another name: %q, %v", wrong, err)
+	}
+}
+
+// runsOf returns what a file runs, in the words of its code, and what it should not do.
+func runsOf(text string) (runs, wrong []string, err error) {
+	file, err := parser.ParseFile(token.NewFileSet(), "", text, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, i := range file.Imports {
+		if slices.Contains([]string{`"os/exec"`, `"os"`, `"syscall"`, `"golang.org/x/sys/unix"`}, i.Path.Value) && i.Name != nil {
+			wrong = append(wrong, i.Path.Value+" under another name")
+		}
+	}
+	called := make(map[ast.Expr]bool)
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			program := 0
+			switch types.ExprString(n.Fun) {
+			case "exec.CommandContext":
+				program = 1
+			case "exec.Command":
+			case "new":
+				if types.ExprString(n.Args[0]) == "exec.Cmd" {
+					wrong = append(wrong, "exec.Cmd made by hand")
+				}
+				return true
+			default:
+				return true
+			}
+			called[n.Fun] = true
+			runs = append(runs, types.ExprString(n.Args[program]))
+			if slices.ContainsFunc(n.Args[program:], namesShell) {
+				wrong = append(wrong, "a shell")
+			}
+		case *ast.CompositeLit:
+			if n.Type != nil && types.ExprString(n.Type) == "exec.Cmd" {
+				wrong = append(wrong, "exec.Cmd made by hand")
+			}
+		case *ast.SelectorExpr:
+			switch name := types.ExprString(n); name {
+			case "exec.Command", "exec.CommandContext":
+				if !called[n] {
+					wrong = append(wrong, name+" isn't called")
+				}
+			case "os.StartProcess", "syscall.Exec", "syscall.ForkExec", "syscall.StartProcess", "unix.Exec":
+				wrong = append(wrong, name)
+			}
+		}
+		return true
+	})
+	return runs, wrong, nil
+}
+
+// namesShell reports whether a shell is named in a word of the call, or an option that one takes.
+func namesShell(e ast.Expr) bool {
+	shell := false
+	ast.Inspect(e, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			word := filepath.Base(strings.Trim(l.Value, "\"`"))
+			shell = shell || slices.Contains([]string{"sh", "bash", "dash", "ksh", "zsh", "env", "-c"}, word)
+		}
+		return true
+	})
+	return shell
 }

@@ -27,8 +27,8 @@ type tally struct {
 	level *slog.LevelVar // of the log
 }
 
-func newTally() tally {
-	return tally{web.NewMeter(time.Now()), new(slog.LevelVar)}
+func newTally(now time.Time) tally {
+	return tally{web.NewMeter(now), new(slog.LevelVar)}
 }
 
 // watch has an engine tell of its looks.
@@ -140,6 +140,7 @@ func newWeb(d *service, c *config.Config, stopping func() error, blind func() bo
 		Key:         c.HTTP.Key,
 		BehindProxy: c.HTTP.BehindProxy,
 		Log:         d.log,
+		Now:         d.now,
 	}
 	w.Forwards = func() []web.Forward {
 		failing, _, _ := d.audit.Failing()

@@ -85,7 +85,7 @@ tls = "verified"
 	if err := filled.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d, err := newService(ctx, file, c, slog.New(slog.DiscardHandler))
+	d, err := newService(ctx, file, c, slog.New(slog.DiscardHandler), time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,9 +52,10 @@ func isolated(t *testing.T) {
 	}
 }
 
-func newWorld(t *testing.T) *testnet.World {
+// newWorld starts the small internet, with more sites in it.
+func newWorld(t *testing.T, more ...testnet.Site) *testnet.World {
 	t.Helper()
-	world, err := testnet.StartWorld("127.0.0.1:53", 25, testnet.Sites())
+	world, err := testnet.StartWorld("127.0.0.1:53", 25, append(testnet.Sites(), more...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +74,8 @@ type daemonProcess struct {
 	url  string // of its store; "": a file beside its configuration
 	out  *os.File
 	cmd  *exec.Cmd
+	// began is told of each process as soon as there is one; nil: nobody is.
+	began func(pid int)
 }
 
 // startDaemon runs the daemon with a configuration until the test ends.
@@ -84,12 +87,18 @@ func startDaemon(t *testing.T, text string) *daemonProcess {
 // startDaemonOn is startDaemon with a store elsewhere.
 func startDaemonOn(t *testing.T, text, url string) *daemonProcess {
 	t.Helper()
+	return startDaemonWith(t, text, url, nil)
+}
+
+// startDaemonWith is startDaemon with all that can be said of it.
+func startDaemonWith(t *testing.T, text, url string, began func(pid int)) *daemonProcess {
+	t.Helper()
 	dir := t.TempDir()
 	out, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemonProcess{t: t, file: filepath.Join(dir, "tlsonly.toml"), out: out, url: url}
+	d := &daemonProcess{t: t, file: filepath.Join(dir, "tlsonly.toml"), out: out, url: url, began: began}
 	if url == "" {
 		d.url = "sqlite://" + d.database()
 	}
@@ -126,6 +135,9 @@ func (d *daemonProcess) start() {
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
+	}
+	if d.began != nil {
+		d.began(d.cmd.Process.Pid)
 	}
 	d.wait("the daemon to listen", func() bool {
 		conn, err := net.Dial("tcp", milterAddress)

@@ -53,7 +53,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 	}
 	level := new(slog.LevelVar)
 	log := newLog(p.stderr, c.Log, level)
-	d, err := newService(ctx, *file, c, log)
+	d, err := newService(ctx, *file, c, log, time.Now)
 	if err != nil {
 		return p.notOpened(err)
 	}
@@ -71,6 +71,7 @@ type service struct {
 	file     string
 	config   atomic.Pointer[config.Config]
 	log      *slog.Logger
+	now      func() time.Time // the one clock of all its parts; deadlines go by another, which nobody sets
 	store    *store.Store
 	assessor *engine
 	ledger   *ledger.Ledger
@@ -95,9 +96,9 @@ func (l demands) Demanded(d addr.Destination) (policy.Demand, bool) {
 // saveTime is how long it may take to store a policy.
 const saveTime = 5 * time.Second
 
-// newService opens the store, reads it into memory and builds everything else around it.
-func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger) (_ *service, err error) {
-	d := &service{file: file, log: log, tally: newTally()}
+// newService opens the store, reads it into memory and builds everything else around it. now is the time of day.
+func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger, now func() time.Time) (_ *service, err error) {
+	d := &service{file: file, log: log, now: now, tally: newTally(now())}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -108,7 +109,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if err != nil {
 		return nil, fmt.Errorf("name of this host: %w", err)
 	}
-	if d.store, err = store.Open(ctx, store.Config{URL: c.Store.URL, Daemon: true, Host: host, Log: log}); err != nil {
+	if d.store, err = store.Open(ctx, store.Config{URL: c.Store.URL, Daemon: true, Host: host, Log: log, Now: now}); err != nil {
 		return nil, err
 	}
 	d.notifier = monitor.NewNotifier(monitor.NotifyConfig{
@@ -116,6 +117,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Mail:    c.Notify.Mail,
 		Host:    host,
 		Log:     log,
+		Now:     now,
 	})
 	d.ledger, err = ledger.New(ledger.Config{
 		Store:  d.store,
@@ -124,6 +126,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Policy: func(p store.Policy) { d.assessor.policies.Seed(mtasts.Saved(p)) },
 		Notify: d.notifier.Tell,
 		Log:    log,
+		Now:    now,
 	})
 	if err != nil {
 		return nil, err
@@ -133,7 +136,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		defer cancel()
 		return d.store.PutPolicy(ctx, store.Policy(p))
 	}
-	d.assessor, err = newEngine(c, log, save, func(_ *engine, dc *destination.Config) { dc.Found = d.ledger.Found; d.tally.watch(dc) })
+	d.assessor, err = newEngine(c, log, save, func(_ *engine, dc *destination.Config) { dc.Found, dc.Now = d.ledger.Found, now; d.tally.watch(dc) })
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +152,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Retention:   c.Store.Retention,
 		Concurrency: c.Probe.Concurrency,
 		Log:         log,
+		Now:         now,
 	})
 	if err != nil {
 		return nil, err
@@ -174,6 +178,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		ObserveInbound:      d.tally.observeInbound,
 		MaxConnections:      c.Milter.Connections,
 		Log:                 log,
+		Now:                 now,
 	})
 	if err != nil || c.Socketmap.Listen == (config.Endpoint{}) {
 		return d, err
@@ -192,6 +197,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Others:         socketmap.Others(c.Binding.Others),
 		Bounce:         c.Binding.OnLost == "bounce",
 		Log:            log,
+		Now:            now,
 	})
 	return d, err
 }
@@ -322,7 +328,7 @@ func (d *service) reload() {
 		// Between an editor's truncating and its writing a file says nothing at all: that must not end all protection.
 		err = errors.New("no rule is left in the file; restart if that is meant")
 	}
-	d.tally.meter.Reloaded(time.Now(), err)
+	d.tally.meter.Reloaded(d.now(), err)
 	if err != nil {
 		d.log.Error("reload refused, the old rules stay in force", "err", err)
 		return
@@ -351,7 +357,7 @@ func needsRestart(old, fresh *config.Config) bool {
 
 // warn logs what lint would say.
 func (d *service) warn(c *config.Config) {
-	for _, f := range config.Warnings(c, time.Now()) {
+	for _, f := range config.Warnings(c, d.now()) {
 		d.log.Warn("configuration", "err", f.String())
 	}
 }

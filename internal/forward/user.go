@@ -129,7 +129,7 @@ func makeUser(name, uid, gid, home string) (User, error) {
 func getent(name string) (User, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "getent", "passwd", "--", name).Output()
+	out, err := exec.CommandContext(ctx, "getent", "passwd", "--", name).Output() // #nosec G204 -- the name is no option after "--"
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 2 { // getent(1): not found
 		return User{}, ErrNoUser

@@ -252,7 +252,7 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 		OK:          ok,
 		Uncounted:   excused,
 		Pin:         true,
-		Next:        lookedAt(found).Add(Next(l.c.Every, failures, rand.Float64())),
+		Next:        lookedAt(found).Add(Next(l.c.Every, failures, rand.Float64())), // #nosec G404 -- spreads load, nothing secret
 		Events:      slices.Clone(events),
 	}
 	for i := range look.Events {

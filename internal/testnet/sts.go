@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // STSFault is one way for a policy host to deviate from a good one.
@@ -83,10 +84,11 @@ func StartSTS(listen string, ca *CA) (*STS, error) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // of which a fault can take the connection over
 	s.server = &http.Server{
-		Handler:   http.HandlerFunc(s.serve),
-		TLSConfig: &tls.Config{GetCertificate: s.certificate},
-		Protocols: protocols,
-		ErrorLog:  log.New(io.Discard, "", 0), // clients that go away are no concern of the server
+		Handler:           http.HandlerFunc(s.serve),
+		ReadHeaderTimeout: time.Minute,
+		TLSConfig:         &tls.Config{GetCertificate: s.certificate},
+		Protocols:         protocols,
+		ErrorLog:          log.New(io.Discard, "", 0), // clients that go away are no concern of the server
 	}
 	go func() { s.ended <- s.server.ServeTLS(l, "", "") }()
 	return s, nil

@@ -139,7 +139,6 @@ func (t *Tables) postmap(ctx context.Context, input string, args ...string) (str
 	}
 	out, said := &limited{most: mostOutput}, &limited{most: 1 << 20}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), out, said
-	cmd.WaitDelay = time.Second
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {

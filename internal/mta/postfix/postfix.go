@@ -150,7 +150,9 @@ func (i Instance) command(ctx context.Context, name string, args ...string) (*ex
 		}
 		args = append([]string{"-c", dir}, args...)
 	}
-	return exec.CommandContext(ctx, path, args...), nil
+	cmd := exec.CommandContext(ctx, path, args...) // #nosec G204 -- one of Postfix's commands, no shell
+	cmd.WaitDelay = time.Second
+	return cmd, nil
 }
 
 func output(cmd *exec.Cmd) (stdout, stderr string, err error) {

@@ -82,8 +82,9 @@ func (in Installation) cf() string {
 
 // run runs a program to its end and returns what it printed; the error has what it complained of.
 func (in Installation) run(ctx context.Context, stdin, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, name, args...) // #nosec G204 -- sendmail or m4, no shell; what strangers write is input
 	cmd.Env = in.Env
+	cmd.WaitDelay = time.Second
 	cmd.Stdin = strings.NewReader(stdin)
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
