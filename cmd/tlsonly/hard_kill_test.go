@@ -34,7 +34,6 @@ type load struct {
 	accepted, refused, deferred atomic.Int64
 	slowest                     atomic.Int64 // message, in nanoseconds
 	end                         func()
-	errs                        chan error
 	wg                          sync.WaitGroup
 }
 
@@ -42,11 +41,11 @@ type load struct {
 func startLoad(t *testing.T, world *testnet.World, address string, sessions int) *load {
 	t.Helper()
 	end := make(chan struct{})
-	l := &load{world: world, end: sync.OnceFunc(func() { close(end) }), errs: make(chan error, sessions)}
+	l := &load{world: world, end: sync.OnceFunc(func() { close(end) })}
 	t.Cleanup(func() { l.end(); l.wg.Wait() })
 	for s := range sessions {
 		l.wg.Go(func() {
-			l.errs <- func() error {
+			err := func() error {
 				c, err := dialQuietly(address)
 				if err != nil {
 					return err
@@ -89,6 +88,9 @@ func startLoad(t *testing.T, world *testnet.World, address string, sessions int)
 					}
 				}
 			}()
+			if err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	return l
@@ -106,12 +108,6 @@ func (l *load) check(t *testing.T) {
 	t.Helper()
 	l.end()
 	l.wg.Wait()
-	close(l.errs)
-	for err := range l.errs {
-		if err != nil {
-			t.Error(err)
-		}
-	}
 	arrived := func() int { return len(l.world.Messages("good.example")) + len(l.world.Messages("self.example")) }
 	waitFor(t, "all that was accepted to arrive", func() bool { return arrived() >= int(l.accepted.Load()) })
 	if n := arrived(); n != int(l.accepted.Load()) {

@@ -222,9 +222,10 @@ func FuzzParseValue(f *testing.F) {
 				case Unknown:
 					unknown++
 				case Address, Name:
-					// To Postfix a backslash before a name is a sign even in quotes, so a name that begins with one is written with two.
+					// To Postfix a backslash before a name is a sign even in quotes: one that came with it, or begins with one, is
+					// written with one more.
 					written := x.Address
-					if d == Postfix && strings.HasPrefix(written.Local, `\`) {
+					if d == Postfix && (x.Escaped || strings.HasPrefix(written.Local, `\`)) {
 						written.Local = `\` + written.Local
 					}
 					text := written.String()
