@@ -23,7 +23,7 @@ install = echo "Installing $(1)" && $(APT) install -y -qq -o Dpkg::Use-Pty=0 --n
 # Go wants a home for its caches; root's may be missing where no one logged in.
 export HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)
 
-.PHONY: bench soak mutate gosec vuln deps-bench screenshots deps-chromium build package test test-package demo check mta mta-package fuzz deps deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package clean
+.PHONY: bench soak mutate gosec vuln deps-pcre deps-bench screenshots deps-chromium build package test test-package demo check mta mta-package fuzz deps deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package clean
 
 build: deps-go
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/tlsonly ./cmd/tlsonly
@@ -76,8 +76,10 @@ fuzz: deps-go
 	done; exit $$failed
 
 # In namespaces of their own, like the tests. Programs to compare with are Debian's, unpacked and not installed.
+# They reach no network, so what their tests need is compiled before.
 bench: deps-bench build
 	$(GO) build -buildvcs=false -o bin/bench ./internal/testnet/bench
+	$(GO) test -run '^$$' ./milter ./cmd/tlsonly >/dev/null
 	$(SUDO) env PATH="$$PATH" GOMODCACHE="$$($(GO) env GOMODCACHE)" bin/bench -tlsonly bin/tlsonly $(BENCHFLAGS)
 
 soak: deps build
@@ -119,7 +121,7 @@ vuln: deps-go
 screenshots: deps-go deps-chromium
 	$(GO) test -tags screenshots -run TestScreenshots -count 1 ./internal/web
 
-deps: deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package
+deps: deps-go deps-cc deps-mta deps-pcre deps-debootstrap deps-lists deps-postgres deps-package
 
 # The distribution's Go is installed only if it's new enough; certificates are for the download of modules.
 deps-go:
@@ -153,6 +155,10 @@ deps-mta:
 		ldap=$$(apt-cache show libldap-2.5-0 >/dev/null 2>&1 && echo libldap-2.5-0 || echo libldap2); \
 		$(call install,postfix m4 libsasl2-2 libdb5.3 $$ldap); \
 	fi
+
+# A test has Postfix ask a table of this kind; its package restarts nothing.
+deps-pcre: deps-mta
+	@[ ! -d /etc/apt ] || [ -e /usr/lib/postfix/postfix-pcre.so ] || { $(APT) update -qq && $(call install,postfix-pcre); }
 
 # With it the tests make a root directory of Debian 13, whose Postfix is 3.10, and keep it in the user's cache: 130 MB, half a
 # minute the first time.
