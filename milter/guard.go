@@ -21,11 +21,17 @@ import (
 // maxPacket is the longest packet taken; MTAs send at most 64 KiB unless asked for more.
 const maxPacket = 1 << 20
 
-// bufferSize holds nearly every packet sequence an MTA sends between two waits.
-const bufferSize = 4096
+const (
+	// bufferSize holds nearly every packet sequence an MTA sends between two waits.
+	bufferSize = 4096
+	// ownMemory is how large a connection's buffer gets without asking; what is beyond comes from sharedMemory, of which
+	// there is so much for all connections. Else those that send long packets, and not their end, would have it all.
+	ownMemory    = 16 << 10
+	sharedMemory = 32 << 20
+)
 
-// errMalformed is what the library sees of a connection that was cut.
-var errMalformed = errors.New("malformed packet")
+// errRefused is what the library sees of a connection that was cut.
+var errRefused = errors.New("packet refused")
 
 // conn is one connection of an MTA, seen through the guard. One goroutine reads and writes; the server only looks at
 // busy and wakes it.
@@ -39,6 +45,7 @@ type conn struct {
 	in      []byte // received and not yet handed on: in[r:w]
 	r, w    int
 	ready   int // octets of in[r:] that belong to a packet found good
+	shared  int64
 	started bool
 	command byte // the last command handed on, macros left out
 	out     []byte
@@ -67,29 +74,33 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) next() error {
 	if c.r == c.w {
 		c.r, c.w = 0, 0
-		if cap(c.in) > 16*bufferSize {
+		if len(c.in) > ownMemory {
 			c.in = make([]byte, bufferSize)
+			c.giveBack()
 		}
 	}
 	var end time.Time // of the packet that has begun
 	for {
+		need := 4
 		if have := c.w - c.r; have >= 4 {
 			length := int(binary.BigEndian.Uint32(c.in[c.r:]))
 			if length == 0 || length > maxPacket {
 				return c.refuse(fmt.Errorf("length %d", length))
 			}
-			if have >= 4+length {
+			if need += length; have >= need {
 				packet := c.in[c.r+4 : c.r+4+length]
 				if err := c.check(packet[0], packet[1:]); err != nil {
 					return c.refuse(err)
 				}
 				c.note(packet[0])
-				c.ready = 4 + length
+				c.ready = need
 				return nil
 			}
 		}
 		if c.w == len(c.in) {
-			c.makeRoom()
+			if err := c.makeRoom(need); err != nil {
+				return c.refuse(err)
+			}
 		}
 		begun := c.w > c.r
 		switch {
@@ -124,22 +135,37 @@ func (c *conn) next() error {
 	}
 }
 
-// makeRoom moves what is buffered to the front, or doubles the buffer when it is full: a length is a claim, memory
-// is given only for octets that came.
-func (c *conn) makeRoom() {
+// makeRoom moves what is buffered to the front, and where that isn't enough for a packet of need octets doubles the
+// buffer, up to need: a length is a claim, memory is given only for octets that came.
+func (c *conn) makeRoom(need int) error {
 	in := c.in
-	if c.w-c.r > len(in)/2 {
-		in = make([]byte, 2*len(in))
+	if need > len(in) {
+		size := min(2*len(in), need)
+		if more := int64(size-ownMemory) - c.shared; more > 0 {
+			if c.server.shared.Add(more) > sharedMemory {
+				c.server.shared.Add(-more)
+				return fmt.Errorf("no memory left for a packet of %d octets", need-4)
+			}
+			c.shared += more
+		}
+		in = make([]byte, size)
 	}
 	c.w = copy(in, c.in[c.r:c.w])
 	c.r, c.in = 0, in
+	return nil
 }
 
-// refuse counts and logs a packet that isn't one; the library closes the connection on the error.
+// giveBack returns what the connection has of sharedMemory.
+func (c *conn) giveBack() {
+	c.server.shared.Add(-c.shared)
+	c.shared = 0
+}
+
+// refuse counts and logs a packet that can't be taken; the library closes the connection on the error.
 func (c *conn) refuse(err error) error {
 	c.server.malformed.Add(1)
-	c.server.c.Log.Warn("malformed milter packet, connection closed", "peer", peer(c.Conn), "err", err)
-	return fmt.Errorf("%w: %w", errMalformed, err)
+	c.server.c.Log.Warn("milter packet refused, connection closed", "peer", peer(c.Conn), "err", err)
+	return fmt.Errorf("%w: %w", errRefused, err)
 }
 
 // check finds what the library would stumble over.
@@ -233,6 +259,7 @@ func (c *conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		err = c.Conn.Close()
+		c.giveBack()
 		c.release()
 	})
 	return err

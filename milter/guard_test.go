@@ -86,7 +86,7 @@ func TestGuardRefuses(t *testing.T) {
 			t.Errorf("%q: not counted", first)
 		}
 	}
-	if lines := strings.Count(b.log.String(), "malformed milter packet"); lines != int(n) {
+	if lines := strings.Count(b.log.String(), "milter packet refused"); lines != int(n) {
 		t.Errorf("%d warnings for %d packets", lines, n)
 	}
 	// The daemon is alive.
@@ -133,6 +133,52 @@ func TestGuardPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	talk(t, b, conn, "< c", `< m 0x1 TLS-Only ""`, `< i 0x0 TLS-Only "pass; rule=\"clinic\"; tls=encrypt"`, "< a")
+}
+
+// Packets without an end take the memory there is for long ones, and no more; short ones don't need it, and long ones
+// have it again when others have gone.
+func TestGuardMemory(t *testing.T) {
+	b := start(t, nil)
+	begin := func() net.Conn {
+		t.Helper()
+		conn := b.dial(t)
+		talk(t, b, conn, option)
+		if _, err := readPacketText(conn); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	long := frame('B', make([]byte, maxPacket-1))
+	var held []net.Conn
+	before := heap()
+	for b.Stats().Malformed == 0 {
+		conn := begin()
+		held = append(held, conn)
+		_, _ = conn.Write(long[:len(long)-1]) // the last one is cut
+		wait(t, b, func() bool {
+			return b.shared.Load() > int64(len(held)-1)*maxPacket*9/10 || b.Stats().Malformed > 0
+		})
+		if len(held) > 100 {
+			t.Fatalf("%d packets, %d octets taken", len(held), b.shared.Load())
+		}
+	}
+	if n, grown := b.shared.Load(), heap()-before; n > sharedMemory || n < sharedMemory*9/10 || grown > 2*sharedMemory>>20 {
+		t.Errorf("%d packets take %d octets, the heap %.1f MB more", len(held), n, grown)
+	}
+	other := begin()
+	talk(t, b, other, "> M <alice@clinic.example> "+strings.Repeat("x", ownMemory-100), "< c", "> DR {rcpt_mailer} smtp {rcpt_host} good.example",
+		"> R <bob@good.example>", "< c")
+	for _, conn := range held {
+		conn.Close()
+	}
+	wait(t, b, func() bool { return b.shared.Load() == 0 })
+	for range 2 {
+		if _, err := other.Write(long); err != nil {
+			t.Fatal(err)
+		}
+		talk(t, b, other, "< c")
+	}
+	wait(t, b, func() bool { return b.shared.Load() == 0 })
 }
 
 // A peer that stops within a packet, or never begins, is cut; one that is quiet between packets is not.

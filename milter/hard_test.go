@@ -119,9 +119,14 @@ func heap() float64 {
 // waitSessions waits until so many connections are open.
 func waitSessions(t *testing.T, b *bench, done func(int) bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !done(b.Stats().Sessions); time.Sleep(time.Millisecond) {
+	wait(t, b, func() bool { return done(b.Stats().Sessions) })
+}
+
+func wait(t *testing.T, b *bench, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d connections are open", b.Stats().Sessions)
+			t.Fatalf("it doesn't come: %+v, %d octets for packets", b.Stats(), b.shared.Load())
 		}
 	}
 }

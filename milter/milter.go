@@ -83,6 +83,7 @@ type Server struct {
 	draining  atomic.Bool
 
 	connections, messages, panics, malformed, unbound atomic.Uint64
+	shared                                            atomic.Int64 // taken of sharedMemory
 }
 
 // Stats are a server's counters.
