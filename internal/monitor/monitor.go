@@ -25,7 +25,7 @@ import (
 
 // Schedule is the part of store.Store that says what is due.
 type Schedule interface {
-	Due(ctx context.Context, now time.Time, n int, lease time.Duration) ([]addr.Destination, error)
+	Due(ctx context.Context, now time.Time, n int, lease, farthest time.Duration) ([]addr.Destination, error)
 	Prune(ctx context.Context, before time.Time) error
 }
 
@@ -92,6 +92,8 @@ const (
 	hostAge = time.Hour
 	// What is too old is dropped some minutes after the start, when what waited then is done, and every few hours.
 	tidyFirst, tidyEvery = 10 * time.Minute, 6 * time.Hour
+	// After the clock has jumped by more than this it isn't believed to say what is old, until it has gone well for a day.
+	jump, steadyAfter = time.Hour, 24 * time.Hour
 )
 
 // Run looks at what is due until ctx ends, and waits for the looks under way.
@@ -134,7 +136,7 @@ func (m *Monitor) due(ctx context.Context) ([]addr.Destination, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	return m.c.Schedule.Due(ctx, m.c.Now(), m.batch(), lease)
+	return m.c.Schedule.Due(ctx, m.c.Now(), m.batch(), lease, 2*m.c.Every)
 }
 
 // batch is how many destinations are taken at a tick: four times what keeps pace with all that is known, so that what
@@ -149,13 +151,24 @@ func (m *Monitor) batch() int {
 func (m *Monitor) keepTidy(ctx context.Context) {
 	next := time.NewTimer(tidyFirst)
 	defer next.Stop()
+	wall, began, steady := m.c.Now(), time.Now(), time.Now().Add(-steadyAfter)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-next.C:
-			m.tidy(ctx)
 			next.Reset(tidyEvery)
+		}
+		// What has passed by the host's clock, and by one that nobody sets.
+		now, passed := m.c.Now(), time.Since(began)
+		jumped := now.Round(0).Sub(wall.Round(0)) - passed
+		wall, began = now, began.Add(passed)
+		if jumped.Abs() > jump {
+			steady = began
+			m.c.Log.Warn("the clock jumped: nothing is dropped for its age today", "by", jumped.Round(time.Second))
+		}
+		if began.Sub(steady) >= steadyAfter {
+			m.tidy(ctx)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,27 +24,29 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fake is all that a Monitor works with.
 type fake struct {
-	mu      sync.Mutex
-	due     []addr.Destination
-	asked   []int // how many were asked for, each time
-	leases  []time.Duration
-	err     error
-	takes   time.Duration // a look
-	deaf    bool          // a look ends no earlier when it is told to
-	looked  map[addr.Destination]int
-	ages    []time.Duration
-	running int
-	most    int // looks at one time
-	known   int
-	waiting int
-	tidied  []string
+	mu       sync.Mutex
+	due      []addr.Destination
+	asked    []int // how many were asked for, each time
+	leases   []time.Duration
+	farthest time.Duration
+	err      error
+	takes    time.Duration // a look
+	deaf     bool          // a look ends no earlier when it is told to
+	looked   map[addr.Destination]int
+	ages     []time.Duration
+	running  int
+	most     int // looks at one time
+	known    int
+	waiting  int
+	tidied   []string
 }
 
-func (f *fake) Due(_ context.Context, _ time.Time, n int, lease time.Duration) ([]addr.Destination, error) {
+func (f *fake) Due(_ context.Context, _ time.Time, n int, lease, farthest time.Duration) ([]addr.Destination, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, n)
 	f.leases = append(f.leases, lease)
+	f.farthest = farthest
 	if f.err != nil {
 		return nil, f.err
 	}
@@ -138,7 +141,7 @@ func (f *fake) after(d time.Duration) *fake {
 	pass(d)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &fake{asked: slices.Clone(f.asked), leases: slices.Clone(f.leases), looked: maps.Clone(f.looked),
+	return &fake{asked: slices.Clone(f.asked), leases: slices.Clone(f.leases), farthest: f.farthest, looked: maps.Clone(f.looked),
 		ages: slices.Clone(f.ages), running: f.running, most: f.most, tidied: slices.Clone(f.tidied)}
 }
 
@@ -175,6 +178,9 @@ func TestLooks(t *testing.T) {
 		}
 		if got.ages[0] != 30*time.Minute {
 			t.Errorf("hosts seen within %v count", got.ages[0])
+		}
+		if got.farthest != 2*time.Hour {
+			t.Errorf("next looks are taken to be at most %s away", got.farthest)
 		}
 		if slices.Min(got.leases) != lease {
 			t.Errorf("claimed for %v", slices.Min(got.leases))
@@ -292,6 +298,38 @@ func TestTidy(t *testing.T) {
 		}
 		if !strings.Contains(log.String(), "unused destinations not forgotten") || !strings.Contains(log.String(), "old history not deleted") {
 			t.Errorf("log: %s", log)
+		}
+	})
+}
+
+// A clock that was set forward mustn't make everything look unused: what is demanded and pinned would be lost.
+func TestTidyWaitsAfterAJump(t *testing.T) {
+	f := newFake(0)
+	var by atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(by.Load())) }
+	live(t, f, Config{Now: now}, func(t *testing.T, log *lines, _ func()) {
+		// The first tidying is after ten minutes, the second after six hours more.
+		for _, step := range []struct {
+			why     string
+			jump    time.Duration
+			passes  time.Duration
+			tidying int // from the start
+		}{
+			{"at first", 0, time.Hour, 1},
+			{"a jump of half an hour is nothing", 30 * time.Minute, 6 * time.Hour, 2},
+			{"a year ahead", 365 * 24 * time.Hour, 24 * time.Hour, 2},
+			{"and it stays so", 0, 6 * time.Hour, 3},
+			{"put right within the six hours", -365 * 24 * time.Hour, 24 * time.Hour, 3},
+			{"and well for a day", 0, 6 * time.Hour, 4},
+			{"ahead and back before anybody looked", 0, 6 * time.Hour, 5},
+		} {
+			by.Add(int64(step.jump))
+			if got := len(f.after(step.passes).tidied) / 2; got != step.tidying {
+				t.Errorf("%s: tidied %d times, want %d", step.why, got, step.tidying)
+			}
+		}
+		if n := strings.Count(log.String(), "the clock jumped"); n != 2 {
+			t.Errorf("%d jumps told: %s", n, log)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"tlsonly/internal/addr"
@@ -35,7 +36,7 @@ func (t *work) own(ctx context.Context, d addr.Destination) (Entry, error) {
 }
 
 // Hold makes what is demanded of d at least demand, part by part, and pins d by whom by names, "" for nobody, in one transaction.
-// It returns what is demanded now and whether the pin is new. Both are durable when it returns. What stands already costs no write;
+// It returns what is demanded now and whether the pin is new. Both are durable when it returns. What stands already writes nothing;
 // raises of several processes merge, and a pin stays as it is, but an administrator's takes the place of another's.
 func (s *Store) Hold(ctx context.Context, d addr.Destination, demand Demand, by string) (now Demand, pinned bool, err error) {
 	if _, err := policy.ParseLevel(string(demand.Level)); err != nil {
@@ -51,11 +52,10 @@ func (s *Store) RaiseDemand(ctx context.Context, d addr.Destination, demand Dema
 }
 
 // hold is Hold; a Demand of no level asks nothing.
-func (s *Store) hold(ctx context.Context, act string, d addr.Destination, demand Demand, by string) (now Demand, pinned bool, err error) {
-	if e, err := s.Get(ctx, d); err == nil && e.Demand.Covers(demand) && (by == "" || !e.Pin.yields(by)) {
-		return e.Demand, false, nil
-	}
-	err = s.update(ctx, act, func(t *work) error {
+func (s *Store) hold(ctx context.Context, act string, d addr.Destination, demand Demand, by string) (Demand, bool, error) {
+	var now Demand
+	var pinned bool
+	err := s.update(ctx, act, func(t *work) error {
 		e, err := t.own(ctx, d)
 		if err != nil {
 			return err
@@ -209,9 +209,9 @@ func (s *Store) RecordLook(ctx context.Context, l Look) (Looked, error) {
 			e.Track = e.Track.After(l.When, l.OK)
 		}
 		err = t.exec(ctx, `UPDATE destination SET first_success = ?2, last_success = ?3, failing_since = ?4, failures = ?5, next = ?6,
-			lease_by = '', lease_ends = 0 WHERE name = ?1`,
+			failing_days = ?7, failing_counted = ?8, lease_by = '', lease_ends = 0 WHERE name = ?1`,
 			l.Destination.String(), micros(e.Track.FirstSuccess), micros(e.Track.LastSuccess), micros(e.Track.FailingSince),
-			int64(e.Track.Failures), micros(l.Next))
+			int64(e.Track.Failures), micros(l.Next), int64(e.Track.FailingDays), micros(e.Track.DayCounted))
 		if err != nil {
 			return err
 		}
@@ -257,29 +257,39 @@ func (t *work) settle(ctx context.Context, e Entry, l Look) (Looked, error) {
 }
 
 // Due claims up to n destinations whose next look is due, the longest due first, for as long as lease. Nobody else
-// gets them meanwhile; RecordLook ends the claim. A claim whose host died runs out, and so does one that lies
-// further ahead than lease, which a clock that was set back leaves behind.
-func (s *Store) Due(ctx context.Context, now time.Time, n int, lease time.Duration) ([]addr.Destination, error) {
+// gets them meanwhile; RecordLook ends the claim. A claim whose host died runs out. What a clock that was set back
+// leaves behind lies further ahead than it can: a claim than lease, which has run out, and a next look than farthest,
+// which is due.
+func (s *Store) Due(ctx context.Context, now time.Time, n int, lease, farthest time.Duration) ([]addr.Destination, error) {
 	var due []addr.Destination
 	err := s.update(ctx, "due", func(t *work) error {
 		due = nil
-		return scan(ctx, t, func(r rows) error {
-			var name string
-			if err := r.Scan(&name); err != nil {
+		for _, next := range [][2]int64{{1, micros(now)}, {micros(now.Add(farthest)) + 1, math.MaxInt64}} {
+			err := scan(ctx, t, func(r rows) error {
+				var name string
+				if err := r.Scan(&name); err != nil {
+					return err
+				}
+				d, err := addr.ParseDestination(name)
+				if err != nil {
+					return fmt.Errorf("%w: %w", ErrDamaged, err)
+				}
+				due = append(due, d)
+				return nil
+			}, `WITH due AS MATERIALIZED (
+					SELECT name FROM destination
+					WHERE next > 0 AND next BETWEEN ?5 AND ?6 AND (lease_ends <= ?1 OR lease_ends > ?2)
+					ORDER BY next LIMIT ?4`+t.s.engine.dialect().skip+`)
+				UPDATE destination SET lease_by = ?3, lease_ends = ?2 WHERE name IN (SELECT name FROM due) RETURNING name`,
+				micros(now), micros(now.Add(lease)), s.c.Host, int64(n-len(due)), next[0], next[1])
+			if err != nil || len(due) >= n {
 				return err
 			}
-			d, err := addr.ParseDestination(name)
-			if err != nil {
-				return fmt.Errorf("%w: %w", ErrDamaged, err)
-			}
-			due = append(due, d)
-			return nil
-		}, `WITH due AS MATERIALIZED (
-				SELECT name FROM destination
-				WHERE next > 0 AND next <= ?1 AND (lease_ends <= ?1 OR lease_ends > ?2)
-				ORDER BY next LIMIT ?4`+t.s.engine.dialect().skip+`)
-			UPDATE destination SET lease_by = ?3, lease_ends = ?2 WHERE name IN (SELECT name FROM due) RETURNING name`,
-			micros(now), micros(now.Add(lease)), s.c.Host, int64(n))
+		}
+		return nil
 	})
-	return due, err
+	if err != nil {
+		return nil, err
+	}
+	return due, nil
 }

@@ -114,16 +114,16 @@ func (s *Store) List(ctx context.Context, f Filter, each func(Entry) error) erro
 }
 
 const columns = `name, used, port, seen, ends, doc, hosts, demand_level, demand_min, demand_bits, demand_since,
-	pin_by, pin_since, first_success, last_success, failing_since, failures, next`
+	pin_by, pin_since, first_success, last_success, failing_since, failures, failing_days, failing_counted, next`
 
 // source is what an Entry's assessment is put together from.
 type source struct{ doc, hosts string }
 
 func readEntry(r rows, e *Entry, from *source) error {
 	var name, level, by string
-	var used, port, seen, ends, minimum, bits, demanded, pinned, first, last, failing, failures, next int64
+	var used, port, seen, ends, minimum, bits, demanded, pinned, first, last, failing, failures, days, counted, next int64
 	err := r.Scan(&name, &used, &port, &seen, &ends, &from.doc, &from.hosts, &level, &minimum, &bits, &demanded,
-		&by, &pinned, &first, &last, &failing, &failures, &next)
+		&by, &pinned, &first, &last, &failing, &failures, &days, &counted, &next)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func readEntry(r rows, e *Entry, from *source) error {
 	}
 	e.Port = uint16(port)
 	e.Used, e.Next = fromMicros(used), fromMicros(next)
-	e.Track = Track{fromMicros(first), fromMicros(last), fromMicros(failing), int(failures)}
+	e.Track = Track{fromMicros(first), fromMicros(last), fromMicros(failing), int(failures), int(days), fromMicros(counted)}
 	e.Assessment.When, e.Assessment.Until = fromMicros(seen), fromMicros(ends)
 	return nil
 }

@@ -59,6 +59,10 @@ type hostRow struct {
 	doc                      string
 }
 
+// ahead is how far the clocks of a fleet may differ. What was seen later than that was seen by a clock that has been
+// set back since, and gives way to what is seen now.
+const ahead = time.Minute
+
 // put writes hosts before destinations, each in order, so that two processes never wait for each other in a ring.
 func (t *work) put(ctx context.Context, found []Found) error {
 	hosts, err := hostRows(found)
@@ -69,8 +73,8 @@ func (t *work) put(ctx context.Context, found []Found) error {
 		err := t.exec(ctx, `INSERT INTO host (name, port, seen, ends, tls, doc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 			ON CONFLICT (name, port) DO UPDATE
 			SET seen = excluded.seen, ends = excluded.ends, tls = excluded.tls, doc = excluded.doc
-			WHERE ?7 = 1 OR excluded.seen >= host.seen AND (host.tls = 0 OR excluded.tls = 1 OR host.ends <= ?8)`,
-			h.name, int64(h.port), h.seen, h.ends, h.tls, h.doc, h.replace, micros(t.now))
+			WHERE ?7 = 1 OR host.seen > ?9 OR excluded.seen >= host.seen AND (host.tls = 0 OR excluded.tls = 1 OR host.ends <= ?8)`,
+			h.name, int64(h.port), h.seen, h.ends, h.tls, h.doc, h.replace, micros(t.now), micros(t.now.Add(ahead)))
 		if err != nil {
 			return err
 		}

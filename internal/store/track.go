@@ -5,10 +5,12 @@ import "time"
 const (
 	// pinApart is the time between two successes that pin: one lucky look isn't a habit.
 	pinApart = time.Hour
-	// A pin ends after so long and so many looks, every one failed. The number is there because a clock that jumps
-	// makes 30 days of two looks.
+	// A pin ends after so long, with looks on so many days, every one failed. The number is there because a clock that
+	// jumps makes 30 days of two looks.
 	unpinAfter = 30 * 24 * time.Hour
-	unpinLooks = 10
+	unpinDays  = 10
+	// dayApart is what makes the looks of two days: a little less than what lies between two that aren't for mail.
+	dayApart = 20 * time.Hour
 )
 
 // Track is how the looks at a destination went.
@@ -17,6 +19,8 @@ type Track struct {
 	LastSuccess  time.Time
 	FailingSince time.Time // the first of the failures since then
 	Failures     int       // looks in a row that failed
+	FailingDays  int       // days on which they did
+	DayCounted   time.Time // the look that made the last of these days
 }
 
 // After returns the track after one more look. A look earlier than what the track remembers means that the clock was
@@ -27,13 +31,19 @@ func (t Track) After(when time.Time, ok bool) Track {
 		if t.FailingSince.IsZero() || when.Before(t.FailingSince) {
 			t.FailingSince = when
 		}
+		if t.FailingDays == 0 || when.Sub(t.DayCounted) >= dayApart {
+			t.FailingDays++
+			t.DayCounted = when
+		} else if when.Before(t.DayCounted) {
+			t.DayCounted = when
+		}
 		return t
 	}
 	if t.FirstSuccess.IsZero() || when.Before(t.FirstSuccess) {
 		t.FirstSuccess = when
 	}
 	t.LastSuccess = when
-	t.Failures, t.FailingSince = 0, time.Time{}
+	t.Failures, t.FailingSince, t.FailingDays, t.DayCounted = 0, time.Time{}, 0, time.Time{}
 	return t
 }
 
@@ -42,7 +52,7 @@ func (t Track) EarnsPin() bool {
 	return !t.FirstSuccess.IsZero() && t.LastSuccess.Sub(t.FirstSuccess) >= pinApart
 }
 
-// EndsPin reports whether every look of 30 days failed.
+// EndsPin reports whether every look of 30 days failed, and there were looks on ten of them.
 func (t Track) EndsPin(now time.Time) bool {
-	return t.Failures >= unpinLooks && now.Sub(t.FailingSince) >= unpinAfter
+	return t.FailingDays >= unpinDays && now.Sub(t.FailingSince) >= unpinAfter
 }

@@ -36,6 +36,11 @@ func TestTrack(t *testing.T) {
 		{"30 days of failures", append([]look{{0, true}}, failures(day, day, 31)...), false, true},
 		{"a success among them", append(failures(0, day, 20), append([]look{{20 * day, true}}, failures(21*day, day, 20)...)...), false, false},
 		{"a clock that jumps a year", []look{{0, false}, {365 * day, false}}, false, false},
+		{"many looks in three hours, and a jump", append(failures(0, 15*time.Minute, 12), failures(40*day, 15*time.Minute, 60)...), false, false},
+		{"and nine days more", append(failures(0, 15*time.Minute, 12), failures(40*day, 3*time.Hour, 73)...), false, true},
+		{"a look each hour", failures(0, time.Hour, 30*24+1), false, true},
+		{"looks on nine days of them", append(failures(0, day, 8), failures(30*day, 6*time.Hour, 3)...), false, false},
+		{"a day ahead for one look, later", append(append(failures(0, day, 10), look{12 * day, false}), failures(10*day, day, 21)...), false, true},
 		{"a clock a day ahead, put right", append([]look{{day, false}}, failures(0, day, 31)...), false, true},
 	} {
 		var track Track

@@ -46,7 +46,8 @@ func testLooks(t *testing.T, s suite) {
 	e, err := db.Get(s.ctx, d)
 	must(t, err)
 	equal(t, "pin after 29 days", e.Pin, pin)
-	equal(t, "track", e.Track, store.Track{FirstSuccess: start, LastSuccess: start.Add(time.Hour), FailingSince: start.Add(day), Failures: 30})
+	equal(t, "track", e.Track, store.Track{FirstSuccess: start, LastSuccess: start.Add(time.Hour), FailingSince: start.Add(day), Failures: 30,
+		FailingDays: 30, DayCounted: start.Add(30 * day)})
 	equal(t, "next", e.Next, start.Add(30*day+time.Hour))
 	equal(t, "the good assessment stays", e.Assessment, Assessment("b.example", "b.example", start.Add(time.Hour)))
 
@@ -230,7 +231,7 @@ func testDue(t *testing.T, s suite) {
 	must(t, a.Touch(s.ctx, map[addr.Destination]time.Time{addr.MustDestination("unplanned.example"): start}))
 	due := func(db *store.Store, at time.Duration, n int) string {
 		t.Helper()
-		ds, err := db.Due(s.ctx, start.Add(at), n, lease)
+		ds, err := db.Due(s.ctx, start.Add(at), n, lease, 48*time.Hour)
 		must(t, err)
 		names := make([]string, len(ds))
 		for i, d := range ds {
@@ -248,6 +249,8 @@ func testDue(t *testing.T, s suite) {
 	equal(t, "a dead host's claims run out", due(b, 3*time.Hour+lease, 10), "[d0.example d2.example]")
 	equal(t, "a clock set back a day", due(a, 3*time.Hour+lease-time.Minute, 10), "[d0.example d2.example]")
 	equal(t, "looked at and due again", due(b, 4*time.Hour, 10), "[d0.example d1.example d2.example]")
+	equal(t, "planned as far ahead as can be", due(b, -48*time.Hour, 10), "[d1.example d2.example]")
+	equal(t, "a clock set back by days: each is due", due(b, -72*time.Hour, 2), "[d0.example d2.example]")
 }
 
 // testDueShared lets several hosts take work at once: each destination goes to one of them.
@@ -265,7 +268,7 @@ func testDueShared(t *testing.T, s suite) {
 		db := s.open(t, fmt.Sprint(i))
 		group.Go(func() {
 			for {
-				due, err := db.Due(s.ctx, start, 7, time.Minute)
+				due, err := db.Due(s.ctx, start, 7, time.Minute, time.Hour)
 				if err != nil {
 					t.Errorf("due: %v", err)
 				}

@@ -215,13 +215,29 @@ func testHostNeverWeaker(t *testing.T, s suite) {
 		return outcome()
 	}
 	equal(t, "good", put(store.Found{Assessment: good}), policy.SawTLS)
+	now = bad.When
 	equal(t, "another destination's failure", put(store.Found{Assessment: bad}), policy.SawTLS)
 	equal(t, "the same, told to replace", put(store.Found{Assessment: bad, Replace: true}), policy.SawTimeout)
 	equal(t, "an older look", put(store.Found{Assessment: good}), policy.SawTimeout)
 	good.When, good.Until = bad.When.Add(time.Hour), bad.When.Add(2*time.Hour)
+	now = good.When
 	equal(t, "good again", put(store.Found{Assessment: good}), policy.SawTLS)
 	now, bad.When = good.Until, good.Until
 	equal(t, "failure after the end", put(store.Found{Assessment: bad}), policy.SawTimeout)
+
+	// What a clock saw that was a month ahead, and has been put right.
+	ahead := now.AddDate(0, 1, 0)
+	bad.When = ahead
+	put(store.Found{Assessment: bad, Replace: true})
+	good.When, good.Until = now, now.Add(time.Hour)
+	equal(t, "good, after a failure to come", put(store.Found{Assessment: good}), policy.SawTLS)
+	good.When, good.Until = ahead, ahead.Add(time.Hour)
+	put(store.Found{Assessment: good})
+	bad.When = now
+	equal(t, "failure, after a success to come", put(store.Found{Assessment: bad}), policy.SawTimeout)
+	good.When, good.Until = now.Add(30*time.Second), now.Add(time.Hour)
+	put(store.Found{Assessment: good})
+	equal(t, "failure, after a success by a clock a little ahead", put(store.Found{Assessment: bad}), policy.SawTLS)
 }
 
 func testDemands(t *testing.T, s suite) {
