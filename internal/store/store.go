@@ -65,6 +65,7 @@ type Store struct {
 	missed time.Duration // how long a Watch can be away and still trust the log
 
 	closing sync.Once
+	line    *line // nil: transactions run beside each other
 
 	mu       sync.Mutex
 	readErr  error
@@ -138,6 +139,7 @@ func openWith(ctx context.Context, c Config, schema fs.FS) (*Store, error) {
 			return nil, fmt.Errorf("store: url %q: want sqlite:///absolute/path", c.URL)
 		}
 		s.engine, err = openSQLite(ctx, u.Path, c.Daemon)
+		s.line = &line{}
 		// Commands change things beside the daemon, and don't watch.
 		s.silent, s.poll = c.Daemon, time.Second/2
 	case "postgres", "postgresql":
@@ -162,7 +164,12 @@ func openWith(ctx context.Context, c Config, schema fs.FS) (*Store, error) {
 // Close gives the database back when what is under way has ended; Watch must have. A second Close does nothing.
 func (s *Store) Close() error {
 	var err error
-	s.closing.Do(func() { err = s.engine.close() })
+	s.closing.Do(func() {
+		if s.line != nil {
+			s.line.workers.Wait()
+		}
+		err = s.engine.close()
+	})
 	return err
 }
 
@@ -193,11 +200,16 @@ type work struct {
 // attempts is how often a transaction is tried that lost against another one.
 const attempts = 5
 
-// update runs fn in a transaction that is durable when update returns nil. fn may run more than once.
+// update runs fn in a transaction that is durable when update returns nil. fn may run more than once, and where ctx has ended
+// still when update has returned: what it makes, the caller looks at only where there was no error.
 func (s *Store) update(ctx context.Context, act string, fn func(*work) error) error {
+	transact := s.transact
+	if s.line != nil {
+		transact = s.join
+	}
 	var err error
 	for range attempts {
-		if err = s.transact(ctx, fn); err == nil || !s.engine.again(err) {
+		if err = transact(ctx, fn); err == nil || !s.engine.again(err) {
 			break
 		}
 	}
