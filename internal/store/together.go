@@ -52,7 +52,9 @@ func (s *Store) serve() {
 		s.line.mu.Lock()
 		n := min(len(s.line.waiting), mostTogether)
 		jobs := s.line.waiting[:n:n]
-		s.line.waiting = s.line.waiting[n:]
+		if s.line.waiting = s.line.waiting[n:]; len(s.line.waiting) == 0 {
+			s.line.waiting = nil
+		}
 		s.line.working = n > 0
 		s.line.mu.Unlock()
 		if n == 0 {

@@ -91,6 +91,7 @@ func (b *bench) run(ctx context.Context, only, out string) (err error) {
 	}
 	defer os.RemoveAll(b.dir)
 	b.report = &report{machine: machine(b)}
+	before := processors()
 	var wanted []string
 	if only != "" {
 		wanted = strings.Split(only, ",")
@@ -111,6 +112,10 @@ func (b *bench) run(ctx context.Context, only, out string) (err error) {
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if now := processors(); now.all > before.all {
+		b.report.machine += fmt.Sprintf("; other guests of its host had %.0f %% of its processors",
+			100*(now.stolen-before.stolen)/(now.all-before.all))
 	}
 	fmt.Print(b.report.text())
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -89,6 +90,26 @@ func machine(b *bench) string {
 	busy, _, _ := strings.Cut(string(load), " ")
 	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s; load at the start %s; medians of %d, counts times %g",
 		cpu, runtime.NumCPU(), kernel, runtime.Version(), time.Now().Format(time.DateOnly), busy, b.rounds, b.scale)
+}
+
+// times are what the processors did since the start of the host, in ticks: all, and what its own host gave to others.
+type times struct{ all, stolen float64 }
+
+// processors is zero where Linux doesn't tell.
+func processors() times {
+	var t times
+	text, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, field := range strings.Fields(line) {
+		n, err := strconv.ParseFloat(field, 64)
+		if err != nil || i > 8 { // the name, and guests, which are counted before
+			continue
+		}
+		if t.all += n; i == 8 {
+			t.stolen = n
+		}
+	}
+	return t
 }
 
 func median(values []float64) float64 {
