@@ -134,8 +134,8 @@ func (m *member) Seed(known ...policy.Assessment) {
 func (m *member) Drop(d addr.Destination) { m.assessor.Drop(d) }
 
 // Due counts what is claimed. The doomed die just after a claim.
-func (m *member) Due(ctx context.Context, now time.Time, n int, lease, farthest time.Duration) ([]addr.Destination, error) {
-	due, err := m.store.Due(ctx, now, n, lease, farthest)
+func (m *member) Due(ctx context.Context, now time.Time, n int, lease, _ time.Duration) ([]addr.Destination, error) {
+	due, err := m.store.Due(ctx, now, n, lease, 48*time.Hour) // by the ledger's Every
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.claimed += len(due)
