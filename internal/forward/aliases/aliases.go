@@ -141,7 +141,7 @@ func (p *parser) cut(text string, line int) (name, value string, ok bool) {
 
 func (p *parser) cutPostfix(text string, line int) (name, value string, ok bool) {
 	end := colon(text)
-	if end < 0 || strings.TrimSpace(text[end+1:]) == "" {
+	if end < 0 || trim(text[end+1:]) == "" {
 		p.fault(line, "no \"name: value\": left out by Postfix")
 		return "", "", false
 	}
@@ -152,7 +152,7 @@ func (p *parser) cutPostfix(text string, line int) (name, value string, ok bool)
 			p.fault(line, "several names: left out by Postfix")
 			return "", "", false
 		case '@', '%':
-			p.fault(line, "name %q with a domain: left out by Postfix", strings.TrimSpace(text[:end]))
+			p.fault(line, "name %q with a domain: left out by Postfix", trim(text[:end]))
 			return "", "", false
 		}
 	}
@@ -175,19 +175,19 @@ func (p *parser) cutSendmail(text string, line int) (name, value string, ok bool
 		if end < 0 {
 			end = first
 		}
-		return unquote(strings.TrimSpace(text[:end])), "", true
+		return unquote(trim(text[:end])), "", true
 	}
 	name, at, err := focus(text[:end])
 	switch {
 	case err == nil && strings.Contains(name, ","):
 		p.fault(line, "several names: left out by Sendmail")
 		return "", "", false
-	case err == nil && unquote(name) == "" || strings.TrimSpace(text[end+1:]) == "":
+	case err == nil && unquote(name) == "" || trim(text[end+1:]) == "":
 		p.fault(line, "no \"name: value\": left out by Sendmail")
 		return "", "", false
 	case err != nil:
 		p.fault(line, "name %q: %v", text[:end], err)
-		return unquote(strings.TrimSpace(text[:end])), "", true
+		return unquote(trim(text[:end])), "", true
 	case at > 0:
 		p.fault(line, "name %q with a domain: left out by Sendmail, unless the domain is its own", name)
 		if a, err := addr.ParsePath(name); err == nil {

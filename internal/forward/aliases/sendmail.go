@@ -15,7 +15,7 @@ func elements(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		start, angles := 0, 0
 		flush := func(end int) bool {
-			s := strings.TrimSpace(text[start:end])
+			s := trim(text[start:end])
 			return s == "" || yield(s)
 		}
 		for i := 0; i < len(text); i++ {

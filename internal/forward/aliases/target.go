@@ -120,13 +120,13 @@ func (p *parser) value(text string, line int) []Target {
 func special(text string, d Dialect) (Target, bool) {
 	switch {
 	case strings.HasPrefix(text, "|"):
-		return Target{Kind: Command, Text: strings.TrimSpace(text[1:])}, true
+		return Target{Kind: Command, Text: trim(text[1:])}, true
 	case strings.HasPrefix(text, "/"):
 		return Target{Kind: Path, Text: text}, true
 	case strings.HasPrefix(text, "~") && d != Sendmail: // local(8) of Postfix; in Sendmail it is a user's name
 		return Target{Kind: Path, Text: text}, true
 	case len(text) >= len(include) && strings.EqualFold(text[:len(include)], include):
-		return Target{Kind: Include, Text: strings.TrimSpace(text[len(include):])}, true
+		return Target{Kind: Include, Text: trim(text[len(include):])}, true
 	}
 	return Target{}, false
 }
@@ -154,3 +154,6 @@ func mailbox(text string) (Target, error) {
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+// trim takes off what an MTA takes for blanks: Unicode has more, which are part of a name.
+func trim(s string) string { return strings.Trim(s, " \t\r\n\v\f") }

@@ -154,7 +154,7 @@ func (p *parser) postfix(text string, line int) {
 			quoted = !quoted
 		}
 	}
-	key, value := text[:end], strings.TrimSpace(text[end:])
+	key, value := text[:end], strings.Trim(text[end:], " \t\r\v\f")
 	switch {
 	case quoted:
 		p.fault(line, "key without closing quote: left out by Postfix")
