@@ -229,6 +229,9 @@ func FuzzParseValue(f *testing.F) {
 						written.Local = `\` + written.Local
 					}
 					text := written.String()
+					if strings.ContainsAny(written.Local[:min(1, len(written.Local))], "/|:~") {
+						continue // what is left of "@:/f", of which no writing is that isn't a file's
+					}
 					if again, _ := ParseValue(text, "f", 1, d); len(text) < maxAddress && (len(again) != 1 || again[0].Address != x.Address) {
 						t.Errorf("%s: %q: %q is read again as %s", d, s, text, show(again))
 					}
