@@ -1,17 +1,19 @@
 package socketmap
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,13 +31,8 @@ func TestHardConnections(t *testing.T) {
 	n := 400
 	if os.Getenv("TLSONLY_SOAK") != "" {
 		n = 10_000
-		var limit syscall.Rlimit
-		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-			t.Fatal(err)
-		}
-		n = min(n, (int(limit.Cur)-300)*10/22) // both ends are ours, and a tenth more come
 	}
-	s := server(t, Config{Transports: 3, PartTimeout: 2 * time.Second, WriteTimeout: time.Second}, clinic()...)
+	s := server(t, Config{Transports: 3, MaxConnections: 2 * n, PartTimeout: 2 * time.Second, WriteTimeout: time.Second}, clinic()...)
 	a := start(t, s, "tcp")
 	ask := func() time.Duration {
 		t.Helper()
@@ -62,15 +59,14 @@ func TestHardConnections(t *testing.T) {
 		<-served
 	}()
 	alone, before := median(), heap()
-	idle := make([]net.Conn, n)
-	for i := range idle {
-		idle[i] = dial(t, a)
-		send(t, idle[i], askDoctor)
-		expect(t, idle[i], answerDoctor)
+	askAll := holdElsewhere(t, a, n)
+	askAll()
+	if open := s.Stats().Open; open < n {
+		t.Fatalf("%d connections", open)
 	}
 	each := (heap() - before) / float64(n)
 	beside := median()
-	t.Logf("%d idle connections: %.1f kB each with both ends; one more question takes %s, alone %s", n, each/1000, beside, alone)
+	t.Logf("%d idle connections: %.1f kB each; one more question takes %s, alone %s", n, each/1000, beside, alone)
 	if each > 32_000 {
 		t.Errorf("%.0f octets each", each)
 	}
@@ -117,13 +113,76 @@ func TestHardConnections(t *testing.T) {
 	if got := s.Stats().Garbage - counted; got != uint64((n/10+2)/3) {
 		t.Errorf("%d connections with garbage counted", got)
 	}
-	for _, c := range idle {
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	askAll()
+}
+
+// holdElsewhere has another process connect n times, for that takes as many descriptors again. It asks over each connection when
+// it is told to.
+func holdElsewhere(t *testing.T, a net.Addr, n int) (askAll func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("TLSONLY_TEST_HOLD=%d %s", n, a))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	said := bufio.NewReader(out)
+	return func() {
+		t.Helper()
+		if _, err := io.WriteString(in, "ask\n"); err != nil {
 			t.Fatal(err)
 		}
-		send(t, c, askDoctor)
-		expect(t, c, answerDoctor)
+		if line, err := said.ReadString('\n'); line != "answered\n" {
+			t.Fatalf("the other process: %q, %v", line, err)
+		}
 	}
+}
+
+// hold is that process: order is how many connections, and where to. It ends with its standard input.
+func hold(order string) error {
+	var n int
+	var address string
+	if _, err := fmt.Sscan(order, &n, &address); err != nil {
+		return err
+	}
+	conns := make([]net.Conn, n)
+	for i := range conns {
+		var err error
+		if conns[i], err = net.Dial("tcp", address); err != nil {
+			return err
+		}
+		defer conns[i].Close()
+	}
+	got := make([]byte, len(answerDoctor))
+	for told := bufio.NewScanner(os.Stdin); told.Scan(); {
+		for _, c := range conns {
+			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+				return err
+			}
+			if _, err := io.WriteString(c, askDoctor); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(c, got); err != nil || string(got) != answerDoctor {
+				return fmt.Errorf("answer %q, %w", got, err)
+			}
+		}
+		fmt.Println("answered")
+	}
+	return nil
 }
 
 func heap() float64 {
