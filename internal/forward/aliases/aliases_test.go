@@ -189,6 +189,26 @@ func TestParseList(t *testing.T) {
 	check(Sendmail, " # a", "n:#.a", 1)
 }
 
+// What Sendmail takes for the name of a group, and what not; each was seen with sendmail -bt.
+func TestGroups(t *testing.T) {
+	for in, want := range map[string]string{
+		"joe@[IPv6:1::2]":          "a:joe@[IPv6:1::2]",
+		"joe@[1::2]":               "a:joe@[IPv6:1::2]",
+		"list: joe@[IPv6:1::2]":    "a:joe@[IPv6:1::2]",
+		"list: joe@[1::2]":         "a:joe@[IPv6:1::2]",
+		"a:b@[192.0.2.1]":          "a:b@[192.0.2.1]",
+		"a:b::c@[192.0.2.1]":       `a:"b::c"@[192.0.2.1]`,
+		"@h.example:b@[192.0.2.1]": "a:b@[192.0.2.1]",
+		"@[192.0.2.1]:b@x.example": "a:b@x.example",
+		"a:b::c":                   `n:"a:b::c"`,
+		"g: a[b]":                  `n:"a[b]"`,
+	} {
+		if targets, faults := ParseValue(in, "f", 1, Sendmail); show(targets) != want {
+			t.Errorf("%q: got %s\nwant %s\n%v", in, show(targets), want, faults)
+		}
+	}
+}
+
 func TestMany(t *testing.T) {
 	var b strings.Builder
 	for i := range 100_000 {

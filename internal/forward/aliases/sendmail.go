@@ -85,8 +85,8 @@ func sendmailTarget(element string) (Target, error) {
 // the semicolon at its end. Blanks between words become dots (BlankSub). at counts the "@" outside quotes.
 func focus(element string) (text string, at int, err error) {
 	var b strings.Builder
-	colon, double, blank := -1, false, false
-	open := false
+	first, last, square := -1, -2, -1 // of the colons, and the last "[", outside quotes
+	blank, double, open := false, false, false
 	for i := 0; i < len(element); i++ {
 		c := element[i]
 		if isBlank(c) {
@@ -110,7 +110,7 @@ func focus(element string) (text string, at int, err error) {
 		switch c {
 		case '<':
 			b.Reset()
-			colon, double, at, open = -1, false, 0, true
+			first, last, square, double, at, open = -1, -2, -1, false, 0, true
 		case '>':
 			if !open {
 				return "", 0, errors.New("no opening <")
@@ -141,10 +141,13 @@ func focus(element string) (text string, at int, err error) {
 			switch {
 			case c == '@':
 				at++
-			case c == ':' && colon >= 0 && colon == b.Len()-1:
-				double = true
-			case c == ':' && colon < 0:
-				colon = b.Len()
+			case c == '[':
+				square = b.Len()
+			case c == ':':
+				double = double || last == b.Len()-1
+				if last = b.Len(); first < 0 {
+					first = last
+				}
 			}
 			b.WriteByte(c)
 		}
@@ -153,12 +156,27 @@ func focus(element string) (text string, at int, err error) {
 		return "", 0, errors.New("no closing >")
 	}
 	text = b.String()
-	if colon >= 0 && !double && !strings.HasPrefix(text, "@") && !strings.HasPrefix(text, "|") && !strings.HasPrefix(text, "/") {
-		if t, ok := special(text, Sendmail); !ok || t.Kind != Include {
-			text = text[colon+1:]
+	if first >= 0 && !strings.HasPrefix(text, "|") && !strings.HasPrefix(text, "/") {
+		// The name of a group ends with the first colon, but not every first colon ends one.
+		literal := strings.HasSuffix(text, "]") && square >= 0
+		group := !double && !strings.HasPrefix(text, "@") && !(literal && hasFold(text[square+1:], "IPv6:"))
+		if t, ok := special(text, Sendmail); ok && t.Kind == Include {
+			group = false
+		} else if literal && first < square {
+			group = true
+		}
+		if group {
+			if strings.HasPrefix(text, "@") {
+				at -= strings.Count(text[:first], "@")
+			}
+			text = text[first+1:]
 		}
 	}
 	return strings.TrimSuffix(text, ";"), at, nil
+}
+
+func hasFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
 // operator reports whether c delimits words, as quotes do: blanks beside it are dropped.
