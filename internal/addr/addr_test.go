@@ -137,6 +137,7 @@ func TestParseDomain(t *testing.T) {
 	bad("xn--example-.com", "an A-label of ASCII, which is another name than example.com")
 	bad("xn--a.example", "an A-label of a control character")
 	bad("a\xff.example", "not UTF-8")
+	bad("\u2135\u63fd", "mapped to Hebrew and Chinese letters in one label, which nobody can read again")
 	bad("[]", "no address")
 	bad("[127.0.0.1", "no closing bracket")
 	bad("[127.0.0.1].", "text after the bracket")
@@ -272,7 +273,7 @@ func TestParseDestination(t *testing.T) {
 }
 
 func FuzzParsePath(f *testing.F) {
-	for _, s := range []string{"", "<>", "alice@clinic.example", `"a\"b"@x`, "@a,@[::1]:b@c", `al"ic"e (c) @x.`, "ju\u0308rgen@b\u00fccher.example", "\u0130@x", "a b@c", "a@b@c", "root", "\u0345\u03b1@x"} {
+	for _, s := range []string{"", "<>", "alice@clinic.example", `"a\"b"@x`, "@a,@[::1]:b@c", `al"ic"e (c) @x.`, "ju\u0308rgen@b\u00fccher.example", "\u0130@x", "a b@c", "a@b@c", "root", "\u0345\u03b1@x", "0@\u2135\u63fd"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -323,7 +324,7 @@ func FuzzParsePattern(f *testing.F) {
 }
 
 func FuzzParseDestination(f *testing.F) {
-	for _, s := range []string{"a.example", "[a]:25", "192.0.2.1:25", "[IPv6:::1]", "a.:smtp", "b\u00fccher:1"} {
+	for _, s := range []string{"a.example", "[a]:25", "192.0.2.1:25", "[IPv6:::1]", "a.:smtp", "b\u00fccher:1", "\u2135\u63fd.example"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -62,6 +62,10 @@ func ParseDomain(s string) (Domain, error) {
 			return Domain{}, fmt.Errorf("domain %q: %w", s, err)
 		}
 		ascii = strings.TrimSuffix(strings.ToLower(ascii), ".")
+		// Rules that the letters kept may be broken by what they were mapped to; what can't be read again can't be stored.
+		if again, err := profile.ToASCII(ascii); err != nil || again != ascii {
+			return Domain{}, fmt.Errorf("domain %q: its ASCII form is another domain's, or nobody's", s)
+		}
 	}
 	if len(ascii) > 253 {
 		return Domain{}, errTooLong
