@@ -44,8 +44,8 @@ type conn struct {
 
 	in      []byte // received and not yet handed on: in[r:w]
 	r, w    int
-	ready   int // octets of in[r:] that belong to a packet found good
-	shared  int64
+	ready   int   // octets of in[r:] that belong to a packet found good
+	shared  int64 // what in has of sharedMemory
 	started bool
 	command byte // the last command handed on, macros left out
 	out     []byte

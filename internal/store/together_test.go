@@ -17,7 +17,7 @@ func TestTogether(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	failed, gone := errors.New("refused"), errors.New("left")
+	failed := errors.New("refused")
 	for _, test := range []struct {
 		name     string
 		breaks   string // a statement that one of them runs after its own
@@ -32,8 +32,7 @@ func TestTogether(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			exec := func(t *work, statement string) error { return t.exec(ctx, statement) }
-			if err := s.update(ctx, "test", func(t *work) error { return exec(t, `CREATE TABLE mark (n BIGINT)`) }); err != nil {
+			if err := s.update(ctx, "test", func(t *work) error { return t.exec(ctx, `CREATE TABLE mark (n BIGINT)`) }); err != nil {
 				t.Fatal(err)
 			}
 			waiting := func() int {
@@ -54,7 +53,7 @@ func TestTogether(t *testing.T) {
 			const jobs = 20
 			var mu sync.Mutex
 			transactions := map[tx]bool{}
-			left, leave := context.WithCancelCause(ctx)
+			left, leave := context.WithCancel(ctx)
 			for n := range jobs {
 				before := waiting()
 				group.Go(func() {
@@ -66,7 +65,7 @@ func TestTogether(t *testing.T) {
 						mu.Lock()
 						transactions[t.tx] = true
 						mu.Unlock()
-						if err := exec(t, fmt.Sprintf(`INSERT INTO mark (n) VALUES (%d)`, n)); err != nil {
+						if err := t.exec(ctx, fmt.Sprintf(`INSERT INTO mark (n) VALUES (%d)`, n)); err != nil {
 							return err
 						}
 						switch n {
@@ -75,7 +74,7 @@ func TestTogether(t *testing.T) {
 						case 4:
 							panic("at the disco")
 						case 6:
-							return exec(t, test.breaks)
+							return t.exec(ctx, test.breaks)
 						}
 						return nil
 					})
@@ -106,7 +105,7 @@ func TestTogether(t *testing.T) {
 					time.Sleep(time.Millisecond)
 				}
 			}
-			leave(gone)
+			leave()
 			close(release)
 			group.Wait()
 			want := "0 1 2 6 7 8 9 10 11 12 13 14 15 16 17 18 19"

@@ -50,7 +50,7 @@ func (p *parser) lines(r io.Reader, yield func(text string, line int)) error {
 		last := err != nil
 		text := strings.TrimRight(s, "\r\n")
 		blank := text != "" && isBlank(text[0])
-		bare := strings.TrimLeft(text, " \t\r\n\v\f")
+		bare := strings.TrimLeft(text, blanks)
 		switch {
 		case joined:
 			b = append(b, text...)

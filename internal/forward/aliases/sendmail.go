@@ -156,17 +156,11 @@ func focus(element string) (text string, at int, err error) {
 		return "", 0, errors.New("no closing >")
 	}
 	text = b.String()
-	if first >= 0 && !strings.HasPrefix(text, "|") && !strings.HasPrefix(text, "/") {
+	if _, ok := special(text, Sendmail); first >= 0 && !ok {
 		// The name of a group ends with the first colon, but not every first colon ends one.
-		literal := strings.HasSuffix(text, "]") && square >= 0
-		group := !double && !strings.HasPrefix(text, "@") && !(literal && hasFold(text[square+1:], "IPv6:"))
-		if t, ok := special(text, Sendmail); ok && t.Kind == Include {
-			group = false
-		} else if literal && first < square {
-			group = true
-		}
-		if group {
-			if strings.HasPrefix(text, "@") {
+		route, literal := strings.HasPrefix(text, "@"), square >= 0 && strings.HasSuffix(text, "]")
+		if !double && !route && !(literal && hasFold(text[square+1:], "IPv6:")) || literal && first < square {
+			if route {
 				at -= strings.Count(text[:first], "@")
 			}
 			text = text[first+1:]

@@ -125,7 +125,7 @@ func special(text string, d Dialect) (Target, bool) {
 		return Target{Kind: Path, Text: text}, true
 	case strings.HasPrefix(text, "~") && d != Sendmail: // local(8) of Postfix; in Sendmail it is a user's name
 		return Target{Kind: Path, Text: text}, true
-	case len(text) >= len(include) && strings.EqualFold(text[:len(include)], include):
+	case hasFold(text, include):
 		return Target{Kind: Include, Text: trim(text[len(include):])}, true
 	}
 	return Target{}, false
@@ -155,5 +155,7 @@ func mailbox(text string) (Target, error) {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
-// trim takes off what an MTA takes for blanks: Unicode has more, which are part of a name.
-func trim(s string) string { return strings.Trim(s, " \t\r\n\v\f") }
+// blanks are what an MTA takes off the ends of a text. Unicode has more, which are part of a name.
+const blanks = " \t\r\n\v\f"
+
+func trim(s string) string { return strings.Trim(s, blanks) }
