@@ -195,6 +195,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Origins:        func() []addr.Domain { return origins(host, d.config.Load()) },
 		Local:          d.isLocal,
 		Others:         socketmap.Others(c.Binding.Others),
+		FreeBounces:    c.Binding.Bounces == "others",
 		Bounce:         c.Binding.OnLost == "bounce",
 		Log:            log,
 		Now:            now,

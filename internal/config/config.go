@@ -112,9 +112,11 @@ type Socketmap struct {
 
 // Binding is the table [binding].
 type Binding struct {
-	Senders string // how Postfix learns whose mail goes by our transports: "map" or "table"
-	Others  string // what all other mail is held to: "pinned", "published" or "off"
-	OnLost  string // TLS gone at delivery: "defer" or "bounce"
+	Senders string        // how Postfix learns whose mail goes by our transports: "map" or "table"
+	Others  string        // what all other mail is held to: "pinned", "published" or "off"
+	Bounces string        // what the MTA writes itself: "encrypt" or "others"
+	OnLost  string        // TLS gone at delivery: "defer" or "bounce"
+	Keep    time.Duration // how long accepted mail may wait: what binds it lasts as long
 }
 
 // KnowsTLSRPT reports whether every Postfix that asks knows the attributes for TLS reports (RFC 8460), which came with 3.10.
@@ -187,7 +189,7 @@ func Default() *Config {
 		Probe:      Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
 		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8892"}, "3.7", 10000},
 		HTTP:       HTTP{Listen: "127.0.0.1:8893"},
-		Binding:    Binding{Senders: "map", Others: "pinned", OnLost: "defer"},
+		Binding:    Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour},
 		Store:      Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
 		Monitor:    Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
 		Cache:      Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},

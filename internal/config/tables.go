@@ -80,7 +80,9 @@ func tables() map[string]table {
 		"binding": section("binding", value.Keys[Config]{
 			"senders": value.Into(func(c *Config) *string { return &c.Binding.Senders }, value.Word("map", "table")),
 			"others":  value.Into(func(c *Config) *string { return &c.Binding.Others }, value.Word("pinned", "published", "off")),
+			"bounces": value.Into(func(c *Config) *string { return &c.Binding.Bounces }, value.Word("encrypt", "others")),
 			"on_lost": value.Into(func(c *Config) *string { return &c.Binding.OnLost }, value.Word("defer", "bounce")),
+			"keep":    value.Into(func(c *Config) *time.Duration { return &c.Binding.Keep }, readDays),
 		}),
 		"monitor": section("monitor", value.Keys[Config]{
 			"every":  value.Into(func(c *Config) *time.Duration { return &c.Monitor.Every }, value.Duration(time.Minute, 30*24*time.Hour)),

@@ -10,13 +10,17 @@ type Level string
 // The levels of findings, least first.
 const (
 	OK      Level = "ok"
-	Warning Level = "warning" // an operator should look: mail may wait longer than it must, or a promise hangs on one thing alone
-	Hole    Level = "hole"    // protected mail can leave in the clear
+	Warning Level = "warning"     // an operator should look: mail may wait longer than it must, or a promise rests on one thing alone
+	Broken  Level = "broken"      // mail stops: it is refused for now, or waits in the queue
+	Down    Level = "not running" // the MTA or the daemon
+	Hole    Level = "hole"        // protected mail can leave in the clear
 )
 
 // Finding is one thing doctor looked at, in one line.
 type Finding struct {
 	Level  Level  `json:"level"`
+	Code   string `json:"code"`             // which finding it is, stable: "route-explicit"
+	Where  string `json:"where,omitempty"`  // the setting, service or FILE:LINE, without blanks; "" for none
 	Check  string `json:"check"`            // what was looked at, one word or two: "filter", "ruleset"
 	Text   string `json:"text"`             // what was found
 	Remedy string `json:"remedy,omitempty"` // what to do about it; "" where nothing is to be done

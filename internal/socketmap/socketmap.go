@@ -85,6 +85,9 @@ type Config struct {
 	// for their sake. Default: none is.
 	Local  func(addr.Domain) bool
 	Others Others // default: OthersPinned
+	// FreeBounces lets what MTAs write themselves (bounces, delay warnings, notices) leave as other mail does. Where it is false they
+	// are held to TLS while any rule enforces it, for nobody can tell which of them are about protected mail.
+	FreeBounces bool
 	// TLSRPT says that Postfix knows the attributes of its 3.10 that tell TLS reports which policy was applied (RFC 8460).
 	TLSRPT bool
 	Bounce bool // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"
