@@ -29,6 +29,7 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -49,6 +50,8 @@ type Config struct {
 	RedactBounces bool
 	// TagEnvelope binds messages in Sendmail by their envelope id; other MTAs' messages stay as they are.
 	TagEnvelope bool
+	// Settled reports whether the MTA routes a sender's mail by the rules now in force. Nil: it always does.
+	Settled func(from addr.Address) bool
 	// Attest is what to do when Postfix would send a protected recipient's mail by a transport that is neither one of
 	// ours by its name (tlsonly, tlsonly1 …) nor enforcing by Enforcing; the default is AttestOff.
 	Attest    Attest

@@ -192,7 +192,7 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		s.decideLater(to, route)
 		return gomilter.RespContinue, nil
 	}
-	d := s.decide(msg.ctx, msg.candidates, to, route)
+	d := s.decide(msg, to, route)
 	if d.Rule == nil {
 		msg.free = true
 		return gomilter.RespContinue, nil
@@ -226,16 +226,31 @@ func ownName(d addr.Domain, m gomilter.Modifier) bool {
 }
 
 // decide is Decide, and defers what should be held where the MTA has no quarantine.
-func (s *session) decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
+func (s *session) decide(msg *message, to addr.Address, route Route) Decision {
 	decider := &s.server.c.Decider
 	start := time.Now()
-	d := decider.Decide(ctx, c, to, route)
+	d := decider.Decide(msg.ctx, msg.candidates, to, route)
 	d.took = time.Since(start)
+	s.settled(msg, &d)
 	if d.Verdict == policy.Hold && !s.canQuarantine {
 		d.Verdict, d.Would = policy.Defer, policy.Defer
 		d.Reply = decider.reply(&d)
 	}
 	return d
+}
+
+// settled defers a recipient that would be accepted while Postfix may still
+// route the sender's mail as before the rules changed: copies that the milter
+// doesn't see would leave unbound.
+func (s *session) settled(msg *message, d *Decision) {
+	settled := s.server.c.Settled
+	if settled == nil || msg.envelope.mta == sendmailMTA || d.Rule == nil || !d.Rule.Enforcing() ||
+		d.Verdict != policy.Accept && d.Verdict != policy.Hold || settled(msg.from) {
+		return
+	}
+	d.Verdict, d.Would, d.Tag = policy.Defer, policy.Defer, policy.TagFail
+	d.Reason, d.Cause = policy.Unreachable, "postfix may still route this sender as before the rules changed"
+	d.Reply = policy.Reply{Code: 451, Enhanced: "4.3.0", Text: "TLS rules have just changed here, try again in a minute"}
 }
 
 // decideLater decides in the background; EndOfMessage waits for it. It blocks while too many are under way.
@@ -254,7 +269,7 @@ func (s *session) decideLater(to addr.Address, route Route) {
 			}
 			<-msg.slots
 		}()
-		d := s.decide(msg.ctx, msg.candidates, to, route)
+		d := s.decide(msg, to, route)
 		if msg.ctx.Err() == nil {
 			r.Decision, r.decided = d, true
 		}

@@ -46,7 +46,8 @@ type delivery struct {
 	byUser    []int  // enforcing rules that a login alone can bring into question
 	// Where recipients lead: rules that select all of a domain, all below one, or some of one; ascending.
 	toDomain, toBelow, toPart map[addr.Domain][]int
-	all, toAll                most // over all enforcing rules, and over those for every recipient
+	all, toAll                most        // over all enforcing rules, and over those for every recipient
+	ends                      []time.Time // when enforcing rules end
 }
 
 // Enforcing reports whether r makes mail wait or bounce where it can't be met.
@@ -156,6 +157,9 @@ func (s *Set) prepare() {
 	}
 	for i, r := range s.rules {
 		d.all.add(i, r)
+		if r.Enforcing() && !r.Until.IsZero() && !slices.ContainsFunc(d.ends, r.Until.Equal) {
+			d.ends = append(d.ends, r.Until)
+		}
 		if r.toAll() {
 			d.toAll.add(i, r)
 		}

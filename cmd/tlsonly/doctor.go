@@ -45,7 +45,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	if *probe && which != "postfix" {
 		return p.fail("--probe is for postfix")
 	}
-	found, err := examine(ctx, c, which, *directory)
+	found, err := p.examine(ctx, c, which, *directory)
 	if err == nil {
 		found = append(found, p.doctorResolver(ctx, c, which == "postfix")...)
 		found = append(found, doctorForwards(ctx, c, which, *directory)...)
@@ -86,13 +86,17 @@ func installed(directory string) string {
 	return ""
 }
 
-func examine(ctx context.Context, c *config.Config, which, directory string) ([]mta.Finding, error) {
+func (p *program) examine(ctx context.Context, c *config.Config, which, directory string) ([]mta.Finding, error) {
 	if c.Socketmap.Listen == (config.Endpoint{}) {
 		return []mta.Finding{{Level: mta.Hole, Check: "socketmap", Text: "[socketmap] listen is off: nothing binds the MTA at delivery",
 			Remedy: `set [socketmap] listen = "inet:127.0.0.1:8892"`}}, nil
 	}
 	if which == "postfix" {
-		return postfix.Doctor(ctx, postfixSettings(c), postfix.Instance{Dir: directory})
+		delivery, err := p.delivery(ctx, c, false)
+		if err != nil {
+			return nil, err
+		}
+		return postfix.Doctor(ctx, postfixSettings(c, delivery), postfix.Instance{Dir: directory})
 	}
 	settings, err := sendmailSettings(c)
 	if err != nil {
@@ -103,7 +107,11 @@ func examine(ctx context.Context, c *config.Config, which, directory string) ([]
 
 // sendProbe sends a message of a protected sender, and takes back what its acceptance left with the daemon.
 func (p *program) sendProbe(ctx context.Context, c *config.Config, directory string) ([]mta.Finding, error) {
-	settings := postfixSettings(c)
+	delivery, err := p.delivery(ctx, c, false)
+	if err != nil {
+		return nil, err
+	}
+	settings := postfixSettings(c, delivery)
 	if len(settings.Protected) == 0 {
 		return nil, errors.New("--probe: no rule names a protected sender")
 	}

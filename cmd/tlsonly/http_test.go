@@ -21,6 +21,7 @@ import (
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/internal/testnet"
+	"tlsonly/rules"
 )
 
 // What the daemon knows and does is what it serves: the parts are wired, over a real socket.
@@ -124,7 +125,7 @@ tls = "verified"
 	has(ask("GET", "/", "", 200), "Ready.", "clinic", "insurer", "not suspected")
 	d.tally.observeInbound("insurer", policy.Reject, inbound.NoTLS)
 	has(ask("GET", "/metrics", "", 200), `tlsonly_inbound_decisions_total{reason="no-tls",rule="insurer",verdict="reject"} 1`, "tlsonly_own_network_suspect 0")
-	if !postfixSettings(c).Verified {
+	if !postfixSettings(c, rules.Alone(c.Rules)).Verified {
 		t.Error("doctor isn't told that certificates must be verified")
 	}
 	has(ask("GET", "/destinations/lab.example", "", 200), "mx.lab.example", "by admin", "sign the zone of lab.example")

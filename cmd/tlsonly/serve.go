@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"reflect"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +17,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/audit"
+	"tlsonly/internal/classes"
 	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/mtasts"
@@ -69,7 +68,12 @@ func (p *program) serve(ctx context.Context, args []string) int {
 // service is the running daemon.
 type service struct {
 	file     string
+	size     int // of the file, when it was read last
 	config   atomic.Pointer[config.Config]
+	delivery atomic.Pointer[rules.Delivery]
+	classes  classes.Keeper
+	rulesets chan struct{} // another process changed the sets of rules
+	using    sync.Mutex    // held while the rules in force change
 	log      *slog.Logger
 	now      func() time.Time // the one clock of all its parts; deadlines go by another, which nobody sets
 	store    *store.Store
@@ -98,7 +102,7 @@ const saveTime = 5 * time.Second
 
 // newService opens the store, reads it into memory and builds everything else around it. now is the time of day.
 func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger, now func() time.Time) (_ *service, err error) {
-	d := &service{file: file, log: log, now: now, tally: newTally(now())}
+	d := &service{file: file, log: log, now: now, tally: newTally(now()), rulesets: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -110,6 +114,10 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		return nil, fmt.Errorf("name of this host: %w", err)
 	}
 	if d.store, err = store.Open(ctx, store.Config{URL: c.Store.URL, Daemon: true, Host: host, Log: log, Now: now}); err != nil {
+		return nil, err
+	}
+	d.classes = classes.Keeper{Store: d.store, Keep: c.Binding.Keep, Now: now}
+	if err := d.use(ctx, c.Rules, nil); err != nil {
 		return nil, err
 	}
 	d.notifier = monitor.NewNotifier(monitor.NotifyConfig{
@@ -124,6 +132,12 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Port:   c.Probe.Port,
 		Every:  c.Monitor.Every,
 		Policy: func(p store.Policy) { d.assessor.policies.Seed(mtasts.Saved(p)) },
+		Rulesets: func() {
+			select {
+			case d.rulesets <- struct{}{}:
+			default:
+			}
+		},
 		Notify: d.notifier.Tell,
 		Log:    log,
 		Now:    now,
@@ -174,6 +188,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		RedactBounces:       c.Milter.RedactBounces,
 		TagEnvelope:         c.Socketmap.Listen != config.Endpoint{},
 		Attest:              milter.Attest(c.Milter.Attest),
+		Settled:             func(from addr.Address) bool { return d.maps == nil || d.maps.Settled(from) },
 		Observe:             d.tally.observe,
 		ObserveInbound:      d.tally.observeInbound,
 		MaxConnections:      c.Milter.Connections,
@@ -184,12 +199,12 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		return d, err
 	}
 	d.maps, err = socketmap.New(socketmap.Config{
-		Rules:          func() *rules.Set { return d.config.Load().Rules },
+		Rules:          d.delivery.Load,
 		Ledger:         demands{d.ledger},
 		Assessor:       d.assessor,
 		Deadline:       c.Milter.Deadline,
 		TLSRPT:         c.Socketmap.KnowsTLSRPT(),
-		Transports:     len(c.Rules.Classes()),
+		Transports:     d.delivery.Load().Highest(),
 		MaxConnections: c.Socketmap.Connections,
 		Relay:          func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
 		Origins:        func() []addr.Domain { return origins(host, d.config.Load()) },
@@ -251,6 +266,7 @@ func (d *service) run(ctx context.Context) error {
 	}
 	defer background(d.notifier.Run)()
 	defer background(d.ledger.Run)()
+	defer background(d.keepUsing)()
 	defer d.assessor.Close()
 	defer background(d.monitor.Run)()
 	defer background(func(ctx context.Context) {
@@ -300,7 +316,9 @@ func (d *service) run(ctx context.Context) error {
 	for {
 		select {
 		case <-hup:
-			d.reload()
+			d.using.Lock()
+			d.reload(ctx)
+			d.using.Unlock()
 		case err := <-served:
 			if err == nil {
 				err = errors.New("a listener was closed")
@@ -317,43 +335,6 @@ func (d *service) run(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// reload reads the file again. A bad file changes nothing; what only a restart can change is named.
-func (d *service) reload() {
-	d.notify(daemon.SdNotifyReloading)
-	defer d.notify(daemon.SdNotifyReady)
-	old := d.config.Load()
-	fresh, err := config.Load(d.file)
-	if err == nil && len(fresh.Rules.Rules()) == 0 && len(old.Rules.Rules()) > 0 {
-		// Between an editor's truncating and its writing a file says nothing at all: that must not end all protection.
-		err = errors.New("no rule is left in the file; restart if that is meant")
-	}
-	d.tally.meter.Reloaded(d.now(), err)
-	if err != nil {
-		d.log.Error("reload refused, the old rules stay in force", "err", err)
-		return
-	}
-	if needsRestart(old, fresh) {
-		d.log.Warn("only rules, [relay] and [forwarding] local are in force now, what else changed needs a restart")
-	}
-	if fresh.Log.Level != old.Log.Level {
-		d.tally.level.Set(fresh.Log.Level) // else what was set meanwhile stays
-	}
-	d.config.Store(fresh)
-	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()), "inbound", len(fresh.Inbound.Rules()))
-	d.warn(fresh)
-}
-
-// needsRestart reports whether a file changes what was read once, at the start.
-func needsRestart(old, fresh *config.Config) bool {
-	_, asks := usesPostfix(old.Forwarding)
-	return fresh.Log.JSON != old.Log.JSON || fresh.Log.Hash != old.Log.Hash || fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
-		fresh.Socketmap != old.Socketmap || fresh.HTTP != old.HTTP || fresh.Binding != old.Binding || fresh.Store != old.Store ||
-		fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) ||
-		!reflect.DeepEqual(fresh.Forwarding.Sources(), old.Forwarding.Sources()) ||
-		// Without a Postfix to ask, what follows forwards knows from the file alone what is delivered here.
-		!asks && !slices.Equal(fresh.Forwarding.Domains(), old.Forwarding.Domains())
 }
 
 // warn logs what lint would say.

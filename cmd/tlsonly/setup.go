@@ -62,7 +62,11 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 	}
 	plan := postfix.PlanUndo(facts)
 	if !undo {
-		settings := postfixSettings(c)
+		delivery, err := p.delivery(ctx, c, apply)
+		if err != nil {
+			return err
+		}
+		settings := postfixSettings(c, delivery)
 		settings.HideHeader = hide
 		if plan, err = postfix.Plan(settings, facts); err != nil {
 			return err
@@ -139,7 +143,7 @@ func (p *program) printChange(done sendmail.Change, err error) error {
 }
 
 // postfixSettings is what the configuration asks of Postfix.
-func postfixSettings(c *config.Config) postfix.Settings {
+func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Settings {
 	s := postfix.Settings{
 		Milter:       c.Milter.Listen.String(),
 		Socketmap:    c.Socketmap.Listen.String(),
@@ -161,22 +165,23 @@ func postfixSettings(c *config.Config) postfix.Settings {
 	}
 	now := time.Now()
 	s.Verified = slices.ContainsFunc(c.Inbound.Rules(), func(r *inbound.Rule) bool { return r.Level == inbound.Verified && r.Active(now) })
-	for i, class := range c.Rules.Classes() {
-		s.Classes = append(s.Classes, postfix.Class{Number: i + 1, MinVersion: class.Strictest(now).MinVersion})
+	for n := 1; n <= delivery.Highest(); n++ {
+		ask, _ := delivery.Ask(n, addr.Domain{}, now)
+		s.Classes = append(s.Classes, postfix.Class{Number: n, MinVersion: ask.Demand.MinVersion})
 	}
 	for _, r := range c.Rules.Rules() {
 		s.UserRules = s.UserRules || len(r.User) > 0
 	}
 	if s.Senders == postfix.SendersTable {
-		setTable(&s, c.Rules, now)
+		setTable(&s, c.Rules, delivery, c.Binding.Keep, now)
 	}
 	return s
 }
 
 // setTable fills in what a static table of senders is now, was, and what of it ends.
-func setTable(s *postfix.Settings, set *rules.Set, now time.Time) {
+func setTable(s *postfix.Settings, set *rules.Set, delivery *rules.Delivery, keep time.Duration, now time.Time) {
 	table := func(at time.Time) (entries []postfix.Entry) {
-		for _, sender := range set.Senders(at) {
+		for _, sender := range delivery.Senders(at) {
 			entries = append(entries, postfix.Entry{Pattern: sender.Pattern, Transport: fmt.Sprintf("tlsonly%d", sender.Class)})
 		}
 		return entries
@@ -188,7 +193,7 @@ func setTable(s *postfix.Settings, set *rules.Set, now time.Time) {
 		case r.Active(now):
 			s.Ends = append(s.Ends, fmt.Sprintf("rule %q ends with %s", r.Name, r.Until.AddDate(0, 0, -1).Format(time.DateOnly)))
 		default:
-			s.Former = append(s.Former, table(r.Until.Add(-1)))
+			s.Former = append(s.Former, table(r.Until.Add(keep-1)))
 		}
 	}
 }

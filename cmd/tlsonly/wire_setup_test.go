@@ -119,7 +119,7 @@ func TestMTAWireSurplusClass(t *testing.T) {
 	w.daemon.stop(syscall.SIGTERM)
 	w.daemon.write(daemonHead + strings.NewReplacer("clinic", "bank").Replace(clinicRule) + "min_version = \"1.3\"\n" + clinicRule)
 	w.daemon.start()
-	w.message(doctor, []string{"u@good.example"}, nil) // class 2 now
+	w.message("teller@bank.example", []string{"u@good.example"}, nil) // its class is new: the clinic keeps its number
 	w.settle()
 	w.delivered("good.example", 1)
 	if lines := w.postfix.LogLines("postfix/tlsonly/smtp"); len(lines) == 0 {

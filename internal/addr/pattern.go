@@ -162,3 +162,12 @@ func (p Pattern) String() string {
 
 // MarshalText gives String.
 func (p Pattern) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText is ParsePattern.
+func (p *Pattern) UnmarshalText(b []byte) error {
+	parsed, err := ParsePattern(string(b))
+	if err == nil {
+		*p = parsed
+	}
+	return err
+}

@@ -223,6 +223,15 @@ func (e *Error) Error() string {
 
 // Load reads the file at path. The error is an *Error when it could be read and is wrong.
 func Load(path string) (*Config, error) {
+	data, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data, time.Now())
+}
+
+// Read reads the file for Parse, which refuses one that is too long.
+func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -232,7 +241,7 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	return Parse(path, data, time.Now())
+	return data, nil
 }
 
 // Parse reads data as the file called name. The location of now says which time zone a rule's last day is meant in.

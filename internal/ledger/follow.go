@@ -17,6 +17,9 @@ func (l *Ledger) heed(changes []store.Change) {
 		switch {
 		case c == store.Change{}:
 			l.staleAll = true
+			l.c.Rulesets()
+		case c.Rulesets:
+			l.c.Rulesets()
 		case !c.Destination.IsZero():
 			l.stale[c.Destination] = struct{}{}
 		case !c.Policy.IsZero():

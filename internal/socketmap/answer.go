@@ -98,6 +98,7 @@ func (s *Server) sender(b []byte, transports int, key string, now time.Time) []b
 	}
 	n := set.Class(from, now)
 	if n == 0 {
+		s.recent.add(from, now)
 		return s.notFound(b, MapSender)
 	}
 	b = append(s.ok(b, MapSender), "tlsonly"...)
@@ -123,7 +124,7 @@ func (s *Server) whose(from addr.Address) []addr.Address {
 }
 
 // protects reports whether an enforcing rule names the sender, or may name it.
-func (s *Server) protects(set *rules.Set, from addr.Address, now time.Time) bool {
+func (s *Server) protects(set *rules.Delivery, from addr.Address, now time.Time) bool {
 	whose := s.whose(from)
 	return len(whose) == 0 && set.Enforces(now) ||
 		slices.ContainsFunc(whose, func(a addr.Address) bool { return set.Class(a, now) > 0 })
@@ -145,17 +146,11 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	if hop.Direct() || hop.Port() != 0 || s.c.Relay(hop) {
 		domain = addr.Domain{}
 	}
-	var ask rules.Ask
-	classes := set.Classes()
-	switch {
-	case n == 0 || n > len(classes):
+	ask, known := set.Ask(n, domain, now)
+	if !known {
 		if ask.Demand = set.Strictest(domain, now); !ask.Demand.Level.Enforces() {
 			ask.Demand = policy.DefaultDemand()
 		}
-	case domain.IsZero():
-		ask.Demand = classes[n-1].Strictest(now)
-	default:
-		ask = classes[n-1].Ask(domain, now)
 	}
 	switch {
 	case ask.Exempt:

@@ -62,7 +62,8 @@ func with(r *rules.Rule, change func(*rules.Rule)) *rules.Rule {
 func server(t testing.TB, c Config, rs ...*rules.Rule) *Server {
 	t.Helper()
 	set := rules.New(rs)
-	c.Rules = func() *rules.Set { return set }
+	delivery := rules.Alone(set)
+	c.Rules = func() *rules.Delivery { return delivery }
 	if c.Ledger == nil {
 		c.Ledger = book{}
 	}
@@ -443,7 +444,7 @@ func TestNeverWeaker(t *testing.T) {
 			}
 			to := addr.MustAddress(of("u", "U+z", "v") + "@" + of("d.example", "s.d.example", "e.example"))
 			next := of(to.Domain.String(), strings.ToUpper(to.Domain.String()), "[relay.example]", to.Domain.String()+":26")
-			decides := s.c.Rules().Sender(addr.MustAddress(from), "", noon()).Match(to)
+			decides := s.c.Rules().Set().Sender(addr.MustAddress(from), "", noon()).Match(to)
 			transport := string(s.reply(nil, []byte("sender "+from)))
 			protects := decides != nil && decides.Enforcing()
 			if transport == absent {
@@ -506,7 +507,7 @@ func demandOf(t *testing.T, answer string) policy.Demand {
 }
 
 func TestNew(t *testing.T) {
-	set := func() *rules.Set { return rules.New(nil) }
+	set := func() *rules.Delivery { return rules.Alone(rules.New(nil)) }
 	for _, c := range []Config{{}, {Rules: set}, {Ledger: book{}}, {Rules: set, Ledger: book{}, Others: "other"}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v is taken", c)

@@ -74,14 +74,14 @@ func (s *Server) mayGo(q question, now time.Time) policy.Verdict {
 }
 
 // rightFor reports whether mail of from to the recipient may be given to the host that the session over TLS is with.
-func (s *Server) rightFor(set *rules.Set, from addr.Address, q question, now time.Time) bool {
+func (s *Server) rightFor(set *rules.Delivery, from addr.Address, q question, now time.Time) bool {
 	var ask rules.Ask
 	n := set.Class(from, now)
 	switch {
 	case n > 0 && q.toKnown:
-		ask, _ = set.Classes()[n-1].AskFor(q.to, now)
+		ask, _ = set.AskFor(from, q.to, now)
 	case n > 0:
-		ask = set.Classes()[n-1].Ask(q.to.Domain, now)
+		ask = set.AskAt(from, q.to.Domain, now)
 	}
 	if ask.Exempt && !q.authenticate {
 		return true
@@ -172,12 +172,12 @@ func hosts(a policy.Assessment, host addr.Domain) bool {
 	return slices.ContainsFunc(a.Hosts, func(h policy.Host) bool { return h.Name == host })
 }
 
-func (s *Server) clearFor(set *rules.Set, from addr.Address, q question, now time.Time) policy.Verdict {
+func (s *Server) clearFor(set *rules.Delivery, from addr.Address, q question, now time.Time) policy.Verdict {
 	var ask rules.Ask
 	var rule *rules.Rule
 	n := set.Class(from, now)
 	if n > 0 {
-		ask, rule = set.Classes()[n-1].AskFor(q.to, now)
+		ask, rule = set.AskFor(from, q.to, now)
 	}
 	switch {
 	case ask.Demand.Level.Enforces() && s.c.Bounce && rule.OnFail == policy.ActionReject:

@@ -11,9 +11,7 @@
 // class says so, or none asks anything and nothing was demanded or is known to be published; "dane" never, for it sends in the
 // clear where no TLSA is. A bare "OK" is "not found" to Postfix and a crash to Sendmail: every OK has a value.
 //
-// BUGS: numbers of classes follow the file. When a changed file gives a number to other senders, mail that Postfix
-// has already put under way by the old number is answered by the new class: reload Postfix when classes change.
-// TLS 1.3 has suites of 128 bits that no Postfix attribute switches off: a rule's min_bits above that binds up to
+// BUGS: TLS 1.3 has suites of 128 bits that no Postfix attribute switches off: a rule's min_bits above that binds up to
 // TLS 1.2. Sendmail asks with quotes taken off: mail in the clear waits where that could mean two addresses.
 //
 // The caller hands listeners to Serve, calls Shutdown, and keeps a unix socket's file: both MTAs take a missing one for
@@ -65,8 +63,8 @@ const (
 
 // Config is what a Server works with. Rules and Ledger are needed.
 type Config struct {
-	// Rules returns the rules now in force. It is called once a question.
-	Rules  func() *rules.Set
+	// Rules returns the rules now in force, and those before that still bind. It is called once a question.
+	Rules  func() *rules.Delivery
 	Ledger Ledger
 	// Assessor knows what destinations publish. Nil: nobody does, so what they publish binds nobody, and mail of level secure
 	// waits.
@@ -113,7 +111,8 @@ type Server struct {
 	sessions  sync.WaitGroup
 	draining  atomic.Bool
 
-	surplus atomic.Pointer[rules.Set] // the set of which a surplus class was warned of
+	surplus atomic.Pointer[rules.Delivery] // the rules of which a surplus class was warned of
+	recent  *recent
 	counts  counters
 }
 
@@ -155,7 +154,7 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Server{c: c, listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{}}
+	s := &Server{c: c, recent: newRecent(), listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsonly/internal/testnet"
+)
+
+// Rules that change while mail waits: nothing that was accepted becomes
+// weaker, whatever is put before, taken away, reordered or ended.
+
+const (
+	legacyRule = "\n[[rule]]\nname = \"legacy\"\nfrom = [\"@legacy.example\"]\nto = [\"@good.example\", \"@none.example\"]\ntls = \"may\"\n" +
+		"[[rule]]\nname = \"legacy too\"\nfrom = [\"@legacy.example\"]\ntls = \"encrypt\"\n"
+	shopRule = "\n[[rule]]\nname = \"shop\"\nfrom = [\"@shop.example\"]\ntls = \"encrypt\"\n"
+	// exceptRule is about the clinic's own mail.
+	exceptRule = "\n[[rule]]\nname = \"except\"\nfrom = [\"@clinic.example\"]\nto = [\"@good.example\", \"@none.example\"]\ntls = \"may\"\n"
+)
+
+// hup has the daemon read a file and waits until it says so.
+func (w *wire) hup(text, said string) {
+	w.t.Helper()
+	w.daemon.write(daemonHead + text)
+	before := strings.Count(w.daemon.log(), said)
+	if err := w.daemon.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		w.t.Fatal(err)
+	}
+	waitFor(w.t, said, func() bool { return strings.Count(w.daemon.log(), said) > before })
+}
+
+// waiting has Postfix keep a message and its copy to itself, changes the
+// rules, takes TLS from the destination, and has Postfix try.
+func waiting(change func(w *wire)) func(w *wire) { return later(change) }
+
+func TestMTAHolesClasses(t *testing.T) {
+	audit := func(dir string) map[string]string {
+		return map[string]string{"always_bcc": "audit@none.example", "defer_transports": "smtp tlsonly tlsonly1 tlsonly2 tlsonly3"}
+	}
+	both := func(w *wire) {
+		w.waits("u@good.example", noOffer)
+		w.waits("audit@none.example", noOffer)
+	}
+	reload := func(text string) func(w *wire) {
+		return waiting(func(w *wire) { w.hup(text, "msg=reloaded") })
+	}
+	restart := func(text string) func(w *wire) {
+		return waiting(func(w *wire) {
+			w.daemon.stop(syscall.SIGTERM)
+			w.daemon.write(daemonHead + text)
+			w.daemon.start()
+		})
+	}
+	again := func(w *wire) { // setup and reload as the manual says
+		if w.bound {
+			w.setup()
+			w.reload()
+		}
+	}
+	inTable := sendersTable
+	runWire(t, []wireCase{
+		{name: "exempt senders put before", setup: true, main: audit, send: reload(legacyRule + clinicRule), check: both},
+		{name: "exempt senders put before, restart", setup: true, main: audit, send: restart(legacyRule + clinicRule), check: both},
+		{name: "exception for the same senders put before", setup: true, main: audit, send: reload(exceptRule + clinicRule), check: both},
+		{name: "rule taken away", setup: true, main: audit, rules: clinicRule + shopRule, send: reload(shopRule), check: both},
+		{name: "rule taken away, restart", setup: true, main: audit, rules: clinicRule + shopRule, send: restart(shopRule), check: both},
+		{name: "rule taken away, setup", setup: true, main: audit, rules: clinicRule + shopRule,
+			send: waiting(func(w *wire) { w.hup(shopRule, "msg=reloaded"); again(w) }), check: both},
+		{name: "rule only observes", setup: true, main: audit, rules: clinicRule + shopRule,
+			send: reload(clinicRule + "mode = \"observe\"\n" + shopRule), check: both},
+		{name: "reordered", setup: true, main: audit, rules: clinicRule + exceptRule[:0] + shopRule, send: reload(shopRule + exceptRule + clinicRule), check: both},
+		{name: "rule before taken away", setup: true, main: audit, rules: shopRule + clinicRule, send: reload(clinicRule + legacyRule), check: both},
+		{name: "setup before the reload", setup: true, main: audit,
+			send: waiting(func(w *wire) {
+				w.daemon.write(daemonHead + legacyRule + clinicRule)
+				again(w)
+				w.hup(legacyRule+clinicRule, "msg=reloaded")
+			}), check: both},
+		{name: "table: rule put before, no setup", setup: true, main: audit, tables: inTable, send: reload(inTable + legacyRule + clinicRule), check: both},
+		{name: "table: setup, then reload", setup: true, main: audit, tables: inTable,
+			send: waiting(func(w *wire) {
+				w.daemon.write(daemonHead + inTable + legacyRule + clinicRule)
+				again(w)
+				w.hup(inTable+legacyRule+clinicRule, "msg=reloaded")
+			}), check: both},
+		{name: "table: rule before taken away, reload, then setup", setup: true, main: audit, tables: inTable, rules: legacyRule + clinicRule,
+			send: waiting(func(w *wire) { w.hup(inTable+clinicRule, "msg=reloaded"); again(w) }), check: both},
+		{name: "table: rule before taken away, setup, then reload", setup: true, main: audit, tables: inTable, rules: legacyRule + clinicRule,
+			send: waiting(func(w *wire) {
+				w.daemon.write(daemonHead + inTable + clinicRule)
+				again(w)
+				w.hup(inTable+clinicRule, "msg=reloaded")
+			}), check: both},
+		// In the queue manager's memory a message has its number already.
+		{name: "numbers in the active queue", setup: true,
+			main: func(string) map[string]string {
+				return map[string]string{"tlsonly1_destination_rate_delay": "8s", "smtp_destination_rate_delay": "8s",
+					"initial_destination_concurrency": "1"}
+			},
+			send: func(w *wire) {
+				for _, to := range []string{"a", "b", "c"} {
+					w.message(doctor, []string{to + "@good.example"}, nil)
+				}
+				waitFor(w.t, "one message to leave", func() bool { return len(w.world.Messages("good.example")) > 0 })
+				w.hup(legacyRule+clinicRule, "msg=reloaded")
+				w.fault("good.example", testnet.NoSTARTTLS)
+			},
+			check: func(w *wire) { w.waits("c@good.example", noOffer) }},
+	})
+}
+
+// A rule that has ended binds what was accepted before its end.
+func TestMTAHolesRuleEnds(t *testing.T) {
+	isolated(t)
+	w := newWire(t, wireCase{setup: true, main: func(string) map[string]string {
+		return map[string]string{"always_bcc": "audit@none.example"}
+	}, rules: clinicRule + "until = " + time.Now().AddDate(0, 0, -1).Format(time.DateOnly) + "\n" + shopRule}, true)
+	// The milter lets it pass by now; the copy stands for one that has waited.
+	w.message(doctor, []string{"u@good.example"}, nil)
+	w.settle()
+	w.waits("audit@none.example", noOffer)
+	if host, at := w.leak(); host != "" {
+		t.Errorf("%s saw the message in the clear: …%q…", host, at)
+	}
+}
+
+// A file that is being written is not taken for whole, and what a whole one
+// takes away is named.
+func TestMTAHolesHalfAFile(t *testing.T) {
+	isolated(t)
+	w := newWire(t, wireCase{setup: true, rules: shopRule + clinicRule}, true)
+	whole, err := os.ReadFile(w.daemon.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := slices.Clone(whole[:strings.Index(string(whole), clinicRule)])
+	if err := os.WriteFile(w.daemon.file, half, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.daemon.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	// The editor goes on writing until the daemon must have seen half of it.
+	writing := time.Now()
+	for time.Since(writing) < 2*time.Second {
+		time.Sleep(300 * time.Millisecond)
+		if err := os.WriteFile(w.daemon.file, append(slices.Clone(half), fmt.Sprintf("# %s\n", time.Since(writing))...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(w.daemon.file, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the reload", func() bool { return strings.Contains(w.daemon.log(), "msg=reloaded rules=2") })
+	if strings.Contains(w.daemon.log(), "not protected any more") {
+		t.Error("the daemon believed half a file")
+	}
+	// A file that stays half is believed, with a warning, and binds all the same.
+	w.hup(shopRule, "senders not protected any more")
+	if log := w.daemon.log(); !strings.Contains(log, `level=WARN msg="senders not protected any more, mail accepted before stays bound" senders=@clinic.example`) ||
+		!strings.Contains(log, `rule=clinic why="it is gone"`) {
+		t.Errorf("not named:\n%s", log)
+	}
+	w.message(doctor, []string{"u@none.example"}, nil)
+	w.settle()
+	w.waits("u@none.example", noOffer)
+	if host, at := w.leak(); host != "" {
+		t.Errorf("%s saw the message in the clear: …%q…", host, at)
+	}
+}
+
+// For half a minute Postfix may route a sender as before it had a rule: by
+// that, what is accepted by a new rule would leave.
+func TestMTAHolesRouteCache(t *testing.T) {
+	isolated(t)
+	const unjudged = "127.0.0.1:2526"
+	for _, others := range []string{"off", "published", "pinned"} {
+		t.Run(others, func(t *testing.T) {
+			tables := "[binding]\nothers = \"" + others + "\"\n"
+			w := newWire(t, wireCase{setup: true, tables: tables, rules: shopRule,
+				master: []string{unjudged + " inet n - n - - smtpd -o smtpd_milters="}}, true)
+			w.message(doctor, []string{"u@good.example"}, nil)
+			waitFor(t, "the unprotected message", func() bool { return len(w.world.Messages("good.example")) > 0 })
+			routed := time.Now()
+			w.hup(tables+shopRule+clinicRule, "msg=reloaded")
+			c := dial(t, w.address)
+			c.expect("MAIL FROM:<"+doctor+">", "250")
+			c.expect("RCPT TO:<u@good.example>", "451 4.3.0 TLS rules have just changed here")
+			c.expect("RSET", "250")
+			// Whoever wasn't routed a moment ago doesn't wait, nor does who had a rule before.
+			c.expect("MAIL FROM:<nurse@clinic.example>", "250")
+			c.expect("RCPT TO:<u@mixed.example>", "250")
+			c.expect("QUIT", "221")
+			if others != "off" {
+				return
+			}
+			// What comes in unjudged shows that the danger is real.
+			w.fault("good.example", testnet.NoSTARTTLS)
+			w.messageBy(dial(t, unjudged), doctor, []string{"u@good.example"}, nil)
+			w.settle()
+			if host, _ := w.leak(); host == "" && time.Since(routed) < 25*time.Second {
+				t.Error("Postfix had no route in memory: the test shows nothing")
+			}
+		})
+	}
+}
