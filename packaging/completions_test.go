@@ -53,6 +53,8 @@ func words(command string) []string {
 	switch command {
 	case "domains":
 		return []string{"list", "show", "history", "pin", "unpin"}
+	case "classes":
+		return []string{"list", "release"}
 	case "setup", "doctor":
 		return []string{"postfix", "sendmail"}
 	}

@@ -69,3 +69,15 @@ func (s *Set) Unprotected(later *Set, now time.Time) []string {
 	}
 	return found
 }
+
+// Senders returns the patterns whose senders are in the class, in the order
+// of the file.
+func (c *Class) Senders() []addr.Pattern {
+	var found []addr.Pattern
+	for _, p := range c.set.units() {
+		if n := c.set.delivery.classOfPattern(p); n == c.number {
+			found = append(found, p)
+		}
+	}
+	return found
+}

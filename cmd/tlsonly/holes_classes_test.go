@@ -209,3 +209,42 @@ func TestMTAHolesRouteCache(t *testing.T) {
 		})
 	}
 }
+
+// An exception that is added holds at delivery once former rules are
+// released, which takes more than a reload while mail waits.
+func TestMTAHolesRelease(t *testing.T) {
+	isolated(t)
+	w := newWire(t, wireCase{setup: true, main: func(string) map[string]string {
+		return map[string]string{"always_bcc": "audit@none.example"}
+	}}, true)
+	w.message(doctor, []string{"u@good.example"}, nil)
+	w.settle()
+	w.waits("audit@none.example", noOffer)
+	release := func(want string, status int, flags ...string) {
+		t.Helper()
+		out, got := w.program(append([]string{"classes", "release", "--config-directory", w.postfix.Etc}, flags...)...)
+		if got != status || !strings.Contains(out, want) {
+			t.Errorf("classes release %v: exit status %d, want %d and %q\n%s", flags, got, status, want, out)
+		}
+	}
+	release("no former rules bind anything", exitOK)
+	w.daemon.write(daemonHead + exceptRule + clinicRule)
+	release("the daemon hasn't read this file yet", exitNo)
+	w.hup(exceptRule+clinicRule, "msg=reloaded")
+	if out, _ := w.program("classes"); !strings.Contains(out, "tlsonly1  @clinic.example  in force; rules except (may), clinic (encrypt)") ||
+		!strings.Contains(out, "tlsonly1  @clinic.example  binds mail accepted before, until ") {
+		t.Errorf("classes:\n%s", out)
+	}
+	w.retry("status=deferred")
+	if host, at := w.leak(); host != "" {
+		t.Errorf("%s saw the message in the clear: …%q…", host, at)
+	}
+	release("mail waits that was accepted before the rules changed: 1 message", exitNo)
+	release("released: 1 former set", exitOK, "--force")
+	waitFor(t, "the exception to hold at delivery", func() bool {
+		w.run("postqueue", "-f")
+		time.Sleep(200 * time.Millisecond)
+		host, _ := w.leak()
+		return host != ""
+	})
+}

@@ -7,6 +7,7 @@ if (( CURRENT == 2 )); then
 		'explain:show the whole decision for a sender and a recipient, as the daemon would make it where the MTA names no other route'
 		'inbound:show what an \[\[inbound\]\] rule makes of mail that comes in so'
 		'domains:show what is known of destinations, pin and unpin them'
+		'classes:show what the numbers of Postfix'\''s transports stand for, and end what former rules still bind'
 		'forwards:audit every forward on this host\: where it leaves to, the level there, the rule'\''s verdict'
 		'setup:print, or write, the MTA'\''s settings that bind it'
 		'doctor:verify that the running MTA is really bound'
@@ -68,6 +69,14 @@ domains)
 		'--pinned[list\: only those that are pinned]' \
 		'--why[unpin\: the REASON, kept in the history]:reason:()' \
 		'*:argument:(list show history pin unpin)'
+	;;
+classes)
+	_arguments \
+		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
+		'--config-directory[release\: the DIR of Postfix'\''s configuration; default\: that of MAIL_CONFIG, or the system'\''s]:dir:_files' \
+		'--force[release\: also while mail waits, and where no Postfix says whether any does]' \
+		'--json[list\: answer in JSON]' \
+		'*:argument:(list release)'
 	;;
 forwards)
 	_arguments \

@@ -235,3 +235,9 @@ func Read(ctx context.Context, i Instance) (Facts, error) {
 	}
 	return f, nil
 }
+
+// Queue returns what postqueue -j says: an object a line for each message.
+func (i Instance) Queue(ctx context.Context) ([]byte, error) {
+	out, _, err := i.run(ctx, "", "postqueue", "-j")
+	return []byte(out), err
+}
