@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
 )
 
 // Weaker is a rule of which a later file has nothing, or less.
@@ -42,6 +43,27 @@ func (s *Set) Weakened(later *Set, now time.Time) []Weaker {
 	}
 	return found
 }
+
+// Exceptions lists the rules of a later set that ask for no TLS where this
+// set may have asked for it.
+func (s *Set) Exceptions(later *Set, now time.Time) []string {
+	had := map[string]bool{}
+	for _, r := range s.rules {
+		if !r.Level.Enforces() {
+			had[r.identity()] = true
+		}
+	}
+	var found []string
+	for _, r := range later.rules {
+		if !r.Level.Enforces() && r.Mode == policy.Enforce && r.Active(now) && !had[r.identity()] && s.Enforces(now) {
+			found = append(found, r.Name)
+		}
+	}
+	return found
+}
+
+// identity says whose mail a rule is about, and what it asks.
+func (r *Rule) identity() string { return fmt.Sprint(r.From, r.User, r.To, r.Level) }
 
 // Unprotected lists the senders that enforcing rules name, and no enforcing
 // rule of a later set does: patterns, and logins as "user:login".

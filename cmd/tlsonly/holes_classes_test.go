@@ -230,7 +230,7 @@ func TestMTAHolesRelease(t *testing.T) {
 	release("no former rules bind anything", exitOK)
 	w.daemon.write(daemonHead + exceptRule + clinicRule)
 	release("the daemon hasn't read this file yet", exitNo)
-	w.hup(exceptRule+clinicRule, "msg=reloaded")
+	w.hup(exceptRule+clinicRule, `msg="exception doesn't hold at delivery yet, former rules do" rule=except`)
 	if out, _ := w.program("classes"); !strings.Contains(out, "tlsonly1  @clinic.example  in force; rules except (may), clinic (encrypt)") ||
 		!strings.Contains(out, "tlsonly1  @clinic.example  binds mail accepted before, until ") {
 		t.Errorf("classes:\n%s", out)

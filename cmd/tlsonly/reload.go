@@ -157,6 +157,9 @@ func (d *service) warnLost(old *rules.Set, fresh *config.Config) {
 	for _, lost := range old.Weakened(fresh.Rules, now) {
 		d.log.Warn("rule asks less than before, mail accepted before stays bound", "rule", lost.Name, "why", lost.Why, "until", until)
 	}
+	for _, name := range old.Exceptions(fresh.Rules, now) {
+		d.log.Warn("exception doesn't hold at delivery yet, former rules do", "rule", name, "until", until, "remedy", "tlsonly classes release")
+	}
 	senders := old.Unprotected(fresh.Rules, now)
 	for part := range slices.Chunk(senders, shown) {
 		d.log.Warn("senders not protected any more, mail accepted before stays bound", "senders", strings.Join(part, " "), "until", until)

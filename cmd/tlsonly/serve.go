@@ -117,8 +117,15 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		return nil, err
 	}
 	d.classes = classes.Keeper{Store: d.store, Keep: c.Binding.Keep, Now: now}
-	if err := d.use(ctx, c.Rules, nil); err != nil {
+	last, err := d.classes.Last(ctx)
+	if err == nil {
+		err = d.use(ctx, c.Rules, nil)
+	}
+	if err != nil {
 		return nil, err
+	}
+	if last != nil {
+		d.warnLost(last, c)
 	}
 	d.notifier = monitor.NewNotifier(monitor.NotifyConfig{
 		Command: c.Notify.Command,

@@ -71,6 +71,16 @@ func (k Keeper) Use(ctx context.Context, set, before *rules.Set) (*rules.Deliver
 	return k.delivery(set, kept)
 }
 
+// Last returns the set that was used last, by whatever process; nil where
+// none was.
+func (k Keeper) Last(ctx context.Context) (*rules.Set, error) {
+	kept, err := k.Store.Rulesets(ctx)
+	if err != nil || len(kept) == 0 {
+		return nil, err
+	}
+	return rules.Restore([]byte(kept[0].Doc))
+}
+
 // Preview returns what Use would, and stores nothing.
 func (k Keeper) Preview(ctx context.Context, set *rules.Set) (*rules.Delivery, error) {
 	key, _, err := set.Save()

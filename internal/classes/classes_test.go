@@ -93,7 +93,7 @@ func TestUse(t *testing.T) {
 	}
 	class(t, d, c, "d@clinic.example", 0)
 	c.pass(3 * classes.Often)
-	d = use(daemon, shop, shop)
+	use(daemon, shop, shop)
 	class(t, use(daemon, set("@shop.example", "@bank.example"), shop), c, "x@bank.example", 1) // free again
 }
 
