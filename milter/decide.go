@@ -165,6 +165,9 @@ func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Addres
 		out.Cause = limited(fmt.Sprintf("%s: %s: %s", way(decides.leaf), out.Reason, out.Cause))
 		out.Reason = policy.Forward
 	}
+	if out.Rule.Former && out.Reason != "" {
+		out.Cause = limited("the rule is not in force any more but binds mail accepted under it, see tlsonly classes: " + out.Cause)
+	}
 	out.Reply = d.reply(&out)
 	return out
 }

@@ -50,6 +50,8 @@ type Config struct {
 	RedactBounces bool
 	// TagEnvelope binds messages in Sendmail by their envelope id; other MTAs' messages stay as they are.
 	TagEnvelope bool
+	// Under adds the rules that aren't in force any more and still bind a sender's mail at delivery. Nil: there are none.
+	Under func(rules.Candidates) rules.Candidates
 	// Settled reports whether the MTA routes a sender's mail by the rules now in force. Nil: it always does.
 	Settled func(from addr.Address) bool
 	// Attest is what to do when Postfix would send a protected recipient's mail by a transport that is neither one of

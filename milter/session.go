@@ -97,7 +97,7 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 	defer s.recovered("mail", &resp)
 	s.drop()
 	set, in := s.server.c.Rules(), s.server.inboundRules()
-	if len(set.Rules())+len(in.Rules()) == 0 && !s.server.c.InboundHeader {
+	if len(set.Rules())+len(in.Rules()) == 0 && !s.server.c.InboundHeader && s.server.c.Under == nil {
 		return gomilter.RespAccept, nil
 	}
 	if !s.canAsk && len(in.Rules()) > 0 {
@@ -115,6 +115,9 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
 	}
 	candidates := set.Sender(from, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
+	if under := s.server.c.Under; under != nil {
+		candidates = under(candidates)
+	}
 	came, admitting := s.comesIn(in, from, m)
 	if candidates.Empty() && len(admitting) == 0 && (came.Here() || !s.tagsInbound()) {
 		return gomilter.RespAccept, nil

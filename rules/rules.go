@@ -34,6 +34,7 @@ type Rule struct {
 	Until      time.Time // the first instant at which the rule is over; zero: it never is
 	Why        string    // key "reason"
 	Line       int       // where its table begins in the file
+	Former     bool      `json:"-"` // it isn't in force any more, and still binds at delivery
 }
 
 // Demand is what the rule asks of a destination.
@@ -180,16 +181,22 @@ type Candidates struct {
 	from  addr.Address
 	user  string
 	now   time.Time
+
+	former []Candidates // of rules that aren't in force any more and still bind at delivery
 }
 
 // Empty reports whether no rule concerns the sender's mail: it is none of our business.
-func (c Candidates) Empty() bool { return len(c.rules) == 0 && !c.Forwarders() }
+func (c Candidates) Empty() bool { return len(c.rules) == 0 && len(c.former) == 0 && !c.Forwarders() }
 
 // From returns the sender.
 func (c Candidates) From() addr.Address { return c.from }
 
-// Match returns the first rule that selects the recipient, or nil.
-func (c Candidates) Match(to addr.Address) *Rule {
+// Match returns the first rule that selects the recipient, or nil. A rule that
+// isn't in force any more and asks more comes in its place, see Under.
+func (c Candidates) Match(to addr.Address) *Rule { return c.strictest(to, c.first(to)) }
+
+// first returns the first rule in force that selects the recipient, or nil.
+func (c Candidates) first(to addr.Address) *Rule {
 	for _, r := range c.rules {
 		if r.selects(to) {
 			return r

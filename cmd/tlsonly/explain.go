@@ -79,7 +79,11 @@ func (p *program) explain(ctx context.Context, args []string) int {
 		return p.fail("%v", err)
 	}
 	decider.Forwards = forwards
-	e := explained(ctx, decider, c.Rules, sender, recipient, *user)
+	delivery, err := p.delivery(ctx, c, false)
+	if err != nil {
+		return p.notOpened(err)
+	}
+	e := explained(ctx, decider, delivery, sender, recipient, *user)
 	if *asJSON {
 		_ = p.answer(e)
 	} else {
@@ -95,8 +99,8 @@ func (p *program) explain(ctx context.Context, args []string) int {
 }
 
 // explained decides as the daemon would, where the MTA doesn't say the route.
-func explained(ctx context.Context, decider milter.Decider, set *rules.Set, from, to addr.Address, user string) explanation {
-	decision := decider.Decide(ctx, set.Sender(from, user, time.Now()), to, milter.Route{})
+func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, from, to addr.Address, user string) explanation {
+	decision := decider.Decide(ctx, rs.Under(rs.Set().Sender(from, user, time.Now())), to, milter.Route{})
 	e := explanation{
 		From: from, User: user, To: to,
 		Destinations: decision.Destinations,

@@ -23,6 +23,9 @@ const (
 	exceptRule = "\n[[rule]]\nname = \"except\"\nfrom = [\"@clinic.example\"]\nto = [\"@good.example\", \"@none.example\"]\ntls = \"may\"\n"
 )
 
+// unjudged is where a Postfix of these tests takes mail without a milter.
+const unjudged = "127.0.0.1:2526"
+
 // hup has the daemon read a file and waits until it says so.
 func (w *wire) hup(text, said string) {
 	w.t.Helper()
@@ -133,7 +136,7 @@ func TestMTAHolesRuleEnds(t *testing.T) {
 // takes away is named.
 func TestMTAHolesHalfAFile(t *testing.T) {
 	isolated(t)
-	w := newWire(t, wireCase{setup: true, rules: shopRule + clinicRule}, true)
+	w := newWire(t, wireCase{setup: true, rules: shopRule + clinicRule, master: []string{unjudged + " inet n - n - - smtpd -o smtpd_milters="}}, true)
 	whole, err := os.ReadFile(w.daemon.file)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +169,18 @@ func TestMTAHolesHalfAFile(t *testing.T) {
 		!strings.Contains(log, `rule=clinic why="it is gone"`) {
 		t.Errorf("not named:\n%s", log)
 	}
-	w.message(doctor, []string{"u@none.example"}, nil)
+	// What would only wait isn't accepted: the client is told.
+	c := dial(t, w.address)
+	c.expect("MAIL FROM:<"+doctor+">", "250")
+	c.expect("RCPT TO:<u@good.example>", "250")
+	c.expect("RCPT TO:<u@none.example>", "451 4.7.10 TLS required: none.example does not offer STARTTLS")
+	w.daemon.waitDecision("rcpt=u@none.example", "rule=clinic", "verdict=defer", "the rule is not in force any more")
+	c.expect("QUIT", "221")
+	if out, status := w.program("explain", "--from", doctor, "--to", "u@none.example"); status != exitNo || !strings.Contains(out, "not in force any more") {
+		t.Errorf("explain: exit status %d\n%s", status, out)
+	}
+	// What came in unjudged waits.
+	w.messageBy(dial(t, unjudged), doctor, []string{"u@none.example"}, nil)
 	w.settle()
 	w.waits("u@none.example", noOffer)
 	if host, at := w.leak(); host != "" {
@@ -178,7 +192,6 @@ func TestMTAHolesHalfAFile(t *testing.T) {
 // that, what is accepted by a new rule would leave.
 func TestMTAHolesRouteCache(t *testing.T) {
 	isolated(t)
-	const unjudged = "127.0.0.1:2526"
 	for _, others := range []string{"off", "published", "pinned"} {
 		t.Run(others, func(t *testing.T) {
 			tables := "[binding]\nothers = \"" + others + "\"\n"

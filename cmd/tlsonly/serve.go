@@ -195,6 +195,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		RedactBounces:       c.Milter.RedactBounces,
 		TagEnvelope:         c.Socketmap.Listen != config.Endpoint{},
 		Attest:              milter.Attest(c.Milter.Attest),
+		Under:               func(c rules.Candidates) rules.Candidates { return d.delivery.Load().Under(c) },
 		Settled:             func(from addr.Address) bool { return d.maps == nil || d.maps.Settled(from) },
 		Observe:             d.tally.observe,
 		ObserveInbound:      d.tally.observeInbound,
