@@ -39,6 +39,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/received":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/starttls": {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/policy":               {"tlsonly/internal/addr"},
+	"tlsonly/internal/classes":              {"tlsonly/internal/store", "tlsonly/rules"},
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/socketmap":            {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
