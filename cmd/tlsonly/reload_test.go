@@ -41,12 +41,23 @@ func TestReadQuiet(t *testing.T) {
 	read(0, "from tomorrow", quiet)
 
 	// What is written meanwhile is what is read.
-	write("ha", time.Now())
-	go func() {
-		time.Sleep(quiet / 2)
-		_ = os.WriteFile(path, []byte("half and half"), 0o644)
-	}()
-	read(0, "half and half", quiet)
+	for {
+		write("ha", time.Now())
+		written := make(chan time.Time, 1)
+		go func() {
+			time.Sleep(quiet / 2)
+			_ = os.WriteFile(path, []byte("half and half"), 0o644)
+			written <- time.Now()
+		}()
+		start := time.Now()
+		got, err := readQuiet(t.Context(), path, 0)
+		if err != nil || string(got) != "half and half" && (<-written).Sub(start) < quiet {
+			t.Errorf("read %q, %v, which was being written", got, err)
+		}
+		if string(got) == "half and half" || t.Failed() {
+			break
+		}
+	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
