@@ -144,7 +144,7 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 			d.broken("sender-map-failing", inMain(senderMaps), startDaemon()+", see its log", "postfix can't find the transport of %s: %v: all remote mail waits", a, err)
 			return
 		case answer == "":
-			d.hole("sender-map-unprotected", inMain(senderMaps), "see the rules: tlsonly explain", "%s is protected, but no transport of ours is answered for it", a)
+			d.hole("sender-map-unprotected", inMain(senderMaps), "have the daemon read its file (systemctl reload tlsonly, or SIGHUP); see the rules: tlsonly explain", "%s is protected, but no transport of ours is answered for it", a)
 		default:
 			if !isOwn(Service{Name: name, Type: "unix"}) {
 				d.hole("sender-map-overruled", inMain(senderMaps), "put ours first, or take the entry out", "%s goes by %q, says %s: not through a transport of ours", a, answer, table)

@@ -19,6 +19,7 @@ func (d *doctor) transports(ctx context.Context) {
 		switch {
 		case ok:
 			d.transport(s)
+			d.alike(s)
 			d.known(ctx, s)
 		case d.counts(name):
 			d.broken("transport-missing", "master.cf:"+name+"/unix", runSetup, "transport %s isn't in master.cf: mail of its senders waits", name)
@@ -31,6 +32,27 @@ func (d *doctor) transports(ctx context.Context) {
 			"smtp_tls_security_level = %s doesn't reach our transports: destinations with TLSA records are held to encrypt there", site)
 	}
 	d.faultless(before, "transport-bound", "", "%s ask for TLS and have a policy of their own", strings.Join(d.Settings.transports(), ", "))
+}
+
+// alike looks whether a transport still has what the site's own client needs to reach its hosts.
+func (d *doctor) alike(s Service) {
+	p := planner{Settings: d.Settings, facts: d.Facts}
+	site := p.site()
+	const wrapper = "smtp_tls_wrappermode"
+	if ours, theirs := d.option(s, wrapper), d.option(site, wrapper); ours != theirs {
+		d.broken("transport-differs", inMaster(s)+"/"+wrapper, runSetup,
+			"transport %s: %s is %q, and %q for %s: hosts that take TLS at once, or only after STARTTLS, aren't reached", s.Name, wrapper, ours, theirs, site.ID())
+	}
+	for name, value := range p.inherited(site.Options) {
+		switch name {
+		case wrapper, "syslog_name", "smtp_header_checks", "smtp_delivery_status_filter", "smtp_dns_support_level", "tls_append_default_CA":
+		default:
+			if ours := s.Options[name]; ours != value {
+				d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
+					"transport %s: %s is %q, and %q for %s: a host may want what it has", s.Name, name, ours, value, site.ID())
+			}
+		}
+	}
 }
 
 // counts reports whether mail may be given to a transport: the sender map is asked for by how many there are.

@@ -36,10 +36,10 @@ func (f Facts) owns(name, own string) bool { return slices.Contains(references(o
 func (p *planner) authorities(s Service) map[string]string {
 	if p.CAFile != "" {
 		alone := map[string]string{"smtp_tls_CAfile": p.CAFile}
-		if p.facts.value("smtp_tls_CApath") != "" {
+		if p.facts.option(s, "smtp_tls_CApath") != "" {
 			alone["smtp_tls_CApath"] = ""
 		}
-		if p.facts.value("tls_append_default_CA") == "yes" {
+		if p.facts.option(s, "tls_append_default_CA") == "yes" {
 			alone["tls_append_default_CA"] = "no"
 		}
 		return alone
