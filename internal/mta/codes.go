@@ -20,7 +20,7 @@ var checks = map[string]string{
 	"transport-bound": "transport", "transport-missing": "transport", "transport-unknown": "transport",
 	"transport-program": "transport", "transport-level": "transport", "transport-policies": "transport",
 	"transport-protocols": "transport", "transport-fallback": "transport", "transport-tls-required": "transport",
-	"transport-on-lost": "transport", "transport-differs": "transport", "transport-dane": "transport",
+	"transport-on-lost": "transport", "transport-differs": "transport", "transport-deferred": "transport", "transport-dane": "transport",
 
 	"verify-dns-off": "verify", "verify-dnssec": "verify", "verify-ca-other": "verify", "verify-ca-unreadable": "verify",
 	"verify-ca-missing": "verify", "verify-ca-chroot": "verify",
@@ -40,7 +40,7 @@ var checks = map[string]string{
 	"filter-none": "filter", "filter-access": "filter", "filter-header": "filter", "filter-asked": "filter",
 
 	"relay-fallback": "relay", "relay-nexthop": "relay", "relay-excepted": "relay", "relay-domain": "relay",
-	"relay-unnamed": "relay", "relay-asked": "relay",
+	"relay-unnamed": "relay", "relay-asked": "relay", "relay-form": "relay",
 
 	"sender-kept": "sender", "sender-rewritten": "sender", "sender-asked": "sender", "sender-delimiter": "sender",
 

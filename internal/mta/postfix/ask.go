@@ -105,6 +105,7 @@ func (d *doctor) senderMap(ctx context.Context) {
 		if i > 0 {
 			d.warn("sender-map-order", s.placeOf(senderMaps), "put ours first", "sender_dependent_default_transport_maps (%s): a sender in %s isn't asked of us",
 				s.ID(), strings.Join(tables[:i], ", "))
+			d.overruled(ctx, s.placeOf(senderMaps), tables[:i])
 		}
 		d.askSenders(ctx, tables)
 	}
@@ -113,6 +114,24 @@ func (d *doctor) senderMap(ctx context.Context) {
 		return
 	}
 	d.faultless(before, "sender-map-asked", inMain(senderMaps), "%s is asked first, and sends %d protected senders through our transports", own, len(d.Protected))
+}
+
+// overruled looks for protected senders in tables that are asked before ours.
+func (d *doctor) overruled(ctx context.Context, where string, tables []string) {
+	for _, table := range tables {
+		entries, _ := d.entries(ctx, table, where) // that it is asked first is said in any case
+		for _, e := range entries {
+			from, ok := d.side(e.key)
+			name, _, _ := strings.Cut(e.value, ":")
+			if !ok || e.pattern || d.Protects(from) == None || isOwn(Service{Name: name, Type: "unix"}) {
+				continue
+			}
+			if b, why := d.bondOf(e.value); b == held || b == loose {
+				d.hole("sender-map-overruled", e.where, "put ours first, or take the entry out",
+					"%s goes by %q, not through a transport of ours: %s", e.key, e.value, why)
+			}
+		}
+	}
 }
 
 // senderFile looks whether the static table is that of the rules.

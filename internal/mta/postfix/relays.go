@@ -48,7 +48,11 @@ func (d *doctor) relays(ctx context.Context) {
 		for _, table := range splitList(at.value) {
 			entries, _ := d.entries(ctx, table, at.where) // routes has said what can't be read
 			for _, e := range entries {
-				hop, ok := strings.CutPrefix(e.value, ":")
+				transport, hop, _ := strings.Cut(e.value, ":")
+				ok := transport == ""
+				if b, _ := d.bondOf(e.value); ok || b != stays {
+					d.legible("transport_maps", e.where, hop)
+				}
 				if domain, err := addr.ParseDomain(hop); ok && err == nil && hop != "" && !strings.EqualFold(hop, e.key) && d.excepted(hop, domain) {
 					d.nextHop("transport_maps", e.where, hop)
 				}
@@ -62,10 +66,22 @@ func (d *doctor) excepted(hop string, domain addr.Domain) bool {
 	return !slices.Contains(d.Relays, hop) && d.Excepts(domain)
 }
 
+// legible looks whether a next hop is one that the daemon understands: what it can't judge it makes wait.
+func (d *doctor) legible(name, where, hops string) bool {
+	for _, hop := range strings.FieldsFunc(hops, func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
+		if _, err := addr.ParseDestination(hop); err != nil {
+			d.broken("relay-form", where, "write the host in brackets, and its port as a number",
+				"%s: %v: the daemon doesn't understand it, and mail that goes there waits", name, err)
+			return false
+		}
+	}
+	return true
+}
+
 // nextHop judges the name of a relay. One with brackets or a port is no mail domain; one without looks like one, and an
 // exception for that domain would be an exception for all that goes there.
 func (d *doctor) nextHop(name, where, hop string) {
-	if hop == "" || strings.EqualFold(hop, "DUNNO") || strings.ContainsAny(hop, "[]:,") || slices.Contains(d.Relays, hop) {
+	if hop == "" || strings.EqualFold(hop, "DUNNO") || !d.legible(name, where, hop) || strings.ContainsAny(hop, "[]:,") || slices.Contains(d.Relays, hop) {
 		return
 	}
 	if domain, err := addr.ParseDomain(hop); err == nil && d.Excepts(domain) {

@@ -61,7 +61,7 @@ func (d *doctor) bondOf(route string) (bond, string) {
 
 // route judges one way around the sender map: transport:nexthop for what a key of transport_maps(5), or a domain, selects.
 func (d *doctor) route(what, where, key, route string) {
-	remedy := fmt.Sprintf("leave the transport out (:nexthop), or give it -o smtp_tls_security_level=encrypt; or name its destination in a rule for everybody (from = [%q])", "*")
+	remedy := fmt.Sprintf("leave the transport out (:nexthop), name ours (tlsonly:nexthop), or give it -o smtp_tls_security_level=encrypt; or name its destination in a rule for everybody (from = [%q])", "*")
 	b, why := d.bondOf(route)
 	switch copied := d.copied(key); {
 	case b != held && b != loose:
@@ -92,7 +92,7 @@ func (d *doctor) home(what, where, key, route string) bool {
 	if err != nil || d.Protects(p) == None || known && d.Others == OthersPinned || transport == "" && d.Bounces == BouncesEncrypt {
 		return false
 	}
-	d.hole("route-home", where, "leave the transport out (:nexthop), or give it -o smtp_tls_security_level=encrypt",
+	d.hole("route-home", where, `name our strict transport, tlsonly:nexthop; or [forwarding] local = ["`+domain.String()+`"], if what goes there stays at the site`,
 		"%s leads to protected senders: bounces of their mail go there by %s, which nothing holds to TLS", what, cmp.Or(transport, "the default transport"))
 	return true
 }
@@ -102,8 +102,27 @@ func (d *doctor) home(what, where, key, route string) bool {
 func (d *doctor) routes(ctx context.Context) {
 	before := len(d.found)
 	d.copies = d.copyTargets(ctx)
-	for _, table := range splitList(d.value("transport_maps")) {
-		where := inMain("transport_maps")
+	for _, at := range d.settings("transport_maps", "trivial-rewrite") {
+		d.transportMaps(ctx, at)
+	}
+	d.relayed(ctx)
+	d.deliveries()
+	d.filter(inMain("content_filter"), d.value("content_filter"))
+	for _, s := range d.Services {
+		d.filter(inMaster(s)+"/content_filter", d.expand(s.Options["content_filter"], s.Options))
+	}
+	d.faultless(before, "route-bound", "", "no table, relay or filter goes around the sender map")
+	for _, name := range []string{"relayhost", "sender_dependent_relayhost_maps"} {
+		if v := d.value(name); v != "" {
+			d.ok("route-relay", inMain(name), "%s = %s: it is the relay that is judged; what it does with the mail is out of sight", name, v)
+		}
+	}
+}
+
+// transportMaps judges the entries of transport(5).
+func (d *doctor) transportMaps(ctx context.Context, at setting) {
+	for _, table := range splitList(at.value) {
+		where := at.where
 		entries, err := d.entries(ctx, table, where)
 		for _, e := range entries {
 			what := fmt.Sprintf("transport_maps: %q of %s", e.key+" "+e.value, table)
@@ -121,26 +140,39 @@ func (d *doctor) routes(ctx context.Context) {
 				"transport_maps: %s can only be asked, so it cannot be looked into: an answer with a transport goes around the sender map", table)
 		}
 	}
-	d.relayed(ctx)
-	// What is delivered here is taken to stay here.
-	for _, name := range []string{"local_transport", "virtual_transport", "mailbox_transport", "fallback_transport"} {
-		if v := d.value(name); v != "" {
+}
+
+// deliveries judges what delivers mail to domains of the site. What is delivered here is taken to stay here.
+func (d *doctor) deliveries() {
+	for name, domains := range map[string]string{"local_transport": "mydestination", "virtual_transport": "virtual_mailbox_domains"} {
+		v := d.value(name)
+		key := "" // the milter is told of such a route, and judges it; copies it doesn't see
+		for _, domain := range splitList(d.value(domains)) {
+			if !isTable(domain) && d.copied(domain) != "" {
+				key = domain
+			}
+		}
+		if v != "" {
+			d.route(name+" = "+v, inMain(name), key, v)
+		}
+	}
+	// local(8) finds these when the mail was taken as delivered here.
+	for _, name := range []string{"mailbox_transport", "fallback_transport"} {
+		v := d.value(name)
+		transport, _, _ := strings.Cut(v, ":")
+		s, _ := d.service(transport, "unix")
+		switch b, why := d.bondOf(v); {
+		case v == "":
+		case s.Command == "smtp" && (b == held || b == loose):
+			d.hole("route-explicit", inMain(name), "give the transport -o smtp_tls_security_level=encrypt, or name tlsonly",
+				"%s = %s leads away what was taken as delivered here, and judged by nobody: %s", name, v, why)
+		default:
 			d.route(name+" = "+v, inMain(name), "", v)
 		}
 	}
 	for _, name := range []string{"mailbox_transport_maps", "fallback_transport_maps"} {
 		if v := d.value(name); v != "" {
 			d.warn("route-local", inMain(name), "see that its answers stay on this machine", "%s = %s goes around the sender map", name, v)
-		}
-	}
-	d.filter(inMain("content_filter"), d.value("content_filter"))
-	for _, s := range d.Services {
-		d.filter(inMaster(s)+"/content_filter", d.expand(s.Options["content_filter"], s.Options))
-	}
-	d.faultless(before, "route-bound", "", "no table, relay or filter goes around the sender map")
-	for _, name := range []string{"relayhost", "sender_dependent_relayhost_maps"} {
-		if v := d.value(name); v != "" {
-			d.ok("route-relay", inMain(name), "%s = %s: it is the relay that is judged; what it does with the mail is out of sight", name, v)
 		}
 	}
 }

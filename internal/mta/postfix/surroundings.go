@@ -21,13 +21,13 @@ func (d *doctor) surroundings() {
 		d.warn("milter-bounces", inMain("internal_mail_filter_classes"), "leave bounce out of it", "internal_mail_filter_classes = %s: a bounce that the milter refuses makes the message wait", v)
 	}
 	for _, name := range copySettings {
-		switch v := d.value(name); {
-		case v == "":
-		case d.UserRules:
-			d.hole("logins-copies", inMain(name), "name the senders in the rule, too (from), or take the copies out",
-				"%s = %s: delivery doesn't see a login, so nothing holds copies of mail that a rule by user binds", name, v)
-		default:
-			d.ok("copies-bound", inMain(name), "%s = %s: not judged when mail is accepted, but bound at delivery like the rest", name, v)
+		for _, at := range d.settings(name, "cleanup") {
+			if d.UserRules {
+				d.hole("logins-copies", at.where, "name the senders in the rule, too (from), or take the copies out",
+					"%s = %s: delivery doesn't see a login, so nothing holds copies of mail that a rule by user binds", name, at.value)
+				continue
+			}
+			d.ok("copies-bound", at.where, "%s = %s: not judged when mail is accepted, but bound at delivery like the rest", name, at.value)
 		}
 	}
 	if v := d.Set["virtual_alias_domains"]; v != "" {

@@ -27,6 +27,11 @@ func (d *doctor) transports(ctx context.Context) {
 			d.warn("transport-missing", "master.cf:"+name+"/unix", runSetup, "transport %s isn't in master.cf: mail of its senders goes by %s", name, transportPrefix)
 		}
 	}
+	for _, name := range splitList(d.value("defer_transports")) {
+		if slices.Contains(d.Settings.transports(), name) {
+			d.broken("transport-deferred", inMain("defer_transports"), "take "+name+" out of it", "defer_transports has %s: mail of its senders waits until somebody asks for a queue run", name)
+		}
+	}
 	if site := d.value("smtp_tls_security_level"); !d.DANE && strings.HasPrefix(site, "dane") {
 		d.warn("transport-dane", inMain("smtp_tls_security_level"), "until a rule asks for dane, know that others' mail there is authenticated and protected mail is encrypted",
 			"smtp_tls_security_level = %s doesn't reach our transports: destinations with TLSA records are held to encrypt there", site)
