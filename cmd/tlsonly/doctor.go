@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"strings"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
@@ -24,6 +23,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	directory := fs.String("config-directory", "", "postfix: its configuration `DIR`; default: that of MAIL_CONFIG, or the system's")
 	probe := fs.Bool("probe", false, "postfix: also send one real message to a host of its own on loopback that takes TLS away, and see that it stays")
 	asJSON := fs.Bool("json", false, "answer in JSON")
+	asNagios := fs.Bool("nagios", false, "answer as a monitoring plugin: one line, and status 0 ok, 1 warning, 2 critical, 3 unknown")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
 		return code
@@ -38,8 +38,14 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	if which != "postfix" && which != "sendmail" {
 		return p.fail("doctor needs to know the MTA: postfix or sendmail")
 	}
+	if *asJSON && *asNagios {
+		return p.fail("--json and --nagios are two answers")
+	}
 	c, ok := p.load(*file, false)
-	if !ok {
+	switch {
+	case !ok && *asNagios:
+		return p.nagios(nil, errors.New(*file+" can't be used: tlsonly lint says why"))
+	case !ok:
 		return exitUsage
 	}
 	if *probe && which != "postfix" {
@@ -56,17 +62,23 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 		probed, err = p.sendProbe(ctx, c, *directory)
 		found = append(found, probed...)
 	}
-	if *asJSON {
+	found = accept(found, c.Doctor.Accept)
+	switch {
+	case *asNagios:
+		return p.nagios(found, err)
+	case *asJSON:
 		_ = p.answer(map[string]any{"mta": which, "findings": found})
-	} else {
+	default:
 		p.printFindings(found)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
-		return exitUnknown
-	case mta.Holes(found):
+	}
+	switch {
+	case mta.Fails(found):
 		return exitNo
+	case err != nil:
+		return exitUnknown
 	}
 	return exitOK
 }
@@ -88,8 +100,8 @@ func installed(directory string) string {
 
 func (p *program) examine(ctx context.Context, c *config.Config, which, directory string) ([]mta.Finding, error) {
 	if c.Socketmap.Listen == (config.Endpoint{}) {
-		return []mta.Finding{{Level: mta.Hole, Check: "socketmap", Text: "[socketmap] listen is off: nothing binds the MTA at delivery",
-			Remedy: `set [socketmap] listen = "inet:127.0.0.1:8892"`}}, nil
+		return []mta.Finding{finding(mta.Hole, "socketmap-off", "tlsonly.toml:socketmap.listen", `set [socketmap] listen = "inet:127.0.0.1:8892"`,
+			"[socketmap] listen is off: nothing binds the MTA at delivery")}, nil
 	}
 	if which == "postfix" {
 		delivery, err := p.delivery(ctx, c, false)
@@ -124,9 +136,8 @@ func (p *program) sendProbe(ctx context.Context, c *config.Config, directory str
 		return found, err
 	}
 	if left := p.release(ctx, c, probed.Destination); left != nil {
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "probe",
-			Text:   fmt.Sprintf("the probe's own destination stays held to TLS: %v", left),
-			Remedy: fmt.Sprintf("tlsonly domains unpin '%s' --demand", probed.Destination)})
+		found = append(found, finding(mta.Warning, "probe-left", probed.Destination.String(),
+			fmt.Sprintf("tlsonly domains unpin '%s' --demand", probed.Destination), "the probe's own destination stays held to TLS: %v", left))
 	}
 	return found, err
 }
@@ -155,27 +166,26 @@ const (
 // doctorResolver looks whether the resolver's word on DNSSEC can be believed: what destinations publish by DANE, and who their
 // mail hosts are, rests on it. With postfix, it looks at the one that Postfix asks, too.
 func (p *program) doctorResolver(ctx context.Context, c *config.Config, forPostfix bool) []mta.Finding {
-	const check = "resolver"
 	if c.DNS.DNSSEC == "off" {
-		return []mta.Finding{{Level: mta.OK, Check: check, Text: `[dns] dnssec = "off": nothing is taken for signed, so DANE binds nobody`}}
+		return []mta.Finding{finding(mta.OK, "resolver-off", "tlsonly.toml:dns.dnssec", "", `[dns] dnssec = "off": nothing is taken for signed, so DANE binds nobody`)}
 	}
-	warning := func(remedy, format string, args ...any) mta.Finding {
-		return mta.Finding{Level: mta.Warning, Check: check, Text: fmt.Sprintf(format, args...), Remedy: remedy}
+	warning := func(code, where, remedy, format string, args ...any) mta.Finding {
+		return finding(mta.Warning, code, where, remedy, format, args...)
 	}
 	const local = "run a validating resolver, such as unbound, on this host, and name it in [dns] resolver"
 	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver, DNSSEC: c.DNS.DNSSEC, TrustResolver: c.DNS.TrustResolver})
 	if err != nil {
-		return []mta.Finding{warning(local, "%v: the daemon doesn't start", err)}
+		return []mta.Finding{finding(mta.Broken, "resolver-failing", "tlsonly.toml:dns.resolver", local, "%v: the daemon doesn't start", err)}
 	}
 	var found []mta.Finding
 	if !resolver.Believed() {
-		found = append(found, warning(local+"; or trust_resolver = true, where nobody can come between",
+		found = append(found, warning("resolver-remote", resolver.Server(), local+"; or trust_resolver = true, where nobody can come between",
 			"%s isn't on this host, so its word on DNSSEC isn't believed: DANE binds nobody", resolver.Server()))
 	}
 	found = append(found, validates(ctx, resolver.Server()))
 	if system, err := dns.New(dns.Config{}); forPostfix && err == nil && system.Server() != resolver.Server() {
 		if f := validates(ctx, system.Server()); f.Level != mta.OK {
-			found = append(found, warning("name "+resolver.Server()+" in /etc/resolv.conf, too",
+			found = append(found, warning("resolver-postfix", system.Server(), "name "+resolver.Server()+" in /etc/resolv.conf, too",
 				"Postfix asks another resolver, and mail held to DANE waits: %s", f.Text))
 		}
 	}
@@ -206,26 +216,26 @@ func disbelief(ctx context.Context, c *config.Config, ask func(context.Context, 
 }
 
 // resolverFinding is about a resolver.
-func resolverFinding(level mta.Level, server, format string, args ...any) mta.Finding {
-	return mta.Finding{Level: level, Check: "resolver", Text: server + ": " + fmt.Sprintf(format, args...),
-		Remedy: "have it validate, in unbound with auto-trust-anchor-file, or name another one in [dns] resolver"}
+func resolverFinding(level mta.Level, code, server, format string, args ...any) mta.Finding {
+	return finding(level, code, server, "have it validate, in unbound with auto-trust-anchor-file, or name another one in [dns] resolver",
+		"%s: %s", server, fmt.Sprintf(format, args...))
 }
 
 // seesSigned asks a resolver for what is signed.
 func seesSigned(ctx context.Context, server string) mta.Finding {
 	resolver, err := dns.New(dns.Config{Server: server, TrustResolver: true})
 	if err != nil {
-		return resolverFinding(mta.Warning, server, "%v", err)
+		return resolverFinding(mta.Warning, "resolver-failing", server, "%v", err)
 	}
 	signed, err := resolver.MX(ctx, addr.MustDomain(signedName))
 	if err != nil {
-		return resolverFinding(mta.Warning, server, "%v: as long as it doesn't answer, new destinations can't be judged", err)
+		return resolverFinding(mta.Warning, "resolver-failing", server, "%v: as long as it doesn't answer, new destinations can't be judged", err)
 	}
 	if !signed.Secure {
-		return resolverFinding(mta.Warning, server,
+		return resolverFinding(mta.Warning, "resolver-unsigned", server,
 			"it doesn't validate: it says of %s, which is signed, that it isn't (no AD bit), and DANE binds nobody", signedName)
 	}
-	return mta.Finding{Level: mta.OK, Check: "resolver", Text: server + " validates DNSSEC"}
+	return finding(mta.OK, "resolver-validates", server, "", "%s validates DNSSEC", server)
 }
 
 // validates asks a resolver for what is signed and for what is signed wrongly.
@@ -236,33 +246,18 @@ func validates(ctx context.Context, server string) mta.Finding {
 	}
 	resolver, err := dns.New(dns.Config{Server: server, TrustResolver: true})
 	if err != nil {
-		return resolverFinding(mta.Warning, server, "%v", err)
+		return resolverFinding(mta.Warning, "resolver-failing", server, "%v", err)
 	}
 	answer, err := resolver.MX(ctx, addr.MustDomain(bogusName))
 	var failed *dns.Error
 	switch {
 	case err == nil && answer.Status == dns.NoSuchDomain: // by a filter, or in a world of its own
-		return resolverFinding(mta.Warning, server,
+		return resolverFinding(mta.Warning, "resolver-unproved", server,
 			"whether it refuses forged answers isn't known: it says that there is no %s", bogusName)
 	case err == nil:
-		return resolverFinding(mta.Hole, server, "it takes forged answers: it gives one for %s, whose signatures are wrong", bogusName)
+		return resolverFinding(mta.Hole, "resolver-forged", server, "it takes forged answers: it gives one for %s, whose signatures are wrong", bogusName)
 	case !errors.As(err, &failed) || failed.Rcode != "SERVFAIL":
-		return resolverFinding(mta.Warning, server, "whether it refuses forged answers isn't known: %v", err)
+		return resolverFinding(mta.Warning, "resolver-unproved", server, "whether it refuses forged answers isn't known: %v", err)
 	}
 	return found
-}
-
-// printFindings shows one finding a line, and what to do about it below.
-func (p *program) printFindings(found []mta.Finding) {
-	colours := map[mta.Level]string{mta.OK: green, mta.Warning: yellow, mta.Hole: red}
-	count := map[mta.Level]int{}
-	for _, f := range found {
-		count[f.Level]++
-		fmt.Fprintf(p.stdout, "%s  %s: %s\n", paint(terminal(p.stdout), colours[f.Level], fmt.Sprintf("%-7s", f.Level)), f.Check,
-			strings.ReplaceAll(f.Text, "\n", " "))
-		if f.Remedy != "" && f.Level != mta.OK {
-			fmt.Fprintf(p.stdout, "         -> %s\n", f.Remedy)
-		}
-	}
-	fmt.Fprintf(p.stdout, "%d ok, %s, %s\n", count[mta.OK], plural(count[mta.Warning], "warning"), plural(count[mta.Hole], "hole"))
 }

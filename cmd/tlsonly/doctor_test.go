@@ -106,7 +106,7 @@ func TestMTADoctorResolver(t *testing.T) {
 		t.Errorf("elsewhere, and trusted: %q\n%s", levels, text)
 	}
 	conf.DNS.TrustResolver, conf.DNS.DNSSEC = false, "on"
-	if levels, text := findings(conf, true); levels != "warning" || !strings.Contains(text, "the daemon doesn't start") {
+	if levels, text := findings(conf, true); levels != "broken" || !strings.Contains(text, "the daemon doesn't start") {
 		t.Errorf("elsewhere, not trusted, and wanted: %q\n%s", levels, text)
 	}
 }

@@ -265,33 +265,29 @@ func (o *auditTable) print(f audit.Finding) {
 // doctorForwards looks whether the sources of forwards can be read: what can't is not known, and mail for whom it concerns
 // waits.
 func doctorForwards(ctx context.Context, c *config.Config, which, directory string) []mta.Finding {
-	const check = "forwards"
-	warning := func(remedy, format string, args ...any) mta.Finding {
-		return mta.Finding{Level: mta.Warning, Check: check, Text: fmt.Sprintf(format, args...), Remedy: remedy}
-	}
 	var found []mta.Finding
 	_, asks := usesPostfix(c.Forwarding)
 	switch {
 	case which == "postfix" && c.Forwarding.Postfix == "auto" && directory != "":
 		c = c.WithPostfix(directory)
 	case which == "postfix" && !asks, which == "sendmail" && (asks || !usesSendmail(c.Forwarding)):
-		found = append(found, warning(fmt.Sprintf(`[forwarding] %s = "auto"`, which), "%s's own tables aren't read, so forwards in them aren't followed", which))
+		found = append(found, finding(mta.Warning, "forwards-unread", "tlsonly.toml:forwarding."+which, fmt.Sprintf(`[forwarding] %s = "auto"`, which), "%s's own tables aren't read, so forwards in them aren't followed", which))
 	}
 	expander, err := newForwards(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return append(found, mta.Finding{Level: mta.Hole, Check: check, Text: err.Error() + ": the daemon doesn't start", Remedy: "mend it, or switch it off in [forwarding]"})
+		return append(found, finding(mta.Broken, "forwards-broken", "tlsonly.toml:forwarding", "mend it, or switch it off in [forwarding]", "%v: the daemon doesn't start", err))
 	}
 	owners := 0
 	unlisted, err := expander.All(ctx, func(forward.Forwarder) bool { owners++; return true })
 	if err != nil {
-		return append(found, warning("see what tlsonly forwards says", "forwards can't be listed: %v", err))
+		return append(found, finding(mta.Warning, "forwards-unlisted", "", "see what tlsonly forwards says", "forwards can't be listed: %v", err))
 	}
 	for _, u := range unlisted {
-		found = append(found, warning("let the daemon read it; a table that can only be asked is followed at RCPT all the same, but not audited",
+		found = append(found, finding(mta.Warning, "forwards-unlisted", u.Source, "let the daemon read it; a table that can only be asked is followed at RCPT all the same, but not audited",
 			"%s can't be listed: %s", u.Source, u.Reason))
 	}
 	if len(found) == 0 {
-		found = append(found, mta.Finding{Level: mta.OK, Check: check, Text: fmt.Sprintf("all their sources can be read: %s", plural(owners, "owner"))})
+		found = append(found, finding(mta.OK, "forwards-read", "", "", "all their sources can be read: %s", plural(owners, "owner")))
 	}
 	return found
 }

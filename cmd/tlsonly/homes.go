@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -103,10 +102,10 @@ func closedHomes(who identity, passwd string) []mta.Finding {
 	if n := len(closed) - 1; n > 0 {
 		text += " and " + plural(n, "other home")
 	}
-	return []mta.Finding{{Level: mta.Warning, Check: "forwards",
-		Text: fmt.Sprintf("the daemon's user, %s, can't look into %s: whether mail is forwarded there isn't known, "+
-			"and that of protected senders is deferred", who.name, text),
-		Remedy: "chmod o+x the homes, or let it read them all: /usr/share/doc/tlsonly/examples/read-homes.conf"}}
+	return []mta.Finding{finding(mta.Warning, "homes-closed", closed[0],
+		"chmod o+x the homes, or let it read them all: /usr/share/doc/tlsonly/examples/read-homes.conf",
+		"the daemon's user, %s, can't look into %s: whether mail is forwarded there isn't known, "+
+			"and that of protected senders is deferred", who.name, text)}
 }
 
 // enters reports whether who can look for a file of a known name in a directory, as far as mode bits say it. One that isn't

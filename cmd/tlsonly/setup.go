@@ -153,7 +153,11 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 		CAFile:       c.Probe.CAFile,
 		Reports:      c.Socketmap.KnowsTLSRPT(),
 		Others:       postfix.Others(c.Binding.Others),
+		Bounces:      postfix.Bounces(c.Binding.Bounces),
 		OnLost:       postfix.OnLost(c.Binding.OnLost),
+		Keep:         c.Binding.Keep,
+		Protects:     protects(c.Rules, time.Now()),
+		Excepts:      excepts(c.Rules, time.Now()),
 		Protected:    examples(c.Rules),
 		Destinations: []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587"},
 	}

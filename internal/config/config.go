@@ -52,6 +52,7 @@ type Config struct {
 	Notify     Notify
 	Forwarding Forwarding
 	Relay      Relay
+	Doctor     Doctor
 	Rules      *rules.Set   // never nil
 	Inbound    *inbound.Set // never nil
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -342,4 +343,15 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAcceptances(t *testing.T) {
+	c, err := Parse("x", []byte("[doctor]\naccept = [\"route-local  it stays here\", \"filter-access:/etc/postfix/x:3 judged, see the wiki\"]\n"), now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Acceptance{{"route-local", "", "it stays here"}, {"filter-access", "/etc/postfix/x:3", "judged, see the wiki"}}
+	if !slices.Equal(c.Doctor.Accept, want) || c.Doctor.Accept[1].String() != "filter-access:/etc/postfix/x:3" {
+		t.Errorf("%+v, want %+v", c.Doctor.Accept, want)
+	}
 }

@@ -101,6 +101,9 @@ func tables() map[string]table {
 			"sieve":    value.Into(func(c *Config) *[]string { return &c.Forwarding.Sieve }, value.List(readPath)),
 			"local":    value.Into(func(c *Config) *map[addr.Domain]bool { return &c.Forwarding.local }, readDomains),
 		}),
+		"doctor": section("doctor", value.Keys[Config]{
+			"accept": value.Into(func(c *Config) *[]Acceptance { return &c.Doctor.Accept }, value.List(readAcceptance)),
+		}),
 		"relay": {read: readRelay},
 	}
 }

@@ -154,6 +154,9 @@ func (a *Assessor) Close() error {
 // says that what is known so far suffices (nil: only all of it does), when all is known, or when ctx ends; then with
 // what is known by then and Partial set, or with Problem Timeout where nothing is. Safe for concurrent use.
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
+	if answer, ok := a.nowhere(d); ok {
+		return answer
+	}
 	known, f, mine := a.destinations.get(d, a.c.Now(), time.Time{})
 	a.counts.asked(f != nil, mine)
 	if f == nil {
@@ -185,6 +188,12 @@ func (a *Assessor) begin(d addr.Destination, after, hostsAfter time.Time) *fligh
 // Refresh looks at d now, whatever is known, joining a look under way; what was seen of a mail host within age is
 // taken for it, for hosts are shared. It returns what the look found, which memory may have good reason not to keep.
 func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Duration) policy.Assessment {
+	if answer, ok := a.nowhere(d); ok {
+		if a.c.Found != nil {
+			a.c.Found(answer) // a store of old may know the name, and wants to hear of it
+		}
+		return answer
+	}
 	now := a.c.Now()
 	// Nothing kept was found after now, so this is a flight always.
 	f := a.begin(d, now.Add(time.Hour), now.Add(-age))

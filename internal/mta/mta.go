@@ -9,11 +9,12 @@ type Level string
 
 // The levels of findings, least first.
 const (
-	OK      Level = "ok"
-	Warning Level = "warning"     // an operator should look: mail may wait longer than it must, or a promise rests on one thing alone
-	Broken  Level = "broken"      // mail stops: it is refused for now, or waits in the queue
-	Down    Level = "not running" // the MTA or the daemon
-	Hole    Level = "hole"        // protected mail can leave in the clear
+	OK       Level = "ok"
+	Accepted Level = "accepted"    // it was more, and the site has judged it
+	Warning  Level = "warning"     // an operator should look: mail may wait longer than it must, or a promise rests on one thing alone
+	Broken   Level = "broken"      // mail stops: it is refused for now, or waits in the queue
+	Down     Level = "not running" // the MTA or the daemon
+	Hole     Level = "hole"        // protected mail can leave in the clear
 )
 
 // Finding is one thing doctor looked at, in one line.
@@ -24,6 +25,15 @@ type Finding struct {
 	Check  string `json:"check"`            // what was looked at, one word or two: "filter", "ruleset"
 	Text   string `json:"text"`             // what was found
 	Remedy string `json:"remedy,omitempty"` // what to do about it; "" where nothing is to be done
+	Reason string `json:"reason,omitempty"` // why the site has accepted it
+}
+
+// Fails reports whether a level says that mail leaks or stops.
+func (l Level) Fails() bool { return l == Hole || l == Broken || l == Down }
+
+// Fails reports whether any finding says that mail leaks or stops.
+func Fails(fs []Finding) bool {
+	return slices.ContainsFunc(fs, func(f Finding) bool { return f.Level.Fails() })
 }
 
 // Holes reports whether any finding is a hole.

@@ -54,7 +54,7 @@ _tlsonly() {
 	classes) COMPREPLY=($(compgen -W 'list release -c --config-directory --force --json' -- "$word")) ;;
 	forwards) COMPREPLY=($(compgen -W '-c --failing --json --test' -- "$word")) ;;
 	setup) COMPREPLY=($(compgen -W 'postfix sendmail --apply -c --config-directory --hide-header --undo' -- "$word")) ;;
-	doctor) COMPREPLY=($(compgen -W 'postfix sendmail -c --config-directory --json --probe' -- "$word")) ;;
+	doctor) COMPREPLY=($(compgen -W 'postfix sendmail -c --config-directory --json --nagios --probe' -- "$word")) ;;
 	report) COMPREPLY=($(compgen -W '-c --csv --html --journal --json --since --summary --tls-logged --until --year' -- "$word")) ;;
 	received) COMPREPLY=($(compgen -W '--json' -- "$word")) ;;
 	lint) COMPREPLY=($(compgen -W '-c --json' -- "$word")) ;;

@@ -59,6 +59,7 @@ complete -c tlsonly -n __fish_use_subcommand -a doctor -d 'verify that the runni
 complete -c tlsonly -n '__fish_seen_subcommand_from doctor' -s c -r -F -d 'configuration FILE (default /etc/tlsonly/tlsonly.toml)'
 complete -c tlsonly -n '__fish_seen_subcommand_from doctor' -l config-directory -r -F -d 'postfix: its configuration DIR; default: that of MAIL_CONFIG, or the system\'s'
 complete -c tlsonly -n '__fish_seen_subcommand_from doctor' -l json -d 'answer in JSON'
+complete -c tlsonly -n '__fish_seen_subcommand_from doctor' -l nagios -d 'answer as a monitoring plugin: one line, and status 0 ok, 1 warning, 2 critical, 3 unknown'
 complete -c tlsonly -n '__fish_seen_subcommand_from doctor' -l probe -d 'postfix: also send one real message to a host of its own on loopback that takes TLS away, and see that it stays'
 complete -c tlsonly -n '__fish_seen_subcommand_from doctor' -a 'postfix sendmail'
 complete -c tlsonly -n __fish_use_subcommand -a report -d 'read mail logs: which protected messages left over which TLS, and which in the clear'

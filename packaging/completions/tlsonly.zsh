@@ -99,6 +99,7 @@ doctor)
 		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
 		'--config-directory[postfix\: its configuration DIR; default\: that of MAIL_CONFIG, or the system'\''s]:dir:_files' \
 		'--json[answer in JSON]' \
+		'--nagios[answer as a monitoring plugin\: one line, and status 0 ok, 1 warning, 2 critical, 3 unknown]' \
 		'--probe[postfix\: also send one real message to a host of its own on loopback that takes TLS away, and see that it stays]' \
 		'*:argument:(postfix sendmail)'
 	;;

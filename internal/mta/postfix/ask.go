@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,11 @@ func (d *doctor) query(ctx context.Context, table, key string) (answer string, f
 	return "", false, errors.New(complaints[len(complaints)-1]) // the ones before led to it
 }
 
+const (
+	senderMaps = "sender_dependent_default_transport_maps"
+	policyMaps = "smtp_tls_policy_maps"
+)
+
 // transportOf asks the tables of the sender map in Postfix's order.
 func (d *doctor) transportOf(ctx context.Context, tables, keys []string) (transport, table string, err error) {
 	for _, key := range keys {
@@ -89,16 +95,17 @@ func (d *doctor) senderMap(ctx context.Context) {
 		tables := d.senderTables(s)
 		i := d.ownSenders(tables)
 		if i < 0 {
-			d.hole("sender-map", runSetup, "sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is protected at delivery", s.ID(), own)
+			d.hole("sender-map-missing", s.placeOf(senderMaps), runSetup, "sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is protected at delivery", s.ID(), own)
 			continue
 		}
 		if tables[i] != own {
-			d.warn("sender-map", runSetup,
+			d.warn("sender-map-number", s.placeOf(senderMaps), runSetup,
 				"sender_dependent_default_transport_maps (%s) has %s, not %s: the daemon doesn't know which transports there are", s.ID(), tables[i], own)
 		}
 		if i > 0 {
-			d.warn("sender-map", "put ours first", "sender_dependent_default_transport_maps (%s): a sender in %s isn't asked of us",
+			d.warn("sender-map-order", s.placeOf(senderMaps), "put ours first", "sender_dependent_default_transport_maps (%s): a sender in %s isn't asked of us",
 				s.ID(), strings.Join(tables[:i], ", "))
+			d.overruled(ctx, s.placeOf(senderMaps), tables[:i])
 		}
 		d.askSenders(ctx, tables)
 	}
@@ -106,7 +113,25 @@ func (d *doctor) senderMap(ctx context.Context) {
 	if d.away {
 		return
 	}
-	d.faultless(before, "sender-map", "%s is asked first, and sends %d protected senders through our transports", own, len(d.Protected))
+	d.faultless(before, "sender-map-asked", inMain(senderMaps), "%s is asked first, and sends %d protected senders through our transports", own, len(d.Protected))
+}
+
+// overruled looks for protected senders in tables that are asked before ours.
+func (d *doctor) overruled(ctx context.Context, where string, tables []string) {
+	for _, table := range tables {
+		entries, _ := d.entries(ctx, table, where) // that it is asked first is said in any case
+		for _, e := range entries {
+			from, ok := d.side(e.key)
+			name, _, _ := strings.Cut(e.value, ":")
+			if !ok || e.pattern || d.Protects(from) == None || isOwn(Service{Name: name, Type: "unix"}) {
+				continue
+			}
+			if b, why := d.bondOf(e.value); b == held || b == loose {
+				d.hole("sender-map-overruled", e.where, "put ours first, or take the entry out",
+					"%s goes by %q, not through a transport of ours: %s", e.key, e.value, why)
+			}
+		}
+	}
 }
 
 // senderFile looks whether the static table is that of the rules.
@@ -116,9 +141,9 @@ func (d *doctor) senderFile() {
 	switch {
 	case d.Senders != SendersTable || was(d.Table):
 	case slices.ContainsFunc(d.Former, was):
-		d.warn("sender-map", runSetup, "%s is from before a rule ended: its senders still go by our transports", path)
+		d.warn("sender-table-former", path, runSetup, "%s is from before a rule ended: its senders still go by our transports", path)
 	default:
-		d.hole("sender-map", runSetup, "%s isn't what the rules say now", path)
+		d.hole("sender-table-stale", path, runSetup, "%s isn't what the rules say now", path)
 	}
 }
 
@@ -135,15 +160,15 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 		name, _, _ := strings.Cut(answer, ":")
 		switch {
 		case err != nil:
-			d.warn("sender-map", "start tlsonly serve, see its log", "postfix can't find the transport of %s: %v: all remote mail waits", a, err)
+			d.broken("sender-map-failing", inMain(senderMaps), startDaemon()+", see its log", "postfix can't find the transport of %s: %v: all remote mail waits", a, err)
 			return
 		case answer == "":
-			d.hole("sender-map", "see the rules: tlsonly explain", "%s is protected, but no transport of ours is answered for it", a)
+			d.hole("sender-map-unprotected", inMain(senderMaps), "have the daemon read its file (systemctl reload tlsonly, or SIGHUP); see the rules: tlsonly explain", "%s is protected, but no transport of ours is answered for it", a)
 		default:
 			if !isOwn(Service{Name: name, Type: "unix"}) {
-				d.hole("sender-map", "put ours first, or take the entry out", "%s goes by %q, says %s: not through a transport of ours", a, answer, table)
+				d.hole("sender-map-overruled", inMain(senderMaps), "put ours first, or take the entry out", "%s goes by %q, says %s: not through a transport of ours", a, answer, table)
 			} else if _, ok := d.service(name, "unix"); !ok && !slices.Contains(d.Settings.transports(), name) {
-				d.warn("sender-map", runSetup, "%s goes by %q, which isn't in master.cf: its mail waits", a, answer)
+				d.broken("sender-map-transport", "master.cf:"+name+"/unix", runSetup, "%s goes by %q, which isn't in master.cf: its mail waits", a, answer)
 			}
 		}
 	}
@@ -157,7 +182,7 @@ func (d *doctor) policies(ctx context.Context) {
 			number := strings.TrimPrefix(name, transportPrefix)
 			d.askPolicy(ctx, "forced"+number, number)
 		}
-		d.faultless(before, "forced", "the policies of our transports answer, and none below encrypt")
+		d.faultless(before, "forced-answers", "", "the policies of our transports answer, and none below encrypt")
 	}
 	if d.Others == OthersOff {
 		return
@@ -167,27 +192,28 @@ func (d *doctor) policies(ctx context.Context) {
 	tables := splitList(d.value("smtp_tls_policy_maps"))
 	i := slices.Index(tables, own)
 	if i < 0 {
-		d.hole("policy", runSetup, "smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes may go in the clear", own)
+		d.hole("policy-missing", inMain(policyMaps), runSetup, "smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes may go in the clear", own)
 		return
 	}
 	if d.heedsTLSRequired() && d.value("tls_required_enable") != "no" {
-		d.hole("policy", runSetup, `tls_required_enable isn't no: the policy map isn't asked for a message that says "TLS-Required: no", nor for its bounce`)
+		d.hole("policy-tls-required", inMain("tls_required_enable"), runSetup, `tls_required_enable isn't no: the policy map isn't asked for a message that says "TLS-Required: no", nor for its bounce`)
 	}
 	if !d.away {
 		d.askPolicy(ctx, "policy", "")
 	}
 	if s, ok := d.service("smtp", "unix"); ok {
-		d.verifies("policy", "smtp/unix", s)
+		d.verifies("smtp/unix", s)
 	}
 	d.sitePolicies(ctx, slices.Delete(slices.Clone(tables), i, i+1), tables[:i])
-	d.faultless(before, "policy", "other mail is asked for in %s", own)
+	d.faultless(before, "policy-asked", inMain(policyMaps), "other mail is asked for in %s", own)
 }
 
 // askPolicy asks one map of policies. A parent domain is answered at once, whatever is known: it shows that the map is there.
 func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 	table := "socketmap:" + d.smap + ":" + name
+	where := "socketmap:" + name
 	if _, _, err := d.query(ctx, table, ".invalid"); err != nil {
-		d.warn(name, "start tlsonly serve, see its log", "%s doesn't answer: %v: mail waits", table, err)
+		d.broken("policy-failing", where, startDaemon()+", see its log", "%s doesn't answer: %v: mail waits", table, err)
 		return
 	}
 	if name == "policy" {
@@ -198,12 +224,12 @@ func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 		level, _, _ := strings.Cut(answer, " ")
 		switch {
 		case err != nil:
-			d.warn(name, "ask again later: tlsonly check "+destination, "%s: the level of %s isn't known now: %v", table, destination, err)
+			d.warn("policy-unknown", where, "ask again later: tlsonly check "+destination, "%s: the level of %s isn't known now: %v", table, destination, err)
 		case !found || enforcing(level):
 		case number != "" && (level == "may" || level == "none"):
-			d.warn(name, "see that a rule makes this exception on purpose: tlsonly explain", "%s: mail of class %s to %s may go in the clear (%s)", table, number, destination, level)
+			d.warn("policy-exception", where, "see that a rule makes this exception on purpose: tlsonly explain", "%s: mail of class %s to %s may go in the clear (%s)", table, number, destination, level)
 		default:
-			d.hole(name, "see that the daemon at the socket map is tlsonly serve", "%s: %s for %s can send in the clear", table, level, destination)
+			d.hole("policy-weak", where, "see that the daemon at the socket map is tlsonly serve", "%s: %s for %s can send in the clear", table, level, destination)
 		}
 	}
 }
@@ -211,80 +237,44 @@ func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 // sitePolicies looks what the site's own policies do to ours.
 func (d *doctor) sitePolicies(ctx context.Context, others, first []string) {
 	for _, table := range others {
-		entries, err := d.entries(ctx, table)
+		entries, err := d.entries(ctx, table, inMain(policyMaps))
 		if err != nil {
-			d.warn("policy", `see that what it asks of partners is asked by a rule, too (tls = "secure", match = …)`,
+			d.warn("policy-site-asked", inMain(policyMaps), `see that what it asks of partners is asked by a rule, too (tls = "secure", match = …)`,
 				"smtp_tls_policy_maps: %s isn't asked for mail of protected senders", table)
-			continue
 		}
 		for _, e := range entries {
 			level, _, _ := strings.Cut(e.value, " ")
 			switch {
 			case level == "encrypt":
 			case enforcing(level):
-				d.warn("policy", `ask for it by a rule (tls = "secure", match = …)`,
+				d.warn("policy-site", e.where, `ask for it by a rule (tls = "secure", match = …)`,
 					"smtp_tls_policy_maps: %q of %s isn't asked for mail of protected senders", e.key+" "+e.value, table)
 			case slices.Contains(first, table):
-				d.warn("policy", "take it out, or know that only the transports of protected senders hold there",
+				d.warn("policy-first", e.where, "take it out, or know that only the transports of protected senders hold there",
 					"smtp_tls_policy_maps: %q of %s comes before what a destination is pinned to", e.key+" "+e.value, table)
 			}
 		}
 	}
 }
 
-// entry is a line of a table.
-type entry struct{ key, value string }
-
-// entries reads a whole table; the error is for one that can only be asked.
-func (d *doctor) entries(ctx context.Context, table string) ([]entry, error) {
-	table = strings.TrimPrefix(table, "proxy:")
-	kind, path, _ := strings.Cut(table, ":")
-	var text string
-	switch kind {
-	case "static":
-		return []entry{{"*", path}}, nil
-	case "socketmap", "tcp", "ldap", "mysql", "pgsql", "sqlite", "memcache", "mongodb", "unionmap", "pipemap", "randmap":
-		return nil, fmt.Errorf("table %s: can only be asked", table)
-	case "regexp", "pcre", "cidr":
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		text = string(b)
-	default:
-		out, _, err := d.instance.run(ctx, d.value("queue_directory"), "postmap", "-s", table)
-		if err != nil {
-			return nil, err
-		}
-		text = out
-	}
-	var found []entry
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) > 1 && !strings.HasPrefix(fields[0], "#") {
-			found = append(found, entry{fields[0], strings.Join(fields[1:], " ")})
-		}
-	}
-	return found, nil
-}
-
 // aliases looks for aliases whose mail leaves in another's name. aliases(5): with owner-list, what list expands to is
 // sent by owner-list, not by the protected sender.
 func (d *doctor) aliases(ctx context.Context) {
-	var unbound []string
-	tables := splitList(d.value("sender_dependent_default_transport_maps"))
+	tables := splitList(d.value(senderMaps))
 	if d.away || d.ownSenders(tables) < 0 {
 		return // a hole by itself
 	}
 	for _, table := range splitList(d.value("alias_maps")) {
-		entries, err := d.entries(ctx, table)
+		entries, err := d.entries(ctx, table, inMain("alias_maps"))
 		if err != nil {
-			d.warn("aliases", "see that owner- aliases in it are named by a rule", "alias_maps: %s can't be read", table)
-			continue
+			d.warn("aliases-asked", inMain("alias_maps"), "see that owner- aliases in it are named by a rule; then accept this finding",
+				"alias_maps: %s can't be read, so its owner- aliases cannot be looked into", table)
 		}
+		var unbound []string
+		where := ""
 		for _, e := range entries {
 			key := strings.TrimSuffix(strings.Trim(e.key, "\"\x00"), ":")
-			if !strings.HasPrefix(key, "owner-") || key == "owner-" {
+			if e.pattern || !strings.HasPrefix(key, "owner-") || key == "owner-" {
 				continue
 			}
 			owner := key + "@" + d.value("myorigin")
@@ -295,14 +285,16 @@ func (d *doctor) aliases(ctx context.Context) {
 			name, _, _ := strings.Cut(answer, ":")
 			if !isOwn(Service{Name: name, Type: "unix"}) {
 				unbound = append(unbound, owner)
+				where = cmp.Or(where, e.where)
 			}
 		}
-	}
-	const shown = 5
-	if n := len(unbound); n > shown {
-		unbound = append(unbound[:shown], fmt.Sprintf("and %d more", n-shown))
-	}
-	if len(unbound) > 0 {
-		d.warn("aliases", "name them in the rules, too", "mail to these lists leaves in their owner's name, which isn't protected: %s", strings.Join(unbound, ", "))
+		const shown = 5
+		if n := len(unbound); n > shown {
+			unbound = append(unbound[:shown], fmt.Sprintf("and %d more", n-shown))
+		}
+		if len(unbound) > 0 {
+			d.hole("aliases-owner", where, "name them in the rules, too",
+				"mail to these lists leaves in their owner's name, which isn't protected: %s", strings.Join(unbound, ", "))
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os/user"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // keepOwner gives a file the owner that info tells.
@@ -43,4 +44,14 @@ func idsOf(u *user.User) (uid, gid uint32, err error) {
 	}
 	group, err := strconv.ParseUint(u.Gid, 10, 32)
 	return uint32(owner), uint32(group), err
+}
+
+// changed returns when a file, or what is known of it, was changed last.
+func changed(info os.FileInfo) time.Time {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		if at := time.Unix(s.Ctim.Unix()); at.After(info.ModTime()) {
+			return at
+		}
+	}
+	return info.ModTime()
 }

@@ -217,26 +217,9 @@ func milterEndpoint(item string) string {
 	return words[0]
 }
 
-// inherited are options of the site's transport smtp that ours take over, such as the address it sends from; what bears on TLS
-// ours have themselves.
-func inherited(options map[string]string) map[string]string {
-	own := make(map[string]string)
-	for name, value := range options {
-		switch {
-		case strings.HasPrefix(name, "smtp_tls_"), strings.HasPrefix(name, "tls_"), name == "smtp_use_tls", name == "smtp_enforce_tls":
-		default:
-			own[name] = value
-		}
-	}
-	return own
-}
-
 // services plans master.cf.
 func (p *planner) services() {
-	smtp, ok := p.facts.service("smtp", "unix")
-	if !ok {
-		smtp = Service{Columns: [5]string{"-", "-", "n", "-", "-"}}
-	}
+	smtp := p.site()
 	strictest := policy.TLS12
 	for _, c := range p.Classes {
 		strictest = max(strictest, c.MinVersion)
@@ -269,7 +252,7 @@ func (p *planner) services() {
 
 func (p *planner) transport(smtp Service, number string, minVersion policy.Version) Service {
 	s := Service{Name: transportPrefix + number, Type: "unix", Columns: smtp.Columns, Command: "smtp"}
-	s.Options = inherited(smtp.Options)
+	s.Options = p.inherited(smtp.Options)
 	s.Options["syslog_name"] = p.facts.syslogName() + "/" + s.Name
 	// Where the site asks more of all mail, ours isn't to be less.
 	s.Options["smtp_tls_security_level"] = "encrypt"
@@ -284,7 +267,7 @@ func (p *planner) transport(smtp Service, number string, minVersion policy.Versi
 	if p.DANE && !p.facts.withoutDNS(smtp) {
 		s.Options["smtp_dns_support_level"] = "dnssec"
 	}
-	if p.facts.value("smtp_fallback_relay") != "" {
+	if p.facts.option(smtp, "smtp_fallback_relay") != "" || p.facts.value("smtp_fallback_relay") != "" {
 		s.Options["smtp_fallback_relay"] = "" // nobody has judged it
 	}
 	if p.facts.atLeast(3, 10) {

@@ -451,3 +451,41 @@ func TestReports(t *testing.T) {
 		}
 	}
 }
+
+// Our transports are the site's client but for what sets the level.
+func TestPlanInherits(t *testing.T) {
+	for _, c := range []struct {
+		main       map[string]string
+		services   []string
+		has, lacks string
+	}{
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_tls_wrappermode=yes"}, "-o smtp_tls_wrappermode=yes", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_tls_cert_file=/c.pem -o smtp_tls_key_file=/k.pem"}, "-o smtp_tls_cert_file=/c.pem -o smtp_tls_key_file=/k.pem", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_tls_chain_files=/c.pem"}, "-o smtp_tls_chain_files=/c.pem", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_tls_mandatory_ciphers=high"}, "-o smtp_tls_mandatory_ciphers=high", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_tls_mandatory_exclude_ciphers=aNULL"}, "-o smtp_tls_mandatory_exclude_ciphers=aNULL", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o tls_high_cipherlist=X"}, "-o tls_high_cipherlist=X", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o tls_append_default_CA=yes"}, "-o tls_append_default_CA=yes", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_dns_support_level=disabled"}, "-o smtp_dns_support_level=disabled", ""},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_tls_policy_maps=hash:p -o smtp_use_tls=no"}, "", "hash:p"},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_tls_security_level=none"}, "smtp_tls_security_level=encrypt", "none"},
+		{nil, []string{"smtp unix - - n - - smtp -o smtp_fallback_relay=[r.test]"}, "-o smtp_fallback_relay= ", "r.test"},
+		{map[string]string{"fb": "[r.test]"}, []string{"smtp unix - - n - - smtp -o smtp_fallback_relay=$fb"}, "-o smtp_fallback_relay= ", "$fb"},
+		{map[string]string{"default_transport": "out"}, []string{"out unix - - n - 3 smtp -o smtp_bind_address=192.0.2.1"}, "tlsonly1 unix - - n - 3 smtp -o smtp_bind_address=192.0.2.1", ""},
+		{map[string]string{"default_transport": "out:[r.test]"}, []string{"out unix - - n - - smtp -o smtp_tls_wrappermode=yes"}, "-o smtp_tls_wrappermode=yes", ""},
+		{map[string]string{"default_transport": "error:no"}, nil, "tlsonly1 unix - - y - - smtp", ""},
+	} {
+		f := facts(t, "3.7.11", c.main, c.services...)
+		if len(c.services) > 0 && strings.HasPrefix(c.services[0], "smtp unix") {
+			f.Services = slices.DeleteFunc(f.Services, func(s Service) bool { return s.ID() == "smtp/unix" && s.Columns[2] == "y" })
+		}
+		setup, err := Plan(inet(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := change(setup, "tlsonly1/unix")
+		if !strings.Contains(got+" ", c.has) || c.lacks != "" && strings.Contains(got, c.lacks) {
+			t.Errorf("%q %q: %s, want %q and not %q", c.main, c.services, got, c.has, c.lacks)
+		}
+	}
+}

@@ -39,6 +39,7 @@ type Settings struct {
 	Senders           Senders       // "": SendersMap
 	Table             []Entry       // the static table, for SendersTable
 	Others            Others        // "": OthersPinned
+	Bounces           Bounces       // "": BouncesEncrypt
 	OnLost            OnLost        // "": OnLostDefer
 	HideHeader        bool          // take the header TLS-Only off protected mail when it leaves
 	DANE              bool          // policies answered may ask for DANE
@@ -54,7 +55,24 @@ type Settings struct {
 	Verified     bool           // some rule wants mail to come in with a verified certificate
 	Protected    []addr.Address // senders of whom the binding is to be proved, with at least one of each class
 	Destinations []string       // next hops of which the level is to be proved, as Postfix writes them
+	Keep         time.Duration  // how long what binds accepted mail lasts; 0: 6 days
+	Patience     time.Duration  // how long a reload may take before its effect is missed; 0: 2 s
+
+	// Protects says how many of the senders that a pattern selects are protected; nil: those in Protected.
+	Protects func(addr.Pattern) Share
+	// Excepts reports whether a rule exempts mail to a domain; nil: none does.
+	Excepts func(addr.Domain) bool
 }
+
+// Share is a part of something.
+type Share int
+
+// The shares.
+const (
+	None Share = iota
+	Some
+	All
+)
 
 // Class is a set of senders with a transport of its own.
 type Class struct {
@@ -88,6 +106,15 @@ const (
 	OthersOff       Others = "off"
 )
 
+// Bounces says what mail is held to that the MTA writes itself.
+type Bounces string
+
+// What [binding] bounces can be.
+const (
+	BouncesEncrypt Bounces = "encrypt"
+	BouncesOthers  Bounces = "others"
+)
+
 // OnLost says what happens to mail whose destination has lost TLS since it was accepted.
 type OnLost string
 
@@ -107,8 +134,34 @@ func (s Settings) withDefaults() Settings {
 	if s.Others == "" {
 		s.Others = OthersPinned
 	}
+	if s.Bounces == "" {
+		s.Bounces = BouncesEncrypt
+	}
 	if s.OnLost == "" {
 		s.OnLost = OnLostDefer
+	}
+	if s.Keep == 0 {
+		s.Keep = 6 * 24 * time.Hour
+	}
+	if s.Patience == 0 {
+		s.Patience = reloadTime
+	}
+	if s.Protects == nil {
+		s.Protects = func(p addr.Pattern) Share {
+			share := None
+			for _, a := range s.Protected {
+				switch {
+				case p.Kind() == addr.Exact && p.Match(a):
+					return All
+				case p.Match(a):
+					share = Some
+				}
+			}
+			return share
+		}
+	}
+	if s.Excepts == nil {
+		s.Excepts = func(addr.Domain) bool { return false }
 	}
 	return s
 }

@@ -1,10 +1,13 @@
 package postfix
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/addr"
 )
 
 // bond says what holds mail that a transport takes.
@@ -56,72 +59,180 @@ func (d *doctor) bondOf(route string) (bond, string) {
 	return loose, why
 }
 
-// route judges one way around the sender map.
-func (d *doctor) route(what, route string) {
-	remedy := fmt.Sprintf("leave the transport out (:nexthop), or give it -o smtp_tls_security_level=encrypt; or name its destination in a rule for everybody (from = [%q])", "*")
-	switch b, why := d.bondOf(route); b {
-	case held:
-		d.warn("route", remedy, "%s goes around the sender map: %s", what, why)
-	case loose:
-		d.hole("route", remedy, "%s goes around the sender map: %s", what, why)
+// route judges one way around the sender map: transport:nexthop for what a key of transport_maps(5), or a domain, selects.
+func (d *doctor) route(what, where, key, route string) {
+	remedy := fmt.Sprintf("leave the transport out (:nexthop), name ours (tlsonly:nexthop), or give it -o smtp_tls_security_level=encrypt; or name its destination in a rule for everybody (from = [%q])", "*")
+	b, why := d.bondOf(route)
+	switch copied := d.copied(key); {
+	case b != held && b != loose:
+	case d.home(what, where, key, route):
+	case b == held && copied != "":
+		d.hole("route-explicit", where, remedy, "%s goes around the sender map, and %s brings copies there that nobody has judged: %s", what, copied, why)
+	case b == held:
+		d.warn("route-explicit", where, remedy, "%s goes around the sender map: %s", what, why)
+	default:
+		d.hole("route-explicit", where, remedy, "%s goes around the sender map: %s", what, why)
 	}
+}
+
+// home judges a way to protected senders, which bounces go: they have no sender, and a next hop of another name than the domain
+// doesn't show the daemon where they go to. It reports whether that was a hole.
+func (d *doctor) home(what, where, key, route string) bool {
+	domain, err := addr.ParseDomain(strings.TrimPrefix(key[strings.LastIndexByte(key, '@')+1:], "."))
+	if err != nil || slices.Contains(d.Local, domain.String()) {
+		return false
+	}
+	transport, hop, _ := strings.Cut(route, ":")
+	kind := "@"
+	if strings.HasPrefix(key, ".") {
+		kind = "@."
+	}
+	p, err := addr.ParsePattern(kind + domain.String())
+	known := hop == "" || strings.EqualFold(hop, domain.String())
+	if err != nil || d.Protects(p) == None || known && d.Others == OthersPinned || transport == "" && d.Bounces == BouncesEncrypt {
+		return false
+	}
+	d.hole("route-home", where, `name our strict transport, tlsonly:nexthop; or [forwarding] local = ["`+domain.String()+`"], if what goes there stays at the site`,
+		"%s leads to protected senders: bounces of their mail go there by %s, which nothing holds to TLS", what, cmp.Or(transport, "the default transport"))
+	return true
 }
 
 // routes looks for ways by which mail of a protected sender doesn't come through our transports. trivial-rewrite(8): only the
 // default transport depends on the sender.
 func (d *doctor) routes(ctx context.Context) {
 	before := len(d.found)
-	for _, table := range splitList(d.value("transport_maps")) {
-		entries, err := d.entries(ctx, table)
-		if err != nil {
-			d.warn("route", "see that its answers name no transport: :nexthop", "transport_maps: %s can only be asked: an answer with a transport goes around the sender map", table)
-			continue
-		}
-		for _, e := range entries {
-			if transport, _, _ := strings.Cut(e.value, ":"); transport != "" {
-				d.route(fmt.Sprintf("transport_maps: %q of %s", e.key+" "+e.value, table), e.value)
-			}
-		}
+	d.copies = d.copyTargets(ctx)
+	for _, at := range d.settings("transport_maps", "trivial-rewrite") {
+		d.transportMaps(ctx, at)
 	}
-	local := splitList(d.value("mydestination"))
-	relayed := slices.DeleteFunc(splitList(d.value("relay_domains")), func(domain string) bool { return slices.Contains(local, domain) })
-	if len(relayed) > 0 {
-		d.route(fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", d.value("relay_transport"), strings.Join(relayed, " ")), d.value("relay_transport"))
-	}
-	// What is delivered here is taken to stay here.
-	for _, name := range []string{"local_transport", "virtual_transport", "mailbox_transport", "fallback_transport"} {
-		if v := d.value(name); v != "" {
-			d.route(name+" = "+v, v)
-		}
-	}
-	for _, name := range []string{"mailbox_transport_maps", "fallback_transport_maps"} {
-		if v := d.value(name); v != "" {
-			d.warn("route", "see that its answers stay on this machine", "%s = %s goes around the sender map", name, v)
-		}
-	}
-	d.filter("main.cf", d.value("content_filter"))
+	d.relayed(ctx)
+	d.deliveries()
+	d.filter(inMain("content_filter"), d.value("content_filter"))
 	for _, s := range d.Services {
-		d.filter(s.ID(), d.expand(s.Options["content_filter"], s.Options))
+		d.filter(inMaster(s)+"/content_filter", d.expand(s.Options["content_filter"], s.Options))
 	}
-	d.faultless(before, "route", "no table, relay or filter goes around the sender map")
+	d.faultless(before, "route-bound", "", "no table, relay or filter goes around the sender map")
 	for _, name := range []string{"relayhost", "sender_dependent_relayhost_maps"} {
 		if v := d.value(name); v != "" {
-			d.ok("route", "%s = %s: it is the relay that is judged; what it does with the mail is out of sight", name, v)
+			d.ok("route-relay", inMain(name), "%s = %s: it is the relay that is judged; what it does with the mail is out of sight", name, v)
 		}
 	}
 }
 
+// transportMaps judges the entries of transport(5).
+func (d *doctor) transportMaps(ctx context.Context, at setting) {
+	for _, table := range splitList(at.value) {
+		where := at.where
+		entries, err := d.entries(ctx, table, where)
+		for _, e := range entries {
+			what := fmt.Sprintf("transport_maps: %q of %s", e.key+" "+e.value, table)
+			if p, ok := patternDomain(e.key); e.pattern && ok {
+				e.key = p.Domain().String()
+			}
+			if transport, hop, _ := strings.Cut(e.value, ":"); transport != "" {
+				d.route(what, e.where, e.key, e.value)
+			} else if b, _ := d.bondOf(d.defaultRoute(hop)); b == held || b == loose {
+				d.home(what, e.where, e.key, e.value)
+			}
+		}
+		if err != nil {
+			d.warn("route-asked", where, "see that its answers name no transport, :nexthop; then accept this finding",
+				"transport_maps: %s can only be asked, so it cannot be looked into: an answer with a transport goes around the sender map", table)
+		}
+	}
+}
+
+// deliveries judges what delivers mail to domains of the site. What is delivered here is taken to stay here.
+func (d *doctor) deliveries() {
+	for name, domains := range map[string]string{"local_transport": "mydestination", "virtual_transport": "virtual_mailbox_domains"} {
+		v := d.value(name)
+		key := "" // the milter is told of such a route, and judges it; copies it doesn't see
+		for _, domain := range splitList(d.value(domains)) {
+			if !isTable(domain) && d.copied(domain) != "" {
+				key = domain
+			}
+		}
+		if v != "" {
+			d.route(name+" = "+v, inMain(name), key, v)
+		}
+	}
+	// local(8) finds these when the mail was taken as delivered here.
+	for _, name := range []string{"mailbox_transport", "fallback_transport"} {
+		v := d.value(name)
+		transport, _, _ := strings.Cut(v, ":")
+		s, _ := d.service(transport, "unix")
+		switch b, why := d.bondOf(v); {
+		case v == "":
+		case s.Command == "smtp" && (b == held || b == loose):
+			d.hole("route-explicit", inMain(name), "give the transport -o smtp_tls_security_level=encrypt, or name tlsonly",
+				"%s = %s leads away what was taken as delivered here, and judged by nobody: %s", name, v, why)
+		default:
+			d.route(name+" = "+v, inMain(name), "", v)
+		}
+	}
+	for _, name := range []string{"mailbox_transport_maps", "fallback_transport_maps"} {
+		if v := d.value(name); v != "" {
+			d.warn("route-local", inMain(name), "see that its answers stay on this machine", "%s = %s goes around the sender map", name, v)
+		}
+	}
+}
+
+// defaultRoute is the way of mail without a sender to a next hop.
+func (d *doctor) defaultRoute(hop string) string {
+	transport, _, _ := strings.Cut(d.value("default_transport"), ":")
+	return transport + ":" + hop
+}
+
+// relayed judges the way to each domain that is relayed.
+func (d *doctor) relayed(ctx context.Context) {
+	local := splitList(d.value("mydestination"))
+	route := d.value("relay_transport")
+	var domains []entry
+	for _, item := range splitList(d.value("relay_domains")) {
+		if !isTable(item) && !strings.HasPrefix(item, "/") {
+			domains = append(domains, entry{key: item, where: inMain("relay_domains")})
+			continue
+		}
+		entries, err := d.entries(ctx, item, inMain("relay_domains"))
+		domains = append(domains, entries...)
+		if err != nil {
+			d.route("relay_transport = "+route+", for relay_domains, of which "+item+" cannot be looked into,", inMain("relay_domains"), "*", route)
+		}
+	}
+	domains = slices.DeleteFunc(domains, func(e entry) bool { return slices.Contains(local, e.key) })
+	var rest []string
+	for _, e := range domains {
+		before := len(d.found)
+		if d.copied(e.key) != "" || d.leadsHome(e.key, route) {
+			d.route(fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", route, e.key), e.where, e.key, route)
+		}
+		if len(d.found) == before {
+			rest = append(rest, e.key)
+		}
+	}
+	if len(rest) > 0 {
+		d.route(fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", route, strings.Join(rest, " ")), inMain("relay_transport"), "", route)
+	}
+}
+
+// leadsHome reports whether home would find a hole.
+func (d *doctor) leadsHome(key, route string) bool {
+	other := *d
+	other.found = nil
+	return other.home("", "", key, route)
+}
+
 // filter judges the way to a content filter, by which mail goes before its sender counts.
-func (d *doctor) filter(place, route string) {
+func (d *doctor) filter(where, route string) {
 	if route == "" {
 		return
 	}
 	switch b, why := d.bondOf(route); b {
 	case held, loose:
-		d.hole("route", "filter on this machine, or over a transport with -o smtp_tls_security_level=encrypt",
-			"content_filter = %s (%s) gets mail before our transports do: %s", route, place, why)
+		d.hole("content-filter", where, "filter on this machine, or over a transport with -o smtp_tls_security_level=encrypt",
+			"content_filter = %s gets mail before our transports do: %s", route, why)
 	default:
-		d.ok("route", "content_filter = %s (%s): mail is bound when the filter gives it back", route, place)
+		d.ok("content-filter-bound", where, "content_filter = %s: mail is bound when the filter gives it back", route)
 	}
 }
 
@@ -134,58 +245,12 @@ func (d *doctor) clients() {
 			continue
 		}
 		if level, ok := s.Options["smtp_tls_security_level"]; ok && slices.Index(levels, level) < slices.Index(levels, site) {
-			d.warn("client", "take the option out", "%s in master.cf lowers smtp_tls_security_level from %s to %s", s.ID(), site, level)
+			d.warn("client-level", s.placeOf("smtp_tls_security_level"), "take the option out", "%s in master.cf lowers smtp_tls_security_level from %s to %s", s.ID(), site, level)
 		}
 		if v, ok := s.Options["smtp_tls_policy_maps"]; ok && d.Others != OthersOff &&
 			!slices.Contains(splitList(d.expand(v, s.Options)), "socketmap:"+d.smap+":policy") {
-			d.warn("client", fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), joinLists(false, v, "$"+policyParameter)),
+			d.warn("client-policies", s.placeOf("smtp_tls_policy_maps"), fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), joinLists(false, v, "$"+policyParameter)),
 				"%s in master.cf has policies of its own: destinations that are pinned aren't held to it there", s.ID())
 		}
 	}
-}
-
-// surroundings looks at what else bears on the promise.
-func (d *doctor) surroundings() {
-	if d.UserRules {
-		d.logins()
-	}
-	if d.Verified {
-		d.certificates()
-	}
-	if v := d.value("internal_mail_filter_classes"); v != "" {
-		d.warn("milter", "leave bounce out of it", "internal_mail_filter_classes = %s: a bounce that the milter refuses makes the message wait", v)
-	}
-	for _, name := range []string{"always_bcc", "sender_bcc_maps", "recipient_bcc_maps"} {
-		if v := d.value(name); v != "" {
-			d.ok("copies", "%s = %s: not judged when mail is accepted, but bound at delivery like the rest", name, v)
-		}
-	}
-	if v := d.Set["virtual_alias_domains"]; v != "" {
-		d.ok("aliases", "virtual_alias_domains = %s: the sender stays, what leaves is bound", v)
-	}
-}
-
-// logins looks whether a login can send in a name that isn't its own: then a rule by user binds at acceptance only.
-func (d *doctor) logins() {
-	const remedy = "smtpd_sender_login_maps and reject_sender_login_mismatch in smtpd_sender_restrictions"
-	if d.value("smtpd_sender_login_maps") == "" {
-		d.warn("logins", remedy, "rules name users, but no smtpd_sender_login_maps say which senders are theirs: with another sender a rule binds at acceptance only")
-		return
-	}
-	before := len(d.found)
-	for _, s := range d.Services {
-		if s.Command != "smtpd" || d.option(s, "smtpd_sasl_auth_enable") != "yes" {
-			continue
-		}
-		refuses := false
-		for _, stage := range []string{"client", "helo", "sender", "relay", "recipient", "data", "end_of_data"} {
-			for _, r := range splitList(d.option(s, "smtpd_"+stage+"_restrictions")) {
-				refuses = refuses || r == "reject_sender_login_mismatch" || r == "reject_authenticated_sender_login_mismatch" || r == "reject_known_sender_login_mismatch"
-			}
-		}
-		if !refuses {
-			d.warn("logins", remedy, "%s: rules name users, but a login may use any sender: with another one a rule binds at acceptance only", s.ID())
-		}
-	}
-	d.faultless(before, "logins", "a login may use its own senders only")
 }

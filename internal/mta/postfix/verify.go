@@ -36,10 +36,10 @@ func (f Facts) owns(name, own string) bool { return slices.Contains(references(o
 func (p *planner) authorities(s Service) map[string]string {
 	if p.CAFile != "" {
 		alone := map[string]string{"smtp_tls_CAfile": p.CAFile}
-		if p.facts.value("smtp_tls_CApath") != "" {
+		if p.facts.option(s, "smtp_tls_CApath") != "" {
 			alone["smtp_tls_CApath"] = ""
 		}
-		if p.facts.value("tls_append_default_CA") == "yes" {
+		if p.facts.option(s, "tls_append_default_CA") == "yes" {
 			alone["tls_append_default_CA"] = "no"
 		}
 		return alone
@@ -87,25 +87,27 @@ func (p *planner) verifying(own map[string]string) {
 }
 
 // verifies looks whether the service can verify what it may be told to.
-func (d *doctor) verifies(check, name string, s Service) {
-	warn := func(remedy, format string, args ...any) { d.warn(check, remedy, name+": "+format, args...) }
+func (d *doctor) verifies(name string, s Service) {
+	warn := func(code, parameter, remedy, format string, args ...any) {
+		d.warn(code, s.placeOf(parameter), remedy, name+": "+format, args...)
+	}
 	switch {
 	case !d.DANE:
 	case d.withoutDNS(s):
-		warn("postconf -X disable_dns_lookups, postconf -e smtp_dns_support_level=dnssec, where the DNS can be asked",
+		warn("verify-dns-off", "smtp_dns_support_level", "postconf -X disable_dns_lookups, postconf -e smtp_dns_support_level=dnssec, where the DNS can be asked",
 			"Postfix asks no DNS: mail that is held to DANE waits")
 	case d.option(s, "smtp_dns_support_level") != "dnssec":
-		warn(runSetup, "smtp_dns_support_level isn't dnssec: mail that is held to DANE waits")
+		warn("verify-dnssec", "smtp_dns_support_level", runSetup, "smtp_dns_support_level isn't dnssec: mail that is held to DANE waits")
 	}
 	file, dir := d.option(s, "smtp_tls_CAfile"), d.option(s, "smtp_tls_CApath")
 	if d.CAFile != "" && (file != d.CAFile || dir != "" || d.option(s, "tls_append_default_CA") == "yes") {
-		warn("postconf -e smtp_tls_CAfile="+d.CAFile+", or "+runSetup,
+		warn("verify-ca-other", "smtp_tls_CAfile", "postconf -e smtp_tls_CAfile="+d.CAFile+", or "+runSetup,
 			"smtp_tls_CAfile isn't [probe] ca_file alone: Postfix trusts others than were asked when the mail was accepted")
 	}
 	if file != "" {
 		// tls(3) switches TLS off where it can't be loaded.
 		if err := readable(file); err != nil {
-			warn("name a file that is there, and run "+runSetup, "smtp_tls_CAfile: %v: without it there is no TLS, and mail waits", err)
+			warn("verify-ca-unreadable", "smtp_tls_CAfile", "name a file that is there, and run "+runSetup, "smtp_tls_CAfile: %v: without it there is no TLS, and mail waits", err)
 		}
 		return
 	}
@@ -113,14 +115,14 @@ func (d *doctor) verifies(check, name string, s Service) {
 		return
 	}
 	if dir == "" {
-		warn(runSetup, "no smtp_tls_CAfile: mail that is held to a verified certificate waits")
+		warn("verify-ca-missing", "smtp_tls_CAfile", runSetup, "no smtp_tls_CAfile: mail that is held to a verified certificate waits")
 		return
 	}
 	if d.chrooted(s) {
 		dir = filepath.Join(d.value("queue_directory"), dir)
 	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		warn("name a file, smtp_tls_CAfile, which is read before the chroot",
+		warn("verify-ca-chroot", "smtp_tls_CApath", "name a file, smtp_tls_CAfile, which is read before the chroot",
 			"smtp_tls_CApath: there is no %s: mail that is held to a verified certificate waits", dir)
 	}
 }

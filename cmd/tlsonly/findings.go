@@ -1,0 +1,121 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"tlsonly/internal/config"
+	"tlsonly/internal/mta"
+)
+
+// finding makes one of doctor's findings.
+func finding(level mta.Level, code, where, remedy, format string, args ...any) mta.Finding {
+	check, _ := mta.CheckOf(code) // a test looks that all are known
+	return mta.Finding{Level: level, Code: code, Where: strings.Join(strings.Fields(where), "_"), Check: check,
+		Text: fmt.Sprintf(format, args...), Remedy: remedy}
+}
+
+// accept marks the findings that the site has judged, and adds one for each acceptance without any.
+func accept(found []mta.Finding, accepted []config.Acceptance) []mta.Finding {
+	used := make([]bool, len(accepted))
+	for i, f := range found {
+		for n, a := range accepted {
+			if f.Level == mta.OK || a.Code != f.Code || a.Where != "" && a.Where != f.Where {
+				continue
+			}
+			used[n] = true
+			found[i].Level, found[i].Reason = mta.Accepted, cmp.Or(found[i].Reason, a.Reason)
+		}
+	}
+	for n, a := range accepted {
+		if !used[n] {
+			found = append(found, finding(mta.Warning, "accept-unused", a.String(), "take it out of [doctor] accept",
+				"[doctor] accept names %s, and there is no such finding now", a))
+		}
+	}
+	return found
+}
+
+// printFindings shows one finding a line, and what to do about it below.
+func (p *program) printFindings(found []mta.Finding) {
+	colours := map[mta.Level]string{mta.OK: green, mta.Accepted: green, mta.Warning: yellow, mta.Broken: red, mta.Down: red, mta.Hole: red}
+	for _, f := range found {
+		where := ""
+		if f.Where != "" {
+			where = "  " + f.Where
+		}
+		fmt.Fprintf(p.stdout, "%s  %s%s: %s\n", paint(terminal(p.stdout), colours[f.Level], fmt.Sprintf("%-11s", f.Level)), f.Code, where, oneLine(f.Text))
+		switch {
+		case f.Level == mta.Accepted:
+			fmt.Fprintf(p.stdout, "             accepted: %s\n", oneLine(f.Reason))
+		case f.Remedy != "" && f.Level != mta.OK:
+			fmt.Fprintf(p.stdout, "             -> %s\n", oneLine(f.Remedy))
+		}
+	}
+	count := countLevels(found)
+	fmt.Fprintf(p.stdout, "%d ok, %s, %s", count[mta.OK], plural(count[mta.Warning], "warning"), plural(count[mta.Hole], "hole"))
+	for _, level := range []mta.Level{mta.Broken, mta.Down, mta.Accepted} {
+		if n := count[level]; n > 0 {
+			fmt.Fprintf(p.stdout, ", %d %s", n, level)
+		}
+	}
+	fmt.Fprintln(p.stdout)
+}
+
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
+
+func countLevels(found []mta.Finding) map[mta.Level]int {
+	count := make(map[mta.Level]int)
+	for _, f := range found {
+		count[f.Level]++
+	}
+	return count
+}
+
+// Exit statuses of monitoring plugins (Monitoring Plugins Development Guidelines).
+const (
+	nagiosOK = iota
+	nagiosWarning
+	nagiosCritical
+	nagiosUnknown
+)
+
+// nagios answers in one line, with performance data, and returns the status. What leaks or stops counts for more than what could
+// not be found out.
+func (p *program) nagios(found []mta.Finding, err error) int {
+	count := countLevels(found)
+	status, word := nagiosOK, "OK"
+	switch {
+	case mta.Fails(found):
+		status, word = nagiosCritical, "CRITICAL"
+	case err != nil:
+		status, word = nagiosUnknown, "UNKNOWN"
+	case count[mta.Warning] > 0:
+		status, word = nagiosWarning, "WARNING"
+	}
+	text := fmt.Sprintf("%s, %d broken, %d not running, %s", plural(count[mta.Hole], "hole"), count[mta.Broken], count[mta.Down],
+		plural(count[mta.Warning], "warning"))
+	if status == nagiosUnknown {
+		text = err.Error()
+	} else if worst, ok := worstOf(found); ok {
+		text += ": " + strings.TrimSpace(worst.Code+" "+worst.Where) + ": " + worst.Text
+	}
+	// A bar would begin the performance data.
+	text = strings.ReplaceAll(oneLine(text), "|", "/")
+	fmt.Fprintf(p.stdout, "TLSONLY %s - %s | holes=%d;;0;0 broken=%d;;0;0 down=%d;;0;0 warnings=%d;0;;0 accepted=%d;;;0 ok=%d;;;0\n", word, text,
+		count[mta.Hole], count[mta.Broken], count[mta.Down], count[mta.Warning], count[mta.Accepted], count[mta.OK])
+	return status
+}
+
+// worstOf returns the first finding of the highest level above accepted.
+func worstOf(found []mta.Finding) (mta.Finding, bool) {
+	for _, level := range []mta.Level{mta.Hole, mta.Down, mta.Broken, mta.Warning} {
+		for _, f := range found {
+			if f.Level == level {
+				return f, true
+			}
+		}
+	}
+	return mta.Finding{}, false
+}

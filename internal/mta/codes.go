@@ -1,0 +1,69 @@
+package mta
+
+import (
+	"maps"
+	"slices"
+)
+
+// checks says of each code what was looked at. A code is never given to another finding: sites name them in [doctor] accept.
+var checks = map[string]string{
+	"postfix-running": "running", "postfix-down": "running", "not-reloaded": "running", "not-looked-at": "running",
+	"version-too-old": "version", "version-reports": "version",
+
+	"daemon-answers": "daemon", "daemon-down": "daemon", "socket-access": "daemon", "socket-chroot": "daemon",
+	"socketmap-off": "daemon",
+
+	"milter-asked": "milter", "milter-missing": "milter", "milter-overridden": "milter", "milter-reinjected": "milter",
+	"milter-default-action": "milter", "milter-timeout": "milter", "milter-order": "milter", "milter-other": "milter",
+	"milter-maps": "milter", "milter-proxy-filter": "milter", "milter-bounces": "milter",
+
+	"transport-bound": "transport", "transport-missing": "transport", "transport-unknown": "transport",
+	"transport-program": "transport", "transport-level": "transport", "transport-policies": "transport",
+	"transport-protocols": "transport", "transport-fallback": "transport", "transport-tls-required": "transport",
+	"transport-on-lost": "transport", "transport-differs": "transport", "transport-deferred": "transport", "transport-dane": "transport",
+
+	"verify-dns-off": "verify", "verify-dnssec": "verify", "verify-ca-other": "verify", "verify-ca-unreadable": "verify",
+	"verify-ca-missing": "verify", "verify-ca-chroot": "verify",
+
+	"sender-map-asked": "sender-map", "sender-map-missing": "sender-map", "sender-map-number": "sender-map",
+	"sender-map-order": "sender-map", "sender-map-failing": "sender-map", "sender-map-unprotected": "sender-map",
+	"sender-map-overruled": "sender-map", "sender-map-transport": "sender-map", "sender-table-stale": "sender-map",
+	"sender-table-former": "sender-map",
+
+	"forced-answers": "policy", "policy-asked": "policy", "policy-missing": "policy", "policy-tls-required": "policy",
+	"policy-failing": "policy", "policy-weak": "policy", "policy-unknown": "policy", "policy-exception": "policy",
+	"policy-site": "policy", "policy-site-asked": "policy", "policy-first": "policy",
+
+	"route-bound": "route", "route-explicit": "route", "route-home": "route", "route-asked": "route", "route-local": "route",
+	"route-relay": "route", "content-filter": "route", "content-filter-bound": "route",
+
+	"filter-none": "filter", "filter-access": "filter", "filter-header": "filter", "filter-asked": "filter",
+
+	"relay-fallback": "relay", "relay-nexthop": "relay", "relay-excepted": "relay", "relay-domain": "relay",
+	"relay-unnamed": "relay", "relay-asked": "relay", "relay-form": "relay",
+
+	"sender-kept": "sender", "sender-rewritten": "sender", "sender-asked": "sender", "sender-delimiter": "sender",
+
+	"local-unnamed": "local", "client-level": "client", "client-policies": "client",
+	"aliases-owner": "aliases", "aliases-asked": "aliases", "aliases-bound": "aliases",
+	"logins-own": "logins", "logins-any": "logins", "logins-copies": "logins",
+	"copies-bound": "copies", "queue-lifetime": "queue",
+	"clients-verified": "inbound", "clients-unasked": "inbound", "clients-unverified": "inbound",
+
+	"probe-held": "probe", "probe-clear": "probe", "probe-gone": "probe", "probe-waits": "probe", "probe-refused": "probe",
+	"probe-left": "probe",
+
+	"resolver-validates": "resolver", "resolver-off": "resolver", "resolver-failing": "resolver", "resolver-remote": "resolver",
+	"resolver-postfix": "resolver", "resolver-unsigned": "resolver", "resolver-forged": "resolver", "resolver-unproved": "resolver",
+	"forwards-read": "forwards", "forwards-unread": "forwards", "forwards-broken": "forwards", "forwards-unlisted": "forwards",
+	"homes-closed": "forwards", "accept-unused": "accept",
+}
+
+// Codes returns the codes of all findings, sorted.
+func Codes() []string { return slices.Sorted(maps.Keys(checks)) }
+
+// CheckOf says what a finding with this code is about; false for a code that no finding has.
+func CheckOf(code string) (string, bool) {
+	check, ok := checks[code]
+	return check, ok
+}

@@ -1,0 +1,147 @@
+package postfix
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+
+	"tlsonly/internal/addr"
+)
+
+// senders looks for settings that give a message another sender after the milter has judged it. The address of a sender at
+// delivery is that in the queue, so what cleanup(8) makes of it counts; what smtp(8) makes of it is seen on the wire only.
+func (d *doctor) senders(ctx context.Context) {
+	before := len(d.found)
+	for _, at := range d.settings("smtp_generic_maps", "smtp") {
+		d.rewrites(ctx, "smtp_generic_maps", at, true)
+	}
+	for name, classes := range map[string]string{"sender_canonical_maps": "sender_canonical_classes", "canonical_maps": "canonical_classes"} {
+		for _, at := range d.settings(name, "cleanup") {
+			if slices.Contains(splitList(d.option(at.service, classes)), "envelope_sender") {
+				d.rewrites(ctx, name, at, false)
+			}
+		}
+	}
+	for _, at := range d.settings("masquerade_domains", "cleanup") {
+		if slices.Contains(splitList(d.option(at.service, "masquerade_classes")), "envelope_sender") {
+			d.masquerades(at)
+		}
+	}
+	d.faultless(before, "sender-kept", "", "no setting makes a protected sender of another one, or another one of a protected sender")
+	if v := d.value("recipient_delimiter"); v != "" && v != "+" {
+		d.warn("sender-delimiter", inMain("recipient_delimiter"), "name addresses with extensions in the rules, or use +", "recipient_delimiter = %s: only + is known as one", v)
+	}
+}
+
+// rewrites compares the two sides of each entry of a table of canonical(5) or generic(5).
+func (d *doctor) rewrites(ctx context.Context, name string, at setting, generic bool) {
+	for _, table := range splitList(at.value) {
+		entries, err := d.entries(ctx, table, at.where)
+		for _, e := range entries {
+			if e.pattern {
+				d.rewritesPattern(name, e, generic)
+				continue
+			}
+			from, ok := d.side(e.key)
+			to, ok2 := d.side(e.value)
+			if ok && ok2 {
+				d.rewritten(name, e.where, e.key, e.value, d.Protects(from), d.Protects(to), generic)
+			}
+		}
+		if err == nil {
+			continue
+		}
+		for _, a := range d.Protected {
+			for _, key := range []string{a.String(), "@" + a.Domain.String()} {
+				answer, found, _ := d.query(ctx, table, key)
+				if to, ok := d.side(answer); found && ok {
+					d.rewritten(name, at.where, key, answer, All, d.Protects(to), generic)
+					break
+				}
+			}
+		}
+		d.warn("sender-asked", at.where, "name senders in the rules as they are before and after; then accept this finding",
+			"%s: %s cannot be looked into: senders may be rewritten after they were judged", name, table)
+	}
+}
+
+// side makes a pattern of one side of an entry: canonical(5).
+func (d *doctor) side(s string) (addr.Pattern, bool) {
+	s = strings.TrimSpace(s)
+	if s == "*" || strings.HasPrefix(s, "@.") { // "*": of static:; no address begins so
+		p, err := addr.ParsePattern("*")
+		return p, err == nil && s == "*"
+	}
+	if !strings.Contains(s, "@") {
+		s += "@" + d.value("myorigin")
+	}
+	p, err := addr.ParsePattern(s)
+	return p, err == nil
+}
+
+// rewritten judges one change of senders.
+func (d *doctor) rewritten(name, where, from, to string, before, after Share, generic bool) {
+	switch {
+	case after != None && before != All:
+		d.hole("sender-rewritten", where, "name "+from+" in the rules, too",
+			"%s: %s becomes %s, which is protected, after its mail was judged, or let through, as another's", name, from, to)
+	case !generic && before != None && after != All: // in the queue: our transports are chosen by it
+		d.hole("sender-rewritten", where, "name "+to+" in the rules, too",
+			"%s: %s, which is protected, becomes %s, for which no transport of ours is chosen", name, from, to)
+	}
+}
+
+// rewritesPattern judges a rule of regexp_table(5), as far as its domains stand in it.
+func (d *doctor) rewritesPattern(name string, e entry, generic bool) {
+	_, host, hasHost := strings.Cut(e.value, "@")
+	if !hasHost {
+		host = d.value("myorigin")
+	}
+	to, err := addr.ParsePattern("@" + host)
+	if strings.Contains(host, "$") || err != nil {
+		d.warn("sender-asked", e.where, "name senders in the rules as they are before and after; then accept this finding",
+			"%s: what /%s/ makes of senders cannot be looked into", name, e.key)
+		return
+	}
+	if from, ok := patternDomain(e.key); ok {
+		d.rewritten(name, e.where, "@"+from.Domain().String(), e.value, d.Protects(from), d.Protects(to), generic)
+		return
+	}
+	before := Some
+	if !slices.ContainsFunc(d.Protected, func(a addr.Address) bool { return matches(e.key, a.String()) }) {
+		before = None
+	}
+	d.rewritten(name, e.where, "/"+e.key+"/", e.value, before, d.Protects(to), generic)
+}
+
+// plainDomain is the end of a regular expression that stands for one domain.
+var plainDomain = regexp.MustCompile(`@((?:[A-Za-z0-9-]+\\\.)*[A-Za-z0-9-]+)\$$`)
+
+// patternDomain returns the domain whose addresses alone a regular expression matches.
+func patternDomain(pattern string) (addr.Pattern, bool) {
+	m := plainDomain.FindStringSubmatch(pattern)
+	if m == nil || strings.Contains(pattern, "|") {
+		return addr.Pattern{}, false
+	}
+	p, err := addr.ParsePattern("@" + strings.ReplaceAll(m[1], `\.`, "."))
+	return p, err == nil
+}
+
+// matches reports whether a regular expression of Postfix matches; one that can't be understood may.
+func matches(pattern, s string) bool {
+	re, err := regexp.Compile("(?i)" + pattern)
+	return err != nil || re.MatchString(s)
+}
+
+// masquerades compares the domains that lose what is below them.
+func (d *doctor) masquerades(at setting) {
+	for _, domain := range splitList(at.value) {
+		below, err := addr.ParsePattern("@." + domain)
+		own, err2 := addr.ParsePattern("@" + domain)
+		if err != nil || err2 != nil { // "!domain" is an exception
+			continue
+		}
+		d.rewritten("masquerade_domains", at.where, "@."+domain, "@"+domain, d.Protects(below), d.Protects(own), false)
+	}
+}
