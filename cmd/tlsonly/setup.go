@@ -167,6 +167,7 @@ func postfixSettings(c *config.Config) postfix.Settings {
 	for _, r := range c.Rules.Rules() {
 		s.UserRules = s.UserRules || len(r.User) > 0
 	}
+	s.FreeBounces, s.Enforces = c.Binding.Bounces == "others", c.Rules.Enforces(now)
 	if s.Senders == postfix.SendersTable {
 		setTable(&s, c.Rules, now)
 	}

@@ -21,7 +21,10 @@ func (s *Server) reply(b, question []byte) []byte {
 	now := s.c.Now()
 	switch {
 	case bytes.HasPrefix(name, []byte("sender")):
-		if n, ok := s.transports(name[len("sender"):]); ok {
+		if n, own, ok := s.senderMap(name[len("sender"):]); ok {
+			if s.holdsOwn(own, string(key), now) {
+				return append(s.ok(b, MapSender), "tlsonly:"...)
+			}
 			return s.sender(b, n, string(key), now)
 		}
 	case string(name) == "policy":

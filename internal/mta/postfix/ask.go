@@ -68,7 +68,7 @@ func (d *doctor) ownSenderTable() string {
 	if d.Senders == SendersTable {
 		return "regexp:" + filepath.Join(d.Dir, sendersFile)
 	}
-	return senderMap(d.smap, d.Classes)
+	return senderMap(d.smap, d.Classes, d.writers())
 }
 
 // ownSenders returns where ours is among the tables, -1 for nowhere.
@@ -101,6 +101,7 @@ func (d *doctor) senderMap(ctx context.Context) {
 				s.ID(), strings.Join(tables[:i], ", "))
 		}
 		d.askSenders(ctx, tables)
+		d.askWriters(ctx, s, tables)
 	}
 	d.senderFile()
 	if d.away {
@@ -112,10 +113,10 @@ func (d *doctor) senderMap(ctx context.Context) {
 // senderFile looks whether the static table is that of the rules.
 func (d *doctor) senderFile() {
 	path := filepath.Join(d.Dir, sendersFile)
-	was := func(table []Entry) bool { return d.Files[path] == comment+senderTable(table) }
+	was := func(table []Entry, enforces bool) bool { return d.Files[path] == comment+d.sendersOf(table, enforces) }
 	switch {
-	case d.Senders != SendersTable || was(d.Table):
-	case slices.ContainsFunc(d.Former, was):
+	case d.Senders != SendersTable || was(d.Table, d.Enforces):
+	case was(d.Table, true), slices.ContainsFunc(d.Former, func(t []Entry) bool { return was(t, true) || was(t, d.Enforces) }):
 		d.warn("sender-map", runSetup, "%s is from before a rule ended: its senders still go by our transports", path)
 	default:
 		d.hole("sender-map", runSetup, "%s isn't what the rules say now", path)

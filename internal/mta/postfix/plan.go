@@ -23,6 +23,8 @@ const (
 	// What smtp_tls_CAfile and smtp_dns_support_level refer to where the site has neither.
 	authorityParameter = "tlsonly_ca_file"
 	dnsParameter       = "tlsonly_dns_support"
+	// What address_verify_sender_dependent_default_transport_maps refers to.
+	verifyParameter = "tlsonly_verify_maps"
 
 	transportPrefix = "tlsonly"
 
@@ -32,7 +34,8 @@ const (
 )
 
 func ownParameters() []string {
-	return []string{milterParameter, senderParameter, policyParameter, requiredParameter, authorityParameter, dnsParameter}
+	return []string{milterParameter, senderParameter, policyParameter, requiredParameter, authorityParameter, dnsParameter,
+		verifyParameter}
 }
 func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
@@ -100,7 +103,7 @@ func (p *planner) parameters() {
 	own := map[string]string{
 		milterParameter: fmt.Sprintf("{ %s, command_timeout=%s, content_timeout=%s, default_action=tempfail, protocol=6 }",
 			p.milter, seconds(commandTimeout(p.Settings)), seconds(contentTimeout(p.Settings))),
-		senderParameter: senderMap(p.smap, p.Classes),
+		senderParameter: senderMap(p.smap, p.Classes, p.facts.writers()),
 	}
 	if p.Senders == SendersTable {
 		own[senderParameter] = "regexp:" + p.path(sendersFile)
@@ -118,6 +121,7 @@ func (p *planner) parameters() {
 		p.setup.parameter(p.facts, "tls_required_enable", "")
 	}
 	p.verifying(own)
+	p.probes(own)
 	for _, name := range ownParameters() {
 		p.setup.parameter(p.facts, name, own[name])
 	}
@@ -156,14 +160,19 @@ func (p *planner) parameters() {
 }
 
 // senderMap names the map of senders. The number tells the daemon how many transports this Postfix has, so that it names none
-// that isn't there, whichever of the two was started last.
-func senderMap(smap string, classes []Class) string {
-	return fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
+// that isn't there, whichever of the two was started last. What follows tells it who the senders of Postfix's own mail are.
+func senderMap(smap string, classes []Class, writers []string) string {
+	name := fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
+	for _, w := range writers {
+		name += "/" + escaped(w)
+	}
+	return name
 }
 
 // isSenderMap reports whether a table is the daemon's map of senders, for however many transports.
 func isSenderMap(smap, table string) bool {
-	number, ok := strings.CutPrefix(table, "socketmap:"+smap+":sender")
+	rest, ok := strings.CutPrefix(table, "socketmap:"+smap+":sender")
+	number, _, _ := strings.Cut(rest, "/")
 	return ok && strings.Trim(number, "0123456789") == ""
 }
 
@@ -336,7 +345,7 @@ func (p *planner) files() {
 		wanted[headerFile] = comment + "/^TLS-Only:/ IGNORE\n"
 	}
 	if p.Senders == SendersTable {
-		wanted[sendersFile] = comment + senderTable(p.Table)
+		wanted[sendersFile] = comment + p.sendersOf(p.Table, p.Enforces)
 	}
 	for _, name := range ownFiles() {
 		p.setup.file(p.facts, p.path(name), wanted[name])
@@ -402,6 +411,7 @@ func (f Facts) reportsRemedy() string {
 // PlanUndo says what must change for nothing of ours to be left.
 func PlanUndo(f Facts) Setup {
 	setup := Setup{Dir: f.Dir}
+	setup.parameter(f, verifyMaps, f.probesUndone())
 	ours := make([]string, 0, 9)
 	for _, name := range ownParameters() {
 		ours = append(ours, references(name)...)

@@ -40,6 +40,8 @@ type Settings struct {
 	Table             []Entry       // the static table, for SendersTable
 	Others            Others        // "": OthersPinned
 	OnLost            OnLost        // "": OnLostDefer
+	FreeBounces       bool          // what Postfix writes itself leaves as other mail does
+	Enforces          bool          // some rule does, whoever the sender is: such mail is held then
 	HideHeader        bool          // take the header TLS-Only off protected mail when it leaves
 	DANE              bool          // policies answered may ask for DANE
 	CAFile            string        // authorities for them; "": the site's, or the system's
