@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/smtp"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"tlsonly/internal/testnet"
@@ -115,7 +117,7 @@ func TestMTAHolesBounces(t *testing.T) {
 		{name: "local alias", main: local(), files: map[string]string{"aliases": "doctor " + x + "\n"}, report: x},
 		{name: "included", main: local(), files: map[string]string{"aliases": "doctor :include:DIR/list\n", "list": x + "\n"}, report: x},
 		{name: ".forward", main: local("forward_path", "DIR/$user.forward"),
-			files:  map[string]string{"aliases": "doctor nobody\n", "nobody.forward": x + "\n"},
+			files:  map[string]string{"aliases": "doctor nobody@local.example\n", "nobody.forward": x + "\n"},
 			report: x},
 		{name: "home by a next hop", main: map[string]string{"transport_maps": "inline:{ {clinic.example = :[mx1.none.example]} }"}, report: doctor},
 		{name: "another relay for the null sender", report: doctor, main: map[string]string{"relayhost": "[mx1.none.example]",
@@ -156,8 +158,8 @@ func TestMTAHolesNotices(t *testing.T) {
 			sites: []testnet.Site{answering("later.example", "451 4.3.0 later")}, after: warned},
 		{name: "delay notice", to: "u@later.example", main: notice("delay", "delay_notice_recipient", "delay_warning_time", "1s"), report: ops,
 			sites: append(home, answering("later.example", "451 4.3.0 later")), after: warned},
-		{name: "expired", to: "u@later.example", main: aliased("maximal_queue_lifetime", "0"), report: "x@none.example",
-			sites: []testnet.Site{answering("later.example", "451 4.3.0 later")}},
+		{name: "expired", to: "u@later.example", main: aliased("maximal_queue_lifetime", "2s"), report: "x@none.example",
+			sites: []testnet.Site{answering("later.example", "451 4.3.0 later")}, after: outlived},
 		{name: "delivered, as was asked", to: "team@local.example", report: "x@none.example",
 			main: aliased("local_transport", "discard"), after: func(w *wire) {
 				c := dial(w.t, w.address)
@@ -174,6 +176,113 @@ func warned(w *wire) {
 		w.run("postqueue", "-f")
 		return len(w.postfix.LogLines("sender delay notification: "))+len(w.postfix.LogLines("postmaster delay notification: ")) > 0
 	})
+}
+
+// outlived makes Postfix try until it gives up.
+func outlived(w *wire) {
+	waitFor(w.t, "the end of the message's time", func() bool {
+		w.run("postqueue", "-f")
+		return len(w.postfix.LogLines("status=expired")) > 0
+	})
+}
+
+// The bounce of anybody's mail waits for TLS, and leaves as it ever did where
+// [binding] says so; so does the bounce of protected mail then.
+func TestMTAHolesBouncesOfOthers(t *testing.T) {
+	isolated(t)
+	for _, c := range []struct {
+		tables string
+		leaves bool
+	}{
+		{"", false},
+		{"[binding]\nbounces = \"others\"\n", true},
+		{sendersTable, false},
+		{sendersTable + "bounces = \"others\"\n", true},
+	} {
+		t.Run(fmt.Sprintf("%q", c.tables), func(t *testing.T) {
+			w := newWire(t, wireCase{setup: true, tables: c.tables, sites: []testnet.Site{answering("refusing.example", "550 5.1.1 no such user")}}, true)
+			w.message("x@none.example", []string{"u@refusing.example"}, nil)
+			if !c.leaves {
+				w.waits("x@none.example", noOffer)
+			} else {
+				waitFor(t, "the bounce to be seen in the clear", func() bool { host, _ := w.leak(); return host != "" })
+			}
+			out, status := w.program("doctor", "postfix")
+			if strings.Contains(out, "bounces-unbound") || strings.Contains(out, "aren't sent through our transports") || status != exitOK {
+				t.Errorf("doctor: exit status %d\n%s", status, out)
+			}
+		})
+	}
+}
+
+// A probe of an address carries nothing of anybody's mail. It goes by the site's
+// own transports, so that a host without TLS can say who is there.
+func TestMTAHolesProbesOfAddresses(t *testing.T) {
+	isolated(t)
+	for _, tables := range []string{"", sendersTable} {
+		for _, main := range []map[string]string{
+			{},
+			{"address_verify_sender": "<>"},
+			{"double_bounce_sender": "trouble"},
+			{"sender_dependent_default_transport_maps": "inline:{ {x@other.example = smtp:} }"},
+		} {
+			main["smtpd_recipient_restrictions"] = "reject_unverified_recipient, permit_mynetworks, reject"
+			main["unverified_recipient_reject_code"] = "550"
+			w := newWire(t, wireCase{setup: true, tables: tables, main: func(string) map[string]string { return maps.Clone(main) },
+				sites: []testnet.Site{answering("refusing.example", "550 5.1.1 no such user")}}, true)
+			c := dial(t, w.address)
+			c.expect("MAIL FROM:<x@other.example>", "250")
+			c.expect("RCPT TO:<u@none.example>", "250")
+			c.expect("RCPT TO:<u@refusing.example>", "550")
+			c.expect("QUIT", "221")
+			if out, status := w.program("doctor", "postfix"); status != exitOK || strings.Contains(out, "probes-bound") {
+				t.Errorf("doctor: exit status %d\n%s", status, out)
+			}
+			if err := w.postfix.Stop(); err != nil {
+				t.Error(err)
+			}
+			w.daemon.stop(syscall.SIGTERM)
+			w.world.Close()
+		}
+	}
+}
+
+// What setup has done to the lists is taken back to the letter.
+func TestMTAHolesBouncesUndone(t *testing.T) {
+	isolated(t)
+	w := newWire(t, wireCase{main: func(string) map[string]string {
+		return map[string]string{"sender_dependent_default_transport_maps": "inline:{ {x@other.example = smtp:} }",
+			"address_verify_sender_dependent_default_transport_maps": "static:DUNNO, $sender_dependent_default_transport_maps",
+			"smtpd_milters":     "inet:127.0.0.1:10026",
+			"non_smtpd_milters": "$smtpd_milters"}
+	}}, false)
+	file := filepath.Join(w.postfix.Etc, "main.cf")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.setup()
+	after, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"address_verify_sender_dependent_default_transport_maps = static:DUNNO, $tlsonly_verify_maps\n",
+		"tlsonly_verify_maps = inline:{ {x@other.example = smtp:} }\n",
+	} {
+		if !strings.Contains(strings.ReplaceAll(string(after), " =", "="), strings.ReplaceAll(want, " =", "=")) {
+			t.Errorf("setup wrote no %q:\n%s", want, after)
+		}
+	}
+	if out, _ := w.program("setup", "postfix", "--apply"); !strings.Contains(out, "nothing to change") {
+		t.Errorf("setup again:\n%s", out)
+	}
+	if out, status := w.program("setup", "postfix", "--undo", "--apply"); status != exitOK {
+		t.Errorf("undo:\n%s", out)
+	}
+	if after, err = os.ReadFile(file); err != nil || string(after) != string(before) {
+		t.Errorf("after undo: %v\n%s\nbefore:\n%s", err, after, before)
+	}
 }
 
 // A content filter that knows no DSN loses the wish for headers only: the whole
