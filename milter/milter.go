@@ -64,6 +64,12 @@ type Config struct {
 	// ObserveInbound is told of each decision of an [[inbound]] rule, likewise.
 	ObserveInbound func(rule string, verdict policy.Verdict, reason inbound.Reason)
 
+	// Names are those by which the MTA completes senders. Nil: none are known.
+	Names func() Names
+	// SenderTaken reports whether another milter is asked before us at the end of a message, whose change of the sender ours
+	// would undo: Postfix doesn't show it. Nil: none is.
+	SenderTaken func() bool
+
 	Log *slog.Logger // default: none
 	Now func() time.Time
 }

@@ -114,7 +114,7 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "err", err)
 		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
 	}
-	candidates := set.Sender(from, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
+	candidates := set.SenderOf(s.whose(set, path, from, m), m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
 	came, admitting := s.comesIn(in, from, m)
 	if candidates.Empty() && len(admitting) == 0 && (came.Here() || !s.tagsInbound()) {
 		return gomilter.RespAccept, nil

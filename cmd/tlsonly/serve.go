@@ -82,6 +82,7 @@ type service struct {
 	server   *milter.Server
 	maps     *socketmap.Server // nil: off
 	tally    tally
+	around   surroundings
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -161,6 +162,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		return nil, err
 	}
 	d.audit = d.newWatcher(ctx)
+	d.readAround(ctx)
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards = d.forwards
 	decider.Local = d.isLocal
@@ -177,6 +179,8 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Observe:             d.tally.observe,
 		ObserveInbound:      d.tally.observeInbound,
 		MaxConnections:      c.Milter.Connections,
+		Names:               func() milter.Names { return d.around.get().names },
+		SenderTaken:         func() bool { return len(d.around.get().before) > 0 },
 		Log:                 log,
 		Now:                 now,
 	})
@@ -191,8 +195,8 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		TLSRPT:         c.Socketmap.KnowsTLSRPT(),
 		Transports:     len(c.Rules.Classes()),
 		MaxConnections: c.Socketmap.Connections,
-		Relay:          func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
-		Origins:        func() []addr.Domain { return origins(host, d.config.Load()) },
+		Relay:          d.isRelay,
+		Origins:        func() []addr.Domain { return append(origins(host, d.config.Load()), d.around.get().names.Origins...) },
 		Local:          d.isLocal,
 		Others:         socketmap.Others(c.Binding.Others),
 		FreeBounces:    c.Binding.Bounces == "others",
@@ -341,6 +345,7 @@ func (d *service) reload() {
 		d.tally.level.Set(fresh.Log.Level) // else what was set meanwhile stays
 	}
 	d.config.Store(fresh)
+	d.readAround(context.Background())
 	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()), "inbound", len(fresh.Inbound.Rules()))
 	d.warn(fresh)
 }

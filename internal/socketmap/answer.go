@@ -22,10 +22,11 @@ func (s *Server) reply(b, question []byte) []byte {
 	switch {
 	case bytes.HasPrefix(name, []byte("sender")):
 		if n, own, ok := s.senderMap(name[len("sender"):]); ok {
-			if s.holdsOwn(own, string(key), now) {
+			sender, doubt := s.original(string(key), now)
+			if doubt || s.holdsOwn(own, string(key), now) {
 				return append(s.ok(b, MapSender), "tlsonly:"...)
 			}
-			return s.sender(b, n, string(key), now)
+			return s.sender(b, n, sender, now)
 		}
 	case string(name) == "policy":
 		return s.policy(b, key, now)

@@ -115,7 +115,7 @@ func (d *doctor) milters() {
 			d.milterOf(s, "non_smtpd_milters")
 		}
 	}
-	d.faultless(before, "milter", "all %d smtpd services and sendmail(1) ask the milter at %s, last, and refuse mail for now when it is away", smtpds, d.milter)
+	d.faultless(before, "milter", "all %d smtpd services and sendmail(1) ask the milter at %s, first, and refuse mail for now when it is away", smtpds, d.milter)
 }
 
 func (d *doctor) milterOf(s Service, parameter string) {
@@ -133,7 +133,7 @@ func (d *doctor) milterOf(s Service, parameter string) {
 		what := fmt.Sprintf("%s (%s): our milter isn't asked", place, s.ID())
 		remedy := runSetup
 		if _, ok := s.Options[parameter]; ok {
-			remedy = fmt.Sprintf("postconf -P '%s/%s=%s'", s.ID(), parameter, joinLists(false, s.Options[parameter], "$"+milterParameter))
+			remedy = fmt.Sprintf("postconf -P '%s/%s=%s'", s.ID(), parameter, joinLists(true, s.Options[parameter], "$"+milterParameter))
 		}
 		if overridden {
 			what, remedy = fmt.Sprintf("%s: receive_override_options has no_milters: our milter isn't asked", s.ID()), "take no_milters out of it"
@@ -157,8 +157,8 @@ func (d *doctor) milterOf(s Service, parameter string) {
 			d.warn("milter", runSetup, "%s: %s=%s for our milter isn't above the deadline of %v: Postfix gives up before it is answered", place, name, entry[name], d.Deadline)
 		}
 	}
-	if i < len(list)-1 {
-		d.warn("milter", "put ours last in "+parameter, "%s: milters after ours can change sender and recipients unseen: %s", place, strings.Join(list[i+1:], " "))
+	if i > 0 {
+		d.milterBefore(place, parameter, list[:i])
 	}
 }
 

@@ -144,11 +144,12 @@ func (p *planner) parameters() {
 			p.setup.parameter(p.facts, name, value)
 		}
 	}
-	// The milter comes last. What the ones before it refuse costs no look at a destination, what they change they have
-	// changed, and none after it gives the message a sender that isn't protected. The second list may refer to the first.
+	// The milter comes first, unless the site has put it elsewhere. At the end of a message it gives the sender back as MAIL
+	// had it, for the sake of RET, and Postfix shows nobody what a milter before has made of it: SRS or BATV would be undone.
+	// One after it changes the sender, and RET stays. The second list may refer to the first.
 	handMade := func(item string) bool { return milterEndpoint(item) == p.milter }
-	list("smtpd_milters", milterParameter, false, handMade)
-	list("non_smtpd_milters", milterParameter, false, handMade)
+	list("smtpd_milters", milterParameter, true, handMade)
+	list("non_smtpd_milters", milterParameter, true, handMade)
 	// Ours first: only the table that answers first counts, and for senders we don't know the others are asked.
 	list("sender_dependent_default_transport_maps", senderParameter, true, func(item string) bool { return isSenderMap(p.smap, item) })
 	// Ours last: what the site says of a destination ("secure match=…") must not become our "encrypt".
@@ -360,7 +361,7 @@ func (p *planner) notes() {
 	for _, s := range p.facts.Services {
 		if v, ok := s.Options["smtpd_milters"]; ok && s.Command == "smtpd" && !p.facts.refersTo(v, milterParameter) {
 			p.setup.note("%s has milters of its own in master.cf and stays without ours; to add it: postconf -P '%s/smtpd_milters=%s'",
-				s.ID(), s.ID(), joinLists(false, v, "$"+milterParameter))
+				s.ID(), s.ID(), joinLists(true, v, "$"+milterParameter))
 		}
 	}
 	if p.facts.all["smtp_tls_policy_maps"] != "" && p.facts.all["smtp_tls_policy_maps"] != "$"+policyParameter {
