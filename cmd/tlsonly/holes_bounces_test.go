@@ -313,12 +313,15 @@ func startFilter(t *testing.T, at, back string) {
 			if err != nil {
 				return
 			}
-			serving.Go(func() { filter(c, back) })
+			serving.Go(func() {
+				collect(c, func(from string, to []string, text []byte) error { return smtp.SendMail(back, nil, from, to, text) })
+			})
 		}
 	})
 }
 
-func filter(c net.Conn, back string) {
+// collect speaks SMTP with a client and hands each message on.
+func collect(c net.Conn, take func(from string, to []string, text []byte) error) {
 	defer c.Close()
 	in := bufio.NewReader(c)
 	say := func(s string) { fmt.Fprintf(c, "%s\r\n", s) }
@@ -356,7 +359,7 @@ func filter(c net.Conn, back string) {
 				}
 				text.WriteString(strings.TrimPrefix(line, "."))
 			}
-			if err := smtp.SendMail(back, nil, from, to, []byte(text.String())); err != nil {
+			if err := take(from, to, []byte(text.String())); err != nil {
 				say("451 " + strings.ReplaceAll(err.Error(), "\n", " "))
 				continue
 			}

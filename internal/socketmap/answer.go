@@ -140,7 +140,7 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	}
 	hop, err := addr.ParseDestination(string(key))
 	if err != nil {
-		return s.temp(b, MapForced, "next hop not understood")
+		return s.oddForced(b, n, string(key), now)
 	}
 	set := s.c.Rules()
 	// Mail for a domain goes to a next hop of its name. Any other next hop carries mail for who knows whom, and so the
@@ -182,7 +182,7 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 	}
 	hop, err := addr.ParseDestination(string(key))
 	if err != nil {
-		return s.temp(b, MapPolicy, "next hop not understood")
+		return s.oddPolicy(b, string(key), now)
 	}
 	if b, ok := s.other(b, MapPolicy, hop, false, now); ok {
 		return b

@@ -73,7 +73,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"-P|" + host + "/receive_override_options=no_milters", mta.Hole, "milter", "no_milters"},
 		{"-X|non_smtpd_milters", mta.Hole, "milter", "non_smtpd_milters (cleanup/unix)"},
 		{"-P|cleanup/unix/non_smtpd_milters=inet:127.0.0.1:1", mta.Hole, "milter", "cleanup/unix in master.cf"},
-		{"-e|smtpd_milters=$tlsonly_milter inet:127.0.0.1:1", mta.Warning, "milter", "after ours can change sender and recipients unseen: inet:127.0.0.1:1"},
+		{"-e|smtpd_milters=inet:127.0.0.1:1 $tlsonly_milter", mta.Warning, "milter", "inet:127.0.0.1:1 stands before ours and may change the sender"},
 		{"-e|smtpd_milters=" + s.Milter + "|milter_default_action=accept", mta.Hole, "milter", "default_action=accept"},
 		{"-e|tlsonly_milter={ " + s.Milter + ", default_action=accept }", mta.Hole, "milter", "default_action=accept"},
 		{"-e|tlsonly_milter={ " + s.Milter + ", command_timeout=20s }", mta.Warning, "milter", "command_timeout=20s"},

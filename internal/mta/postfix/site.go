@@ -3,6 +3,8 @@ package postfix
 import (
 	"slices"
 	"strings"
+
+	"tlsonly/internal/addr"
 )
 
 // site looks at settings of the site that change, after the milter has judged, who sends, where mail goes, or what the
@@ -25,12 +27,12 @@ func (d *doctor) site() {
 		}
 		// A next hop with brackets or a port is no mail domain; one without looks like one, and an exception for that
 		// domain would be an exception for all that goes there.
-		if !strings.ContainsAny(hop, "[]:,") && !slices.Contains(d.Relays, hop) {
+		if !strings.ContainsAny(hop, "[]:,") && !d.relay(hop) {
 			d.warn("relay", "write ["+hop+"], or name it in [relay]",
 				"%s: %s is taken for a mail domain: a rule's exception for it would hold for all mail that goes there", name, hop)
 		}
 	}
-	if v := d.value("relayhost"); v != "" && !slices.Contains(d.Relays, v) {
+	if v := d.value("relayhost"); v != "" && !d.relay(v) {
 		d.warn("relay", `[relay] "*" = "`+v+`" in tlsonly.toml`, "relayhost = %s: mail from sendmail(1) comes without its route and is judged by MX", v)
 	}
 	for _, name := range []string{"sender_canonical_maps", "canonical_maps", "masquerade_domains"} {
@@ -42,6 +44,14 @@ func (d *doctor) site() {
 		d.warn("sender", "name addresses with extensions in the rules, or use +", "recipient_delimiter = %s: only + is known as one", v)
 	}
 	d.local()
+}
+
+// relay reports whether the daemon knows a next hop as a relay, however it is written.
+func (d *doctor) relay(hop string) bool {
+	if parsed, err := addr.ParseDestination(hop); err == nil {
+		hop = parsed.String()
+	}
+	return slices.Contains(d.Relays, hop)
 }
 
 // local compares what is delivered here with what the daemon knows of it. Postfix tells it with each recipient, but not of

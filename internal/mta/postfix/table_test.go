@@ -92,6 +92,9 @@ func lines(t *testing.T, table string) []line {
 	var found []line
 	for text := range strings.Lines(table) {
 		i := strings.LastIndex(text, "/ ")
+		if strings.Contains(strings.ReplaceAll(text[1:i], `\/`, ""), "/") {
+			t.Fatalf("%s: Postfix takes the first slash for the end", text)
+		}
 		re, err := regexp.Compile(bytewise(text[1:i]))
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
