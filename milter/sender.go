@@ -54,7 +54,7 @@ func (s *session) whose(set *rules.Set, path string, from addr.Address, m gomilt
 		for p := host.Parent(); own && !p.IsZero(); p = p.Parent() {
 			found = complete(found, a, p)
 		}
-		for _, whole := range set.Under(d) {
+		for _, whole := range set.Beginning(d) {
 			found = append(found, addr.Address{Local: a.Local, Domain: whole})
 		}
 	}

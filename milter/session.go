@@ -114,7 +114,7 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "err", err)
 		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
 	}
-	candidates := set.SenderOf(s.whose(set, path, from, m), m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
+	candidates := s.lent(set, set.SenderOf(s.whose(set, path, from, m), m.Get(gomilter.MacroAuthAuthen), s.server.c.Now()))
 	came, admitting := s.comesIn(in, from, m)
 	if candidates.Empty() && len(admitting) == 0 && (came.Here() || !s.tagsInbound()) {
 		return gomilter.RespAccept, nil
@@ -192,7 +192,7 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		s.decideLater(to, route)
 		return gomilter.RespContinue, nil
 	}
-	d := s.decide(msg.ctx, msg.candidates, to, route)
+	d := s.decide(msg, to, route)
 	if d.Rule == nil {
 		msg.free = true
 		return gomilter.RespContinue, nil
@@ -226,10 +226,11 @@ func ownName(d addr.Domain, m gomilter.Modifier) bool {
 }
 
 // decide is Decide, and defers what should be held where the MTA has no quarantine.
-func (s *session) decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
+func (s *session) decide(msg *message, to addr.Address, route Route) Decision {
 	decider := &s.server.c.Decider
 	start := time.Now()
-	d := decider.Decide(ctx, c, to, route)
+	d := decider.Decide(msg.ctx, msg.candidates, to, route)
+	s.note(msg, &d)
 	d.took = time.Since(start)
 	if d.Verdict == policy.Hold && !s.canQuarantine {
 		d.Verdict, d.Would = policy.Defer, policy.Defer
@@ -254,7 +255,7 @@ func (s *session) decideLater(to addr.Address, route Route) {
 			}
 			<-msg.slots
 		}()
-		d := s.decide(msg.ctx, msg.candidates, to, route)
+		d := s.decide(msg, to, route)
 		if msg.ctx.Err() == nil {
 			r.Decision, r.decided = d, true
 		}

@@ -192,6 +192,15 @@ func (c Candidates) Empty() bool {
 // From returns the sender.
 func (c Candidates) From() addr.Address { return c.from }
 
+// Senders returns the addresses that the sender may be, each folded.
+func (c Candidates) Senders() []addr.Address {
+	found := []addr.Address{c.from.Fold()}
+	for _, o := range c.others {
+		found = append(found, o.Senders()...)
+	}
+	return found
+}
+
 // Match returns the first rule that selects the recipient, or nil; of a sender that may be several addresses the strictest one
 // of those.
 func (c Candidates) Match(to addr.Address) *Rule {

@@ -17,11 +17,27 @@ func (s *Set) SenderOf(from []addr.Address, user string, now time.Time) Candidat
 	}
 	c := s.Sender(from[0], user, now)
 	for _, a := range from[1:] {
-		if o := s.Sender(a, user, now); !slices.Equal(o.rules, c.rules) || o.Forwarders() {
-			c.others = append(c.others, o)
-		}
+		c.others = append(c.others, s.Sender(a, user, now))
 	}
 	return c
+}
+
+// ByLogin adds to the rules of a sender those that name a login, whichever: of
+// mail that a login may have sent, and doesn't show it.
+func (s *Set) ByLogin(c Candidates, now time.Time) Candidates {
+	o := Candidates{set: s, from: c.from, now: now}
+	for _, i := range s.delivery.byUser {
+		if s.rules[i].Active(now) {
+			o.rules = append(o.rules, s.rules[i])
+		}
+	}
+	c.others = append(slices.Clone(c.others), o)
+	return c
+}
+
+// NamesSender reports whether the rule selects a sender by its address, or all.
+func (r *Rule) NamesSender(from addr.Address) bool {
+	return len(r.From) == 0 && len(r.User) == 0 || matches(r.From, from)
 }
 
 // strictest returns of two rules the one that asks more; nil asks nothing.
@@ -57,9 +73,9 @@ func strictest(a, b *Rule) *Rule {
 // mildest are the actions, the one that holds mail least first.
 var mildest = []policy.Action{policy.ActionAccept, policy.ActionTag, policy.ActionFallback, policy.ActionHold, policy.ActionDefer, policy.ActionReject}
 
-// Under returns the domains of senders in the rules that begin with a label: what
+// Beginning returns the domains of senders in the rules that begin with a label: what
 // an MTA can make of a domain without a dot, as far as it bears on a rule.
-func (s *Set) Under(label addr.Domain) []addr.Domain {
+func (s *Set) Beginning(label addr.Domain) []addr.Domain {
 	var found []addr.Domain
 	add := func(d addr.Domain) {
 		if !slices.Contains(found, d) {

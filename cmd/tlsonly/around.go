@@ -9,6 +9,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/mta/postfix"
+	"tlsonly/internal/store"
 	"tlsonly/milter"
 )
 
@@ -78,7 +79,22 @@ func (d *service) readAround(ctx context.Context) {
 	d.around.Store(a)
 }
 
-// isRelay reports whether a next hop is known to carry mail for other domains.
+// isRelay reports whether a next hop is known to carry mail for other domains: by
+// [relay], by the settings of the MTA, or because it did.
 func (d *service) isRelay(hop addr.Destination) bool {
-	return d.config.Load().Relay.Uses(hop) || slices.Contains(d.around.get().relays, hop)
+	c := d.config.Load()
+	return c.Relay.Uses(hop) || slices.Contains(d.around.get().relays, hop) ||
+		d.ledger.Used(store.UsedAsRelay, hop.String(), c.Binding.Keep)
+}
+
+func (d *service) relayed(ctx context.Context, hop addr.Destination) error {
+	return d.ledger.Use(ctx, store.UsedAsRelay, hop.String())
+}
+
+func (d *service) lent(ctx context.Context, sender addr.Address) error {
+	return d.ledger.Use(ctx, store.UsedByLogin, sender.Fold().String())
+}
+
+func (d *service) isLent(sender addr.Address) bool {
+	return d.ledger.Used(store.UsedByLogin, sender.Fold().String(), d.config.Load().Binding.Keep)
 }

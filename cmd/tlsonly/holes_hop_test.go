@@ -114,3 +114,81 @@ func selfSigned(t *testing.T) tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// relayException is a site whose relay is also a mail domain, and one for which the
+// clinic makes an exception.
+const relayException = `
+[[rule]]
+name = "exception"
+from = ["@clinic.example"]
+to = ["@good.example"]
+tls = "may"
+` + clinicRule
+
+// A relay that is written as a mail domain carries mail for others, and no
+// exception for the domain of its name is for that mail.
+func TestMTAHolesRelays(t *testing.T) {
+	main := func(name, value string) func(string) map[string]string {
+		return func(string) map[string]string { return map[string]string{name: value} }
+	}
+	waits := func(w *wire) { w.waits("u@elsewhere.example", noOffer) }
+	runWire(t, []wireCase{
+		{name: "by sender", setup: true, rules: relayException, main: main("sender_dependent_relayhost_maps", "inline:{ {@clinic.example = good.example} }"), send: relayed, check: waits},
+		{name: "of all", setup: true, rules: relayException, main: main("relayhost", "good.example"), send: relayed, check: waits},
+		{name: "by transport", setup: true, rules: relayException, main: main("transport_maps", "inline:{ {elsewhere.example = :good.example} }"), send: relayed, check: waits},
+		{name: "by a table that can only be asked", setup: true, rules: relayException, send: relayed, check: waits,
+			main: main("sender_dependent_relayhost_maps", "static:good.example")},
+		{name: "of all, in upper case with a dot", setup: true, rules: relayException, main: main("relayhost", "GOOD.example."), send: relayed, check: waits},
+		{name: "daemon killed", setup: true, rules: relayException, send: func(w *wire) {
+			w.message(doctor, []string{"u@elsewhere.example"}, nil)
+			w.settle()
+			w.fault("good.example", testnet.NoSTARTTLS)
+			if w.bound {
+				w.daemon.stop(syscall.SIGKILL)
+				w.daemon.start()
+			}
+			if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
+				w.t.Fatal(err)
+			}
+			w.run("postqueue", "-f")
+			w.tried()
+		}, check: waits, main: func(dir string) map[string]string {
+			m := deferred(dir)
+			m["sender_dependent_relayhost_maps"] = "inline:{ {@clinic.example = good.example} }"
+			return m
+		}},
+	})
+}
+
+// Where the domain is no relay the exception holds as it did.
+func TestMTAHolesExceptionStays(t *testing.T) {
+	isolated(t)
+	w := newWire(t, wireCase{setup: true, rules: strings.ReplaceAll(relayException, "good", "none")}, true)
+	w.message(doctor, []string{"u@none.example"}, nil)
+	waitMessages(t, w.world, "none.example", 1)
+}
+
+// What the running Postfix says of its relays is known before any mail.
+func TestMTAHolesRelaysRead(t *testing.T) {
+	isolated(t)
+	w := newWire(t, wireCase{setup: true, rules: relayException, main: func(string) map[string]string {
+		return map[string]string{"sender_dependent_relayhost_maps": "inline:{ {@clinic.example = good.example} }"}
+	}}, true)
+	ask := func() string {
+		t.Helper()
+		answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "good.example", "socketmap:inet:127.0.0.1:8892:forced1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(answer)
+	}
+	if got := ask(); got != "may" {
+		t.Errorf("before it is read: %q", got)
+	}
+	w.daemon.stop(syscall.SIGTERM)
+	w.daemon.write(daemonHead + "[forwarding]\npostfix = \"" + w.postfix.Etc + "\"\n" + relayException)
+	w.daemon.start()
+	if got := ask(); !strings.HasPrefix(got, "encrypt") {
+		t.Errorf("after it is read: %q", got)
+	}
+}

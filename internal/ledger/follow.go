@@ -17,6 +17,8 @@ func (l *Ledger) heed(changes []store.Change) {
 		switch {
 		case c == store.Change{}:
 			l.staleAll = true
+		case c.Usage:
+			l.staleUsage = true
 		case !c.Destination.IsZero():
 			l.stale[c.Destination] = struct{}{}
 		case !c.Policy.IsZero():
@@ -75,6 +77,8 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 	l.follow.Lock()
 	stale, policies, all := l.stale, l.policies, l.staleAll
 	l.stale, l.policies, l.staleAll = map[addr.Destination]struct{}{}, map[addr.Domain]struct{}{}, false
+	uses := l.staleUsage
+	l.staleUsage = false
 	l.follow.Unlock()
 
 	if all || len(stale) > 100+l.Len()/100 {
@@ -102,6 +106,16 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 		}
 		if err != nil {
 			l.heed([]store.Change{{Policy: domain}})
+		}
+	}
+	if uses {
+		if err == nil {
+			ctx, cancel := context.WithTimeout(ctx, storeTime)
+			defer cancel()
+			err = l.readUsage(ctx)
+		}
+		if err != nil {
+			l.heed([]store.Change{{Usage: true}})
 		}
 	}
 	return false, err

@@ -129,4 +129,5 @@ type Event struct {
 type Change struct {
 	Destination addr.Destination
 	Policy      addr.Domain // an MTA-STS policy of this domain
+	Usage       bool        // what is in use: Usages
 }

@@ -17,6 +17,7 @@ type logged struct {
 const (
 	kindDestination = "destination"
 	kindPolicy      = "mtasts"
+	kindUsage       = "usage"
 )
 
 const (
@@ -62,6 +63,8 @@ func (s *Store) changes(ctx context.Context) ([]Change, error) {
 			c.Destination, err = addr.ParseDestination(row.name)
 		case kindPolicy:
 			c.Policy, err = addr.ParseDomain(row.name)
+		case kindUsage:
+			c.Usage = true
 		default:
 			err = fmt.Errorf("kind %q", row.kind)
 		}

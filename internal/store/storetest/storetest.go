@@ -46,6 +46,7 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"Due", testDue},
 		{"DueShared", testDueShared},
 		{"Watch", testWatch},
+		{"Usage", testUsage},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
