@@ -33,13 +33,11 @@ func (s *session) note(msg *message, d *Decision) {
 func (s *session) noteWith(ctx context.Context, msg *message, d *Decision) error {
 	c := &s.server.c
 	if c.Relayed != nil && msg.envelope.mta != sendmailMTA {
-		for _, hop := range d.Destinations {
-			// Of a domain's own name, and so taken for the domain. What has
-			// brackets or a port is known as a relay.
-			if hop.Direct() || hop.Port() != 0 || hop == addr.DomainDestination(d.Recipient.Domain) {
-				continue
-			}
-			if err := c.Relayed(ctx, hop); err != nil {
+		if err := s.noteRelays(ctx, d.Recipient, d.Destinations); err != nil {
+			return err
+		}
+		for _, leaf := range d.Forwards {
+			if err := s.noteRelays(ctx, leaf.Address, leaf.Hops); err != nil {
 				return err
 			}
 		}
@@ -52,6 +50,20 @@ func (s *session) noteWith(ctx context.Context, msg *message, d *Decision) error
 			continue
 		}
 		if err := c.Lent(ctx, from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteRelays notes hops that bear another domain's name than a recipient's, and so
+// would be taken for that domain. What has brackets or a port is known as a relay.
+func (s *session) noteRelays(ctx context.Context, to addr.Address, hops []addr.Destination) error {
+	for _, hop := range hops {
+		if hop.Direct() || hop.Port() != 0 || hop == addr.DomainDestination(to.Domain) {
+			continue
+		}
+		if err := s.server.c.Relayed(ctx, hop); err != nil {
 			return err
 		}
 	}

@@ -96,7 +96,7 @@ func (p *program) explain(ctx context.Context, args []string) int {
 
 // explained decides as the daemon would, where the MTA doesn't say the route.
 func explained(ctx context.Context, decider milter.Decider, set *rules.Set, from, to addr.Address, user string) explanation {
-	decision := decider.Decide(ctx, set.Sender(from, user, time.Now()), to, milter.Route{})
+	decision := decider.Decide(ctx, set.SenderOf(append([]addr.Address{from}, from.Originals()...), user, time.Now()), to, milter.Route{})
 	e := explanation{
 		From: from, User: user, To: to,
 		Destinations: decision.Destinations,

@@ -170,6 +170,18 @@ func TestMTAHolesNotices(t *testing.T) {
 	})
 }
 
+// The same in the Postfix that heeds TLS-Required.
+func TestMTAHolesBounces310(t *testing.T) {
+	root := needPostfix310(t)
+	home := []testnet.Site{answering("clinic.example", "550 5.1.1 no such user either")}
+	runBouncing(t, []bouncing{
+		{name: "virtual alias", root: root, main: aliased(), report: "x@none.example"},
+		{name: "virtual alias, static table", root: root, main: aliased(), report: "x@none.example", tables: sendersTable},
+		{name: "notice", root: root, main: map[string]string{"notify_classes": "bounce", "bounce_notice_recipient": "ops@none.example"},
+			sites: home, report: "ops@none.example"},
+	})
+}
+
 // warned makes Postfix try until it has sent a delay warning.
 func warned(w *wire) {
 	waitFor(w.t, "a delay warning", func() bool {

@@ -123,6 +123,22 @@ func TestMTAHolesSenderChanged(t *testing.T) {
 	})
 }
 
+func TestMTAHolesSenderChanged310(t *testing.T) {
+	root := needPostfix310(t)
+	runWire(t, []wireCase{{name: "SRS", setup: true, root: root,
+		main: func(string) map[string]string {
+			return map[string]string{"smtpd_milters": "inet:" + otherMilter, "always_bcc": "audit@none.example"}
+		},
+		send: func(w *wire) {
+			startChanger(w.t, srs0)
+			w.message(doctor, []string{"u@good.example"}, nil)
+		},
+		check: func(w *wire) {
+			w.waits("audit@none.example", noOffer)
+			w.sentBy("good.example", srs0(doctor))
+		}}})
+}
+
 // A list in which the site has put another milter first stays so, and the change
 // that one makes, too. The wish for headers only isn't given then.
 func TestMTAHolesSenderChangedBefore(t *testing.T) {

@@ -15,6 +15,9 @@ func (a Address) Originals() []Address {
 		deepest = 5  // one scheme may be put around another
 		most    = 64 // no rewriter's, but of one who wants to keep us busy
 	)
+	if len(a.unwrapped()) == 0 {
+		return nil // as for nearly all
+	}
 	var found []Address
 	seen := map[Address]bool{a.Fold(): true}
 	level := []Address{a}

@@ -117,7 +117,7 @@ func (s *Server) sender(b []byte, transports int, key string, now time.Time) []b
 // add. None says that nobody knows.
 func (s *Server) whose(from addr.Address) []addr.Address {
 	if from.IsNull() || !from.Domain.IsZero() {
-		return []addr.Address{from}
+		return append([]addr.Address{from}, from.Originals()...) // another milter may have rewritten it
 	}
 	var found []addr.Address
 	for _, d := range s.c.Origins() {

@@ -373,6 +373,9 @@ func (p *planner) notes() {
 			p.setup.note("the table can't list all ways to write %s: where one of them may be meant, the strict transport takes the mail, "+
 				"without exceptions", strings.Join(many, ", "))
 		}
+		if p.UserRules {
+			p.setup.note("a table can't follow rules by login: copies and forwards of what they accept go as other mail does")
+		}
 		for _, end := range p.Ends {
 			p.setup.note("%s: its senders stay in the table until setup is run again", end)
 		}
