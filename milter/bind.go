@@ -68,7 +68,7 @@ func newEnvelope(path, args string, m gomilter.Modifier) envelope {
 
 // bind asks the MTA for what binds it, when anything does.
 func (s *session) bind(msg *message, m gomilter.Modifier) error {
-	if m.Actions()&gomilter.OptChangeFrom == 0 {
+	if m.Actions()&gomilter.OptChangeFrom == 0 || s.keepsSender(msg) {
 		return nil
 	}
 	some, level := false, tagName

@@ -69,6 +69,19 @@ type Config struct {
 	// ObserveInbound is told of each decision of an [[inbound]] rule, likewise.
 	ObserveInbound func(rule string, verdict policy.Verdict, reason inbound.Reason)
 
+	// Relayed makes durable, before it returns nil, that a next hop carries mail for other domains than its own. Nil: nobody
+	// wants to know.
+	Relayed func(ctx context.Context, hop addr.Destination) error
+	// Lent makes durable that a rule by login accepted mail of a sender, and IsLent reports whether one did of late: all mail
+	// of the sender is bound at delivery then, for a copy shows no login. Nil: nobody wants to know.
+	Lent   func(ctx context.Context, sender addr.Address) error
+	IsLent func(sender addr.Address) bool
+	// Names are those by which the MTA completes senders. Nil: none are known.
+	Names func() Names
+	// SenderTaken reports whether another milter is asked before us at the end of a message, whose change of the sender ours
+	// would undo: Postfix doesn't show it. Nil: none is.
+	SenderTaken func() bool
+
 	Log *slog.Logger // default: none
 	Now func() time.Time
 }

@@ -114,7 +114,7 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "err", err)
 		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
 	}
-	candidates := set.Sender(from, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
+	candidates := s.lent(set, set.SenderOf(s.whose(set, path, from, m), m.Get(gomilter.MacroAuthAuthen), s.server.c.Now()))
 	if under := s.server.c.Under; under != nil {
 		candidates = under(candidates)
 	}
@@ -233,8 +233,9 @@ func (s *session) decide(msg *message, to addr.Address, route Route) Decision {
 	decider := &s.server.c.Decider
 	start := time.Now()
 	d := decider.Decide(msg.ctx, msg.candidates, to, route)
-	d.took = time.Since(start)
+	s.note(msg, &d)
 	s.settled(msg, &d)
+	d.took = time.Since(start)
 	if d.Verdict == policy.Hold && !s.canQuarantine {
 		d.Verdict, d.Would = policy.Defer, policy.Defer
 		d.Reply = decider.reply(&d)

@@ -366,6 +366,20 @@ func (d *Delivery) Protects(at addr.Domain, now time.Time) bool {
 	return found
 }
 
+// Beginning returns the domains of senders in the rules that begin with a
+// label.
+func (d *Delivery) Beginning(label addr.Domain) []addr.Domain {
+	var found []addr.Domain
+	for i := range d.live {
+		for _, domain := range d.live[i].set.Beginning(label) {
+			if !slices.Contains(found, domain) {
+				found = append(found, domain)
+			}
+		}
+	}
+	return found
+}
+
 // Names returns the certificate names that rules in force take for a domain.
 func (d *Delivery) Names(to addr.Domain, now time.Time) []addr.Domain {
 	return d.live[0].set.Names(to, now)

@@ -20,8 +20,10 @@ func (d *Delivery) Under(c Candidates) Candidates {
 		first := true
 		d.moments(s, c.now, func(t time.Time) {
 			if now := i == 0 && first; !now {
-				if f := s.set.Sender(c.from, c.user, t); f.enforce() {
-					c.former = append(c.former, f)
+				for _, sender := range append([]Candidates{c}, c.others...) {
+					if f := s.set.Sender(sender.from, c.user, t); f.enforce() {
+						c.former = append(c.former, f)
+					}
 				}
 			}
 			first = false
@@ -40,15 +42,15 @@ func (c Candidates) enforce() bool {
 	return false
 }
 
-// strictest returns the rule for a recipient that binds at delivery: r, or a
+// underFormer returns the rule for a recipient that binds at delivery: r, or a
 // former one that asks more.
-func (c Candidates) strictest(to addr.Address, r *Rule) *Rule {
+func (c Candidates) underFormer(to addr.Address, r *Rule) *Rule {
 	rank := -1
 	if r != nil && r.Enforcing() {
 		rank = r.Level.Rank()
 	}
 	for _, f := range c.former {
-		old := f.first(to)
+		old := f.match(to)
 		if old == nil || !old.Enforcing() || old.Level.Rank() <= rank {
 			continue
 		}

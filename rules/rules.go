@@ -182,21 +182,40 @@ type Candidates struct {
 	user  string
 	now   time.Time
 
+	others []Candidates // of the other addresses that the sender may be
 	former []Candidates // of rules that aren't in force any more and still bind at delivery
 }
 
 // Empty reports whether no rule concerns the sender's mail: it is none of our business.
-func (c Candidates) Empty() bool { return len(c.rules) == 0 && len(c.former) == 0 && !c.Forwarders() }
+func (c Candidates) Empty() bool {
+	return len(c.rules) == 0 && len(c.former) == 0 && !c.Forwarders() &&
+		!slices.ContainsFunc(c.others, func(o Candidates) bool { return !o.Empty() })
+}
 
 // From returns the sender.
 func (c Candidates) From() addr.Address { return c.from }
 
-// Match returns the first rule that selects the recipient, or nil. A rule that
-// isn't in force any more and asks more comes in its place, see Under.
-func (c Candidates) Match(to addr.Address) *Rule { return c.strictest(to, c.first(to)) }
+// Senders returns the addresses that the sender may be, each folded.
+func (c Candidates) Senders() []addr.Address {
+	found := []addr.Address{c.from.Fold()}
+	for _, o := range c.others {
+		found = append(found, o.Senders()...)
+	}
+	return found
+}
 
-// first returns the first rule in force that selects the recipient, or nil.
-func (c Candidates) first(to addr.Address) *Rule {
+// Match returns the first rule that selects the recipient, or nil; of a sender that may be several addresses the strictest one
+// of those. A rule that isn't in force any more and asks more comes in its place, see Under.
+func (c Candidates) Match(to addr.Address) *Rule {
+	found := c.match(to)
+	for _, o := range c.others {
+		found = strictest(found, o.match(to))
+	}
+	return c.underFormer(to, found)
+}
+
+// match returns the first rule in force that selects the recipient, or nil.
+func (c Candidates) match(to addr.Address) *Rule {
 	for _, r := range c.rules {
 		if r.selects(to) {
 			return r
@@ -219,6 +238,14 @@ func (c Candidates) Forwarders() bool {
 // Forwarder returns the first rule that governs a forward, or nil: of mail to a recipient that is sent on by way of an address
 // on the path. The mail's sender and recipient count where the rule names them.
 func (c Candidates) Forwarder(to addr.Address, path []addr.Address) *Rule {
+	found := c.forwarder(to, path)
+	for _, o := range c.others {
+		found = strictest(found, o.forwarder(to, path))
+	}
+	return found
+}
+
+func (c Candidates) forwarder(to addr.Address, path []addr.Address) *Rule {
 	if c.set == nil {
 		return nil
 	}

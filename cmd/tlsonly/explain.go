@@ -100,7 +100,8 @@ func (p *program) explain(ctx context.Context, args []string) int {
 
 // explained decides as the daemon would, where the MTA doesn't say the route.
 func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, from, to addr.Address, user string) explanation {
-	decision := decider.Decide(ctx, rs.Under(rs.Set().Sender(from, user, time.Now())), to, milter.Route{})
+	sender := rs.Set().SenderOf(append([]addr.Address{from}, from.Originals()...), user, time.Now())
+	decision := decider.Decide(ctx, rs.Under(sender), to, milter.Route{})
 	e := explanation{
 		From: from, User: user, To: to,
 		Destinations: decision.Destinations,

@@ -104,6 +104,7 @@ func (d *service) reload(ctx context.Context) {
 		d.tally.level.Set(fresh.Log.Level) // else what was set meanwhile stays
 	}
 	d.config.Store(fresh)
+	d.readAround(ctx)
 	d.size = len(data)
 	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()), "inbound", len(fresh.Inbound.Rules()))
 	d.warnLost(old.Rules, fresh)

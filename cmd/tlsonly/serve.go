@@ -86,6 +86,7 @@ type service struct {
 	server   *milter.Server
 	maps     *socketmap.Server // nil: off
 	tally    tally
+	around   surroundings
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -182,6 +183,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		return nil, err
 	}
 	d.audit = d.newWatcher(ctx)
+	d.readAround(ctx)
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards = d.forwards
 	decider.Local = d.isLocal
@@ -200,6 +202,11 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Observe:             d.tally.observe,
 		ObserveInbound:      d.tally.observeInbound,
 		MaxConnections:      c.Milter.Connections,
+		Relayed:             d.relayed,
+		Lent:                d.lent,
+		IsLent:              d.isLent,
+		Names:               func() milter.Names { return d.around.get().names },
+		SenderTaken:         func() bool { return len(d.around.get().before) > 0 },
 		Log:                 log,
 		Now:                 now,
 	})
@@ -214,8 +221,9 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		TLSRPT:         c.Socketmap.KnowsTLSRPT(),
 		Transports:     d.delivery.Load().Highest(),
 		MaxConnections: c.Socketmap.Connections,
-		Relay:          func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
-		Origins:        func() []addr.Domain { return origins(host, d.config.Load()) },
+		Relay:          d.isRelay,
+		Lent:           d.isLent,
+		Origins:        func() []addr.Domain { return append(origins(host, d.config.Load()), d.around.get().names.Origins...) },
 		Local:          d.isLocal,
 		Others:         socketmap.Others(c.Binding.Others),
 		FreeBounces:    c.Binding.Bounces == "others",

@@ -176,6 +176,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 	for _, r := range c.Rules.Rules() {
 		s.UserRules = s.UserRules || len(r.User) > 0
 	}
+	s.Enforces = delivery.Enforces(now)
 	if s.Senders == postfix.SendersTable {
 		setTable(&s, c.Rules, delivery, c.Binding.Keep, now)
 	}

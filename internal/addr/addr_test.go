@@ -252,6 +252,9 @@ func TestParseDestination(t *testing.T) {
 	good("example.com.", "example.com", false, 0)
 	good("example.com:26", "example.com:26", false, 26)
 	good("example.com:submission", "example.com:587", false, 587)
+	good("example.com:mail", "example.com:25", false, 25)
+	good("[mx.example.com]:ssmtp", "[mx.example.com]:465", true, 465)
+	good("[mx.example.com]:Submissions", "[mx.example.com]:465", true, 465)
 	good("[mx.example.com]", "[mx.example.com]", true, 0)
 	good("[mx.example.com.]:465", "[mx.example.com]:465", true, 465)
 	good("[192.0.2.1]", "[192.0.2.1]", true, 0)
@@ -262,7 +265,7 @@ func TestParseDestination(t *testing.T) {
 	good("[2001:db8::1]:25", "[IPv6:2001:db8::1]:25", true, 25)
 	good("[ipv6:2001:db8::1]", "[IPv6:2001:db8::1]", true, 0)
 	good("bücher.example", "xn--bcher-kva.example", false, 0)
-	for _, in := range []string{"", ":25", "a:", "a:0", "a:65536", "a:-1", "a:+1", "a:x", "[a", "[a]x", "[a]:", "[]", "[[a]", "a]", "a:b:c", "smtp:[a]:25", "a b", "[192.0.2]x"} {
+	for _, in := range []string{"", ":25", "a:", "a:0", "a:65536", "a:-1", "a:+1", "a:x", "a:nosuchservice", "a:25x", "a:" + strings.Repeat("x", 99), "[a", "[a]x", "[a]:", "[]", "[[a]", "a]", "a:b:c", "smtp:[a]:25", "a b", "[192.0.2]x"} {
 		if d, err := ParseDestination(in); err == nil {
 			t.Errorf("%q: %s; want an error", in, d)
 		}

@@ -3,9 +3,11 @@ package addr
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Destination is where an MTA sends next: a domain, for which MX rules apply, or "[host]", for which they don't,
@@ -20,8 +22,8 @@ type Destination struct {
 func DomainDestination(d Domain) Destination { return Destination{host: d, direct: d.IsLiteral()} }
 
 // ParseDestination parses "domain", "domain:port", "[host]", "[host]:port", with an address or a name in the
-// brackets, and a bare IP address. The port is a number or one of the service names smtp, submission, smtps and
-// submissions. A trailing dot (Sendmail's mark of a resolved name) is taken off.
+// brackets, and a bare IP address. The port is a number or the name of a service that the system knows, as Postfix asks
+// getservbyname(3). A trailing dot (Sendmail's mark of a resolved name) is taken off.
 func ParseDestination(s string) (Destination, error) {
 	text := strings.TrimSpace(s)
 	if ip, ok := parseIP(text); ok {
@@ -84,6 +86,10 @@ func parseIP(s string) (netip.Addr, bool) {
 	return ip, err == nil && ip.Zone() == ""
 }
 
+// longestService: RFC 6335, section 5.1, has 15 characters, and systems some
+// longer ones.
+const longestService = 64
+
 func parsePort(s string) (uint16, error) {
 	switch s {
 	case "smtp":
@@ -94,10 +100,15 @@ func parsePort(s string) (uint16, error) {
 		return 465, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("port %q: want 1 to 65535", s)
+	if err == nil && n > 0 {
+		return uint16(n), nil
 	}
-	return uint16(n), nil
+	if strings.ContainsFunc(s, unicode.IsLetter) && len(s) <= longestService {
+		if port, err := net.LookupPort("tcp", s); err == nil && 0 < port && port <= 65535 {
+			return uint16(port), nil
+		}
+	}
+	return 0, fmt.Errorf("port %q: want 1 to 65535, or the name of a service", s)
 }
 
 // MustDestination is ParseDestination for constants and tests; it panics on an error.

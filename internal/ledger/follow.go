@@ -20,6 +20,8 @@ func (l *Ledger) heed(changes []store.Change) {
 			l.c.Rulesets()
 		case c.Rulesets:
 			l.c.Rulesets()
+		case c.Usage:
+			l.staleUsage = true
 		case !c.Destination.IsZero():
 			l.stale[c.Destination] = struct{}{}
 		case !c.Policy.IsZero():
@@ -78,6 +80,8 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 	l.follow.Lock()
 	stale, policies, all := l.stale, l.policies, l.staleAll
 	l.stale, l.policies, l.staleAll = map[addr.Destination]struct{}{}, map[addr.Domain]struct{}{}, false
+	uses := l.staleUsage
+	l.staleUsage = false
 	l.follow.Unlock()
 
 	if all || len(stale) > 100+l.Len()/100 {
@@ -105,6 +109,16 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 		}
 		if err != nil {
 			l.heed([]store.Change{{Policy: domain}})
+		}
+	}
+	if uses {
+		if err == nil {
+			ctx, cancel := context.WithTimeout(ctx, storeTime)
+			defer cancel()
+			err = l.readUsage(ctx)
+		}
+		if err != nil {
+			l.heed([]store.Change{{Usage: true}})
 		}
 	}
 	return false, err

@@ -84,7 +84,10 @@ type Ledger struct {
 	stale    map[addr.Destination]struct{} // to be read again
 	policies map[addr.Domain]struct{}      // to be read again
 	staleAll bool
-	changed  chan struct{}
+	// Another process noted what is in use.
+	staleUsage bool
+	usage      usage
+	changed    chan struct{}
 
 	uplink *uplink
 
@@ -200,6 +203,9 @@ func (l *Ledger) load(ctx context.Context, m Memory) error {
 		fresh[snapshot.Destinations[i].Destination] = remember(&snapshot.Destinations[i])
 	}
 	if err := l.install(ctx, m, fresh); err != nil {
+		return err
+	}
+	if err := l.readUsage(ctx); err != nil {
 		return err
 	}
 	for _, p := range snapshot.Policies {

@@ -14,7 +14,7 @@ var checks = map[string]string{
 	"socketmap-off": "daemon",
 
 	"milter-asked": "milter", "milter-missing": "milter", "milter-overridden": "milter", "milter-reinjected": "milter",
-	"milter-default-action": "milter", "milter-timeout": "milter", "milter-order": "milter", "milter-other": "milter",
+	"milter-default-action": "milter", "milter-timeout": "milter", "milter-not-first": "milter", "milter-other": "milter",
 	"milter-maps": "milter", "milter-proxy-filter": "milter", "milter-bounces": "milter",
 
 	"transport-bound": "transport", "transport-missing": "transport", "transport-unknown": "transport",
@@ -28,7 +28,7 @@ var checks = map[string]string{
 	"sender-map-asked": "sender-map", "sender-map-missing": "sender-map", "sender-map-number": "sender-map",
 	"sender-map-order": "sender-map", "sender-map-failing": "sender-map", "sender-map-unprotected": "sender-map",
 	"sender-map-overruled": "sender-map", "sender-map-transport": "sender-map", "sender-table-stale": "sender-map",
-	"sender-table-former": "sender-map",
+	"sender-table-former": "sender-map", "bounces-unbound": "sender-map", "probes-bound": "sender-map",
 
 	"forced-answers": "policy", "policy-asked": "policy", "policy-missing": "policy", "policy-tls-required": "policy",
 	"policy-failing": "policy", "policy-weak": "policy", "policy-unknown": "policy", "policy-exception": "policy",

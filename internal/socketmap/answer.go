@@ -21,8 +21,12 @@ func (s *Server) reply(b, question []byte) []byte {
 	now := s.c.Now()
 	switch {
 	case bytes.HasPrefix(name, []byte("sender")):
-		if n, ok := s.transports(name[len("sender"):]); ok {
-			return s.sender(b, n, string(key), now)
+		if n, own, ok := s.senderMap(name[len("sender"):]); ok {
+			sender, doubt := s.original(string(key), now)
+			if doubt || s.holdsOwn(own, string(key), now) {
+				return append(s.ok(b, MapSender), "tlsonly:"...)
+			}
+			return s.sender(b, n, sender, now)
 		}
 	case string(name) == "policy":
 		return s.policy(b, key, now)
@@ -114,7 +118,7 @@ func (s *Server) sender(b []byte, transports int, key string, now time.Time) []b
 // add. None says that nobody knows.
 func (s *Server) whose(from addr.Address) []addr.Address {
 	if from.IsNull() || !from.Domain.IsZero() {
-		return []addr.Address{from}
+		return append([]addr.Address{from}, from.Originals()...) // another milter may have rewritten it
 	}
 	var found []addr.Address
 	for _, d := range s.c.Origins() {
@@ -137,7 +141,7 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	}
 	hop, err := addr.ParseDestination(string(key))
 	if err != nil {
-		return s.temp(b, MapForced, "next hop not understood")
+		return s.oddForced(b, n, string(key), now)
 	}
 	set := s.c.Rules()
 	// Mail for a domain goes to a next hop of its name. Any other next hop carries mail for who knows whom, and so the
@@ -173,7 +177,7 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 	}
 	hop, err := addr.ParseDestination(string(key))
 	if err != nil {
-		return s.temp(b, MapPolicy, "next hop not understood")
+		return s.oddPolicy(b, string(key), now)
 	}
 	if b, ok := s.other(b, MapPolicy, hop, false, now); ok {
 		return b

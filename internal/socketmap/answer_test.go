@@ -89,7 +89,6 @@ func check(t *testing.T, s *Server, cases []asked) {
 const (
 	plain  = "OK encrypt protocols=>=TLSv1.2 ciphers=medium"
 	absent = "NOTFOUND "
-	hop    = "TEMP next hop not understood"
 )
 
 // clinic is the site of most tests: the clinic must, but to legacy.example it may go in the clear; the lab asks for
@@ -115,9 +114,9 @@ func TestSender(t *testing.T) {
 		{"sender @relay.example:doctor@clinic.example", "OK tlsonly1:"},
 		{"sender a b@clinic.example", "OK tlsonly1:"},
 		{"sender Billing+x@example.com", "OK tlsonly2:"},
-		{"sender <>", "OK tlsonly2:"},
-		{`sender "<>"`, "OK tlsonly2:"},
-		{"sender ", "OK tlsonly2:"},
+		{"sender <>", "OK tlsonly:"},
+		{`sender "<>"`, "OK tlsonly:"},
+		{"sender ", "OK tlsonly:"},
 		{"sender x@lab.example", "OK tlsonly3:"},
 		{"sender x@example.com", absent},
 		{"sender x@sub.clinic.example", absent},
@@ -139,7 +138,7 @@ func TestSender(t *testing.T) {
 	check(t, server(t, Config{Transports: 3, Origins: origins}, clinic()...), []asked{{"sender root", "OK tlsonly:"}, {"sender @", "OK tlsonly:"}})
 	check(t, server(t, Config{Transports: 3, Origins: named("mta.example")}, clinic()...), []asked{{"sender root", absent}, {"sender @", "OK tlsonly:"}})
 	check(t, server(t, Config{}), []asked{{"sender a@b.example", absent}, {"sender @", absent}})
-	check(t, server(t, Config{Transports: 1}, rule("encrypt", "*", "")), []asked{{"sender <>", "OK tlsonly1:"}, {"sender root", "OK tlsonly:"}})
+	check(t, server(t, Config{Transports: 1}, rule("encrypt", "*", "")), []asked{{"sender <>", "OK tlsonly:"}, {"sender root", "OK tlsonly:"}})
 }
 
 func TestSurplusClass(t *testing.T) {
@@ -229,12 +228,15 @@ func TestForced(t *testing.T) {
 		// keys that are no next hop
 		{"forced1 .legacy.example", absent},
 		{"forced .example", absent},
-		{"forced1 ", hop},
-		{"forced1 a, b", hop},
-		{"forced1 x@legacy.example", hop},
-		{"forced1 legacy.example:nntp", hop},
-		{"forced1 [legacy.example", hop},
-		{"forced1 legacy..example", hop},
+		{"forced1 ", plain},
+		{"forced1 a, b", plain},
+		{"forced1 x@legacy.example", plain},
+		{"forced1 legacy.example:nntp", plain},
+		{"forced1 [legacy.example", plain},
+		{"forced1 legacy..example", plain},
+		{"forced1 legacy.example:nosuchservice", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"}, // an exception is for what is understood
+		{"forced legacy.example:nosuchservice", strict},
+		{"forced9 a:b:c", strict},
 		{"forced0 far.example", "TEMP no such map"},
 		{"forced01 far.example", "TEMP no such map"},
 		{"forced-1 far.example", "TEMP no such map"},
@@ -293,7 +295,10 @@ func TestPolicy(t *testing.T) {
 		{"policy far.example", absent},
 		{"policy clinic.example", plain}, // protected senders are there, and so may a bounce be
 		{"policy later.example", "OK dane-only"},
-		{"policy owed..example", hop},
+		{"policy owed..example", absent},
+		{"policy pinned.example:nosuchservice", "OK encrypt"},
+		{"policy far.example:nosuchservice", absent},
+		{"policy [IPv6:::1", absent},
 	})
 	here := Config{Ledger: ledger, Local: func(d addr.Domain) bool { return d.String() == "clinic.example" }}
 	check(t, server(t, here, clinic()...), []asked{{"policy clinic.example", absent}})
@@ -527,7 +532,7 @@ func TestStats(t *testing.T) {
 			got += fmt.Sprintf("%s/%s %d, ", r.Map, r.Answer, r.Count)
 		}
 	}
-	want := "sender/ok 2, sender/notfound 1, forced/ok 1, forced/notfound 1, forced/temp 1, policy/notfound 1, tls_rcpt/defer 1, unknown/temp 2, "
+	want := "sender/ok 2, sender/notfound 1, forced/ok 2, forced/notfound 1, policy/notfound 1, tls_rcpt/defer 1, unknown/temp 2, "
 	if got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

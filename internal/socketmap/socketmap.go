@@ -86,6 +86,9 @@ type Config struct {
 	// FreeBounces lets what MTAs write themselves (bounces, delay warnings, notices) leave as other mail does. Where it is false they
 	// are held to TLS while any rule enforces it, for nobody can tell which of them are about protected mail.
 	FreeBounces bool
+	// Lent reports whether a rule by login accepted mail of a sender of late. All mail of the sender has the strict transport
+	// then: neither a copy nor a forward shows a login. Default: none did.
+	Lent func(sender addr.Address) bool
 	// TLSRPT says that Postfix knows the attributes of its 3.10 that tell TLS reports which policy was applied (RFC 8460).
 	TLSRPT bool
 	Bounce bool // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"
@@ -135,6 +138,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Origins == nil {
 		c.Origins = func() []addr.Domain { return nil }
+	}
+	if c.Lent == nil {
+		c.Lent = func(addr.Address) bool { return false }
 	}
 	if c.Local == nil {
 		c.Local = func(addr.Domain) bool { return false }

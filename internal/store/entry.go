@@ -130,4 +130,5 @@ type Change struct {
 	Destination addr.Destination
 	Policy      addr.Domain // an MTA-STS policy of this domain
 	Rulesets    bool        // the sets of rules
+	Usage       bool        // what is in use: Usages
 }

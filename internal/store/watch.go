@@ -18,6 +18,7 @@ const (
 	kindDestination = "destination"
 	kindPolicy      = "mtasts"
 	kindRuleset     = "ruleset"
+	kindUsage       = "usage"
 )
 
 const (
@@ -65,6 +66,8 @@ func (s *Store) changes(ctx context.Context) ([]Change, error) {
 			c.Policy, err = addr.ParseDomain(row.name)
 		case kindRuleset:
 			c.Rulesets = true
+		case kindUsage:
+			c.Usage = true
 		default:
 			err = fmt.Errorf("kind %q", row.kind)
 		}

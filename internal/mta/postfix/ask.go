@@ -47,10 +47,7 @@ func (d *doctor) query(ctx context.Context, table, key string) (answer string, f
 	return "", false, errors.New(complaints[len(complaints)-1]) // the ones before led to it
 }
 
-const (
-	senderMaps = "sender_dependent_default_transport_maps"
-	policyMaps = "smtp_tls_policy_maps"
-)
+const policyMaps = "smtp_tls_policy_maps"
 
 // transportOf asks the tables of the sender map in Postfix's order.
 func (d *doctor) transportOf(ctx context.Context, tables, keys []string) (transport, table string, err error) {
@@ -74,7 +71,7 @@ func (d *doctor) ownSenderTable() string {
 	if d.Senders == SendersTable {
 		return "regexp:" + filepath.Join(d.Dir, sendersFile)
 	}
-	return senderMap(d.smap, d.Classes)
+	return senderMap(d.smap, d.Classes, d.writers())
 }
 
 // ownSenders returns where ours is among the tables, -1 for nowhere.
@@ -108,6 +105,7 @@ func (d *doctor) senderMap(ctx context.Context) {
 			d.overruled(ctx, s.placeOf(senderMaps), tables[:i])
 		}
 		d.askSenders(ctx, tables)
+		d.askWriters(ctx, s, tables)
 	}
 	d.senderFile()
 	if d.away {
@@ -137,10 +135,10 @@ func (d *doctor) overruled(ctx context.Context, where string, tables []string) {
 // senderFile looks whether the static table is that of the rules.
 func (d *doctor) senderFile() {
 	path := filepath.Join(d.Dir, sendersFile)
-	was := func(table []Entry) bool { return d.Files[path] == comment+senderTable(table) }
+	was := func(table []Entry, enforces bool) bool { return d.Files[path] == comment+d.sendersOf(table, enforces) }
 	switch {
-	case d.Senders != SendersTable || was(d.Table):
-	case slices.ContainsFunc(d.Former, was):
+	case d.Senders != SendersTable || was(d.Table, d.Enforces):
+	case was(d.Table, true), slices.ContainsFunc(d.Former, func(t []Entry) bool { return was(t, true) || was(t, d.Enforces) }):
 		d.warn("sender-table-former", path, runSetup, "%s is from before a rule ended: its senders still go by our transports", path)
 	default:
 		d.hole("sender-table-stale", path, runSetup, "%s isn't what the rules say now", path)

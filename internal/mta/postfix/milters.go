@@ -33,7 +33,7 @@ func (d *doctor) milters(ctx context.Context) {
 	for _, at := range d.settings("smtpd_milter_maps", "smtpd") {
 		d.milterMaps(ctx, at)
 	}
-	d.faultless(before, "milter-asked", "", "all %d smtpd services and sendmail(1) ask the milter at %s, last, and refuse mail for now when it is away", smtpds, d.milter)
+	d.faultless(before, "milter-asked", "", "all %d smtpd services and sendmail(1) ask the milter at %s, first, and refuse mail for now when it is away", smtpds, d.milter)
 	d.others()
 }
 
@@ -91,7 +91,7 @@ func (d *doctor) milterOf(s Service, parameter string) {
 		}
 		remedy := runSetup
 		if _, ok := s.Options[parameter]; ok {
-			remedy = "postconf -P '" + s.ID() + "/" + parameter + "=" + joinLists(false, s.Options[parameter], "$"+milterParameter) + "'"
+			remedy = "postconf -P '" + s.ID() + "/" + parameter + "=" + joinLists(true, s.Options[parameter], "$"+milterParameter) + "'"
 		}
 		d.hole("milter-missing", where, remedy, "%s (%s): our milter isn't asked", place, s.ID())
 		return
@@ -107,8 +107,8 @@ func (d *doctor) milterOf(s Service, parameter string) {
 			d.warn("milter-timeout", where, runSetup, "%s: %s=%s for our milter isn't above the deadline of %v: Postfix gives up before it is answered", place, name, entry[name], d.Deadline)
 		}
 	}
-	if i < len(list)-1 {
-		d.warn("milter-order", where, "put ours last in "+parameter, "%s: milters after ours can change sender and recipients unseen, which cannot be looked into: %s", place, strings.Join(list[i+1:], " "))
+	if i > 0 {
+		d.milterBefore(where, place, parameter, list[:i])
 	}
 }
 
@@ -118,21 +118,20 @@ func (d *doctor) ourMilter(item string) bool {
 	return err == nil && endpoint == d.milter
 }
 
-// others names the milters that are asked before ours: what they do at the end of a message comes after our judgement of its
-// sender.
+// others names the other milters: what they do at the end of a message comes after our judgement of its sender.
 func (d *doctor) others() {
 	for _, at := range slices.Concat(d.settings("smtpd_milters", "smtpd"), d.settings("non_smtpd_milters", "cleanup")) {
 		list := splitList(at.value)
 		i := slices.IndexFunc(list, d.ourMilter)
-		if i <= 0 {
+		if i < 0 || len(list) == 1 {
 			continue
 		}
 		var names []string
-		for _, item := range list[:i] {
+		for _, item := range slices.Delete(list, i, i+1) {
 			names = append(names, milterEndpoint(item))
 		}
-		d.warn("milter-other", at.where, "see that none of them gives a message another sender, by SRS or BATV for one; then accept this finding",
-			"%s: what the milters before ours do to senders at the end of a message cannot be looked into: %s", at.where, strings.Join(names, " "))
+		d.warn("milter-other", at.where, "see that none of them gives a message another sender, other than by SRS or BATV; then accept this finding",
+			"%s: what the other milters do to senders at the end of a message cannot be looked into: %s", at.where, strings.Join(names, " "))
 	}
 }
 

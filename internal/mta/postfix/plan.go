@@ -23,6 +23,8 @@ const (
 	// What smtp_tls_CAfile and smtp_dns_support_level refer to where the site has neither.
 	authorityParameter = "tlsonly_ca_file"
 	dnsParameter       = "tlsonly_dns_support"
+	// What address_verify_sender_dependent_default_transport_maps refers to.
+	verifyParameter = "tlsonly_verify_maps"
 
 	transportPrefix = "tlsonly"
 
@@ -32,7 +34,8 @@ const (
 )
 
 func ownParameters() []string {
-	return []string{milterParameter, senderParameter, policyParameter, requiredParameter, authorityParameter, dnsParameter}
+	return []string{milterParameter, senderParameter, policyParameter, requiredParameter, authorityParameter, dnsParameter,
+		verifyParameter}
 }
 func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
@@ -100,7 +103,7 @@ func (p *planner) parameters() {
 	own := map[string]string{
 		milterParameter: fmt.Sprintf("{ %s, command_timeout=%s, content_timeout=%s, default_action=tempfail, protocol=6 }",
 			p.milter, seconds(commandTimeout(p.Settings)), seconds(contentTimeout(p.Settings))),
-		senderParameter: senderMap(p.smap, p.Classes),
+		senderParameter: senderMap(p.smap, p.Classes, p.facts.writers()),
 	}
 	if p.Senders == SendersTable {
 		own[senderParameter] = "regexp:" + p.path(sendersFile)
@@ -118,6 +121,7 @@ func (p *planner) parameters() {
 		p.setup.parameter(p.facts, "tls_required_enable", "")
 	}
 	p.verifying(own)
+	p.probes(own)
 	for _, name := range ownParameters() {
 		p.setup.parameter(p.facts, name, own[name])
 	}
@@ -140,11 +144,12 @@ func (p *planner) parameters() {
 			p.setup.parameter(p.facts, name, value)
 		}
 	}
-	// The milter comes last. What the ones before it refuse costs no look at a destination, what they change they have
-	// changed, and none after it gives the message a sender that isn't protected. The second list may refer to the first.
+	// The milter comes first, unless the site has put it elsewhere. At the end of a message it gives the sender back as MAIL
+	// had it, for the sake of RET, and Postfix shows nobody what a milter before has made of it: SRS or BATV would be undone.
+	// One after it changes the sender, and RET stays. The second list may refer to the first.
 	handMade := func(item string) bool { return milterEndpoint(item) == p.milter }
-	list("smtpd_milters", milterParameter, false, handMade)
-	list("non_smtpd_milters", milterParameter, false, handMade)
+	list("smtpd_milters", milterParameter, true, handMade)
+	list("non_smtpd_milters", milterParameter, true, handMade)
 	// Ours first: only the table that answers first counts, and for senders we don't know the others are asked.
 	list("sender_dependent_default_transport_maps", senderParameter, true, func(item string) bool { return isSenderMap(p.smap, item) })
 	// Ours last: what the site says of a destination ("secure match=…") must not become our "encrypt".
@@ -156,14 +161,19 @@ func (p *planner) parameters() {
 }
 
 // senderMap names the map of senders. The number tells the daemon how many transports this Postfix has, so that it names none
-// that isn't there, whichever of the two was started last.
-func senderMap(smap string, classes []Class) string {
-	return fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
+// that isn't there, whichever of the two was started last. What follows tells it who the senders of Postfix's own mail are.
+func senderMap(smap string, classes []Class, writers []string) string {
+	name := fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
+	for _, w := range writers {
+		name += "/" + escaped(w)
+	}
+	return name
 }
 
 // isSenderMap reports whether a table is the daemon's map of senders, for however many transports.
 func isSenderMap(smap, table string) bool {
-	number, ok := strings.CutPrefix(table, "socketmap:"+smap+":sender")
+	rest, ok := strings.CutPrefix(table, "socketmap:"+smap+":sender")
+	number, _, _ := strings.Cut(rest, "/")
 	return ok && strings.Trim(number, "0123456789") == ""
 }
 
@@ -319,7 +329,7 @@ func (p *planner) files() {
 		wanted[headerFile] = comment + "/^TLS-Only:/ IGNORE\n"
 	}
 	if p.Senders == SendersTable {
-		wanted[sendersFile] = comment + senderTable(p.Table)
+		wanted[sendersFile] = comment + p.sendersOf(p.Table, p.Enforces)
 	}
 	for _, name := range ownFiles() {
 		p.setup.file(p.facts, p.path(name), wanted[name])
@@ -334,7 +344,7 @@ func (p *planner) notes() {
 	for _, s := range p.facts.Services {
 		if v, ok := s.Options["smtpd_milters"]; ok && s.Command == "smtpd" && !p.facts.refersTo(v, milterParameter) {
 			p.setup.note("%s has milters of its own in master.cf and stays without ours; to add it: postconf -P '%s/smtpd_milters=%s'",
-				s.ID(), s.ID(), joinLists(false, v, "$"+milterParameter))
+				s.ID(), s.ID(), joinLists(true, v, "$"+milterParameter))
 		}
 	}
 	if p.facts.all["smtp_tls_policy_maps"] != "" && p.facts.all["smtp_tls_policy_maps"] != "$"+policyParameter {
@@ -345,6 +355,9 @@ func (p *planner) notes() {
 		if many := inexpressible(p.Table); len(many) > 0 {
 			p.setup.note("the table can't list all ways to write %s: where one of them may be meant, the strict transport takes the mail, "+
 				"without exceptions", strings.Join(many, ", "))
+		}
+		if p.UserRules {
+			p.setup.note("a table can't follow rules by login: copies and forwards of what they accept go as other mail does")
 		}
 		for _, end := range p.Ends {
 			p.setup.note("%s: its senders stay in the table until setup is run again", end)
@@ -385,6 +398,7 @@ func (f Facts) reportsRemedy() string {
 // PlanUndo says what must change for nothing of ours to be left.
 func PlanUndo(f Facts) Setup {
 	setup := Setup{Dir: f.Dir}
+	setup.parameter(f, verifyMaps, f.probesUndone())
 	ours := make([]string, 0, 9)
 	for _, name := range ownParameters() {
 		ours = append(ours, references(name)...)

@@ -72,16 +72,16 @@ func TestPlanParameters(t *testing.T) {
 		{"", "", "smtpd_milters", "$tlsonly_milter", nil},
 		{"", "", "non_smtpd_milters", "$tlsonly_milter", nil},
 		{"smtpd_milters", "", "smtpd_milters", "$tlsonly_milter", nil},
-		{"smtpd_milters", "inet:localhost:11332", "smtpd_milters", "inet:localhost:11332, $tlsonly_milter", nil},
+		{"smtpd_milters", "inet:localhost:11332", "smtpd_milters", "$tlsonly_milter, inet:localhost:11332", nil},
 		{"smtpd_milters", "inet:localhost:11332", "non_smtpd_milters", "$tlsonly_milter", nil},
 		{"smtpd_milters", "$tlsonly_milter, inet:localhost:11332", "smtpd_milters", "-", nil}, // the admin's order
 		{"smtpd_milters", "${tlsonly_milter}", "smtpd_milters", "-", nil},
-		{"smtpd_milters", "inet:127.0.0.1:8891, inet:a:1", "smtpd_milters", "inet:a:1, $tlsonly_milter", nil}, // by hand
-		{"smtpd_milters", "inet:127.0.0.1:88912, inet:127.0.0.1:8891", "smtpd_milters", "inet:127.0.0.1:88912, $tlsonly_milter", nil},
-		{"smtpd_milters", "inet:a:1 { inet:127.0.0.1:8891, default_action=accept }", "smtpd_milters", "inet:a:1, $tlsonly_milter", nil},
+		{"smtpd_milters", "inet:127.0.0.1:8891, inet:a:1", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil}, // by hand
+		{"smtpd_milters", "inet:127.0.0.1:88912, inet:127.0.0.1:8891", "smtpd_milters", "$tlsonly_milter, inet:127.0.0.1:88912", nil},
+		{"smtpd_milters", "inet:a:1 { inet:127.0.0.1:8891, default_action=accept }", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil},
 		{"non_smtpd_milters", "$smtpd_milters", "non_smtpd_milters", "-", nil}, // asked twice otherwise
 		{"non_smtpd_milters", "${smtpd_milters}", "non_smtpd_milters", "-", nil},
-		{"non_smtpd_milters", "unix:a.sock", "non_smtpd_milters", "unix:a.sock, $tlsonly_milter", nil},
+		{"non_smtpd_milters", "unix:a.sock", "non_smtpd_milters", "$tlsonly_milter, unix:a.sock", nil},
 		{"tlsonly_milter", entry, "tlsonly_milter", "-", nil},
 		{"tlsonly_milter", "{ inet:127.0.0.1:7777 }", "tlsonly_milter", entry, nil}, // the port was changed
 		{"", "", "tlsonly_milter", strings.Replace(strings.Replace(entry, "30s", "400s", 1), "300s", "400s", 1), func(s *Settings) { s.Deadline = 390 * time.Second }},
@@ -302,7 +302,7 @@ func TestPlanRefuses(t *testing.T) {
 }
 
 func TestPlanNotesAndUndo(t *testing.T) {
-	f := facts(t, "3.7.11", map[string]string{"smtpd_milters": "inet:a:1, $tlsonly_milter", "non_smtpd_milters": "$tlsonly_milter",
+	f := facts(t, "3.7.11", map[string]string{"smtpd_milters": "$tlsonly_milter, inet:a:1", "non_smtpd_milters": "$tlsonly_milter",
 		"sender_dependent_default_transport_maps": "$tlsonly_sender_map, hash:b", "tlsonly_milter": "x", "smtp_tls_policy_maps": "hash:p"},
 		"tlsonly unix - - y - - smtp", "tlsonly1 unix - - y - - smtp", "submission inet n - y - - smtpd -o smtpd_milters=inet:a:1",
 		"587 inet n - y - - smtpd -o smtpd_milters=inet:a:1,$tlsonly_milter")
@@ -311,12 +311,12 @@ func TestPlanNotesAndUndo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(setup.Notes) != 2 || !strings.HasPrefix(setup.Notes[1], "the site's tables in smtp_tls_policy_maps") || !strings.Contains(setup.Notes[0], "'submission/inet/smtpd_milters=inet:a:1, $tlsonly_milter'") {
+	if len(setup.Notes) != 2 || !strings.HasPrefix(setup.Notes[1], "the site's tables in smtp_tls_policy_maps") || !strings.Contains(setup.Notes[0], "'submission/inet/smtpd_milters=$tlsonly_milter, inet:a:1'") {
 		t.Errorf("notes %q", setup.Notes)
 	}
 	undo := PlanUndo(f)
 	want := []Change{
-		{KindParameter, "smtpd_milters", "inet:a:1, $tlsonly_milter", "inet:a:1"},
+		{KindParameter, "smtpd_milters", "$tlsonly_milter, inet:a:1", "inet:a:1"},
 		{KindParameter, "non_smtpd_milters", "$tlsonly_milter", ""},
 		{KindParameter, "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:b", "hash:b"},
 		{KindParameter, "tlsonly_milter", "x", ""},
@@ -351,7 +351,7 @@ func TestPrint(t *testing.T) {
 		"cat >/etc/postfix/tlsonly_header.regexp <<'END'\n" + comment + "/^TLS-Only:/ IGNORE\nEND\n",
 		"/^4\\.7\\.4 (TLS is required, but was not offered by host .*)$/ 5.7.10 $1\n",
 		"postconf -c /etc/postfix -M -e \\\n    'tlsonly/unix=tlsonly unix - - y - - smtp -o",
-		"    'smtpd_milters=inet:a:1, $tlsonly_milter' \\\n",
+		"    'smtpd_milters=$tlsonly_milter, inet:a:1' \\\n",
 		"postconf -c /etc/postfix -M -X \\\n    tlsonly2/unix\n",
 		"postfix -c /etc/postfix reload\n",
 	} {

@@ -41,6 +41,7 @@ type Settings struct {
 	Others            Others        // "": OthersPinned
 	Bounces           Bounces       // "": BouncesEncrypt
 	OnLost            OnLost        // "": OnLostDefer
+	Enforces          bool          // some rule does, whoever the sender is: such mail is held then
 	HideHeader        bool          // take the header TLS-Only off protected mail when it leaves
 	DANE              bool          // policies answered may ask for DANE
 	CAFile            string        // authorities for them; "": the site's, or the system's

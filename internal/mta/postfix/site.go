@@ -7,6 +7,14 @@ import (
 	"tlsonly/internal/addr"
 )
 
+// relay reports whether the daemon knows a next hop as a relay, however it is written.
+func (d *doctor) relay(hop string) bool {
+	if parsed, err := addr.ParseDestination(hop); err == nil {
+		hop = parsed.String()
+	}
+	return slices.Contains(d.Relays, hop)
+}
+
 // local compares what is delivered here with what the daemon knows of it. Postfix tells it with each recipient, but not of
 // mail from sendmail(1).
 func (d *doctor) local() {

@@ -42,6 +42,9 @@ func senderTable(entries []Entry) string {
 			}
 		}
 	}
+	for _, re := range rewritten(entries) {
+		doubt(re)
+	}
 	write(addr.Exact)
 	doubted := map[string]bool{}
 	for _, e := range entries {

@@ -21,7 +21,16 @@ func TestSenderTable(t *testing.T) {
 		{p("alice@example.com"), ""}, {p("alice+x@example.com"), "tlsonly1"}, {p(`"a \"b"@example.com`), "tlsonly1"}, {p("o'b/c@bücher.example"), "tlsonly1"},
 		{p("@[192.0.2.1]"), "tlsonly1"},
 	})
-	want := `/^(alice\+x|"alice\+x")@example\.com\.?$/ tlsonly1:
+	want := `/^"?(prvs=|msprvs1=|btv1==)(.*=)?alice\+x([=+].*|\/.*)?"?@example\.com\.?$/ tlsonly:
+/^"?(.*\+)?srs[01]?[-=+].*=example\.com=.*@/ tlsonly:
+/^"?(prvs=|msprvs1=|btv1==)(.*=)?o'b\/c([=+].*|\/.*)?"?@xn--bcher-kva\.example\.?$/ tlsonly:
+/^"?(.*\+)?srs[01]?[-=+].*=xn--bcher-kva\.example=.*@/ tlsonly:
+/^"?(prvs=|msprvs1=|btv1==)(.*=)?o'b\/c([=+].*|\/.*)?"?@bücher\.example\.?$/ tlsonly:
+/^"?(.*\+)?srs[01]?[-=+].*=bücher\.example=.*@/ tlsonly:
+/^"?(prvs=|msprvs1=|btv1==)(.*=)?a "b([=+].*|\/.*)?"?@example\.com\.?$/ tlsonly:
+/^"?(.*\+)?srs[01]?[-=+].*[=.]a\.example\.com=.*@/ tlsonly:
+/^"?(.*\+)?srs[01]?[-=+].*[=.]example\.com=.*@/ tlsonly:
+/^(alice\+x|"alice\+x")@example\.com\.?$/ tlsonly1:
 /^(o'b\/c(\+.*)?|"o'b\/c(\+.*)?")@xn--bcher-kva\.example\.?$/ tlsonly1:
 /^(o'b\/c(\+.*)?|"o'b\/c(\+.*)?")@bücher\.example\.?$/ tlsonly1:
 /^(alice(\+.*)?|"alice(\+.*)?")@example\.com\.?$/ DUNNO
@@ -83,6 +92,9 @@ func lines(t *testing.T, table string) []line {
 	var found []line
 	for text := range strings.Lines(table) {
 		i := strings.LastIndex(text, "/ ")
+		if strings.Contains(strings.ReplaceAll(text[1:i], `\/`, ""), "/") {
+			t.Fatalf("%s: Postfix takes the first slash for the end", text)
+		}
 		re, err := regexp.Compile(bytewise(text[1:i]))
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
@@ -179,6 +191,31 @@ func TestSenderTableIsRules(t *testing.T) {
 			if got != want {
 				t.Fatalf("seed %d, set %d: %s: got %q, want %q\n%s", seed, n, a, got, want, text)
 			}
+		}
+	}
+}
+
+// What other milters make of a protected sender has the strict transport, and
+// nobody else's like it.
+func TestSenderTableRewritten(t *testing.T) {
+	table := lines(t, senderTable([]Entry{
+		{addr.MustPattern("kim@clinic.example"), "tlsonly1"}, {addr.MustPattern("@lab.example"), "tlsonly2"},
+		{addr.MustPattern("@.sub.example"), "tlsonly3"}, {addr.MustPattern("jim@free.example"), ""},
+	}))
+	for _, key := range []string{
+		"SRS0=HHH=TT=clinic.example=kim@other.example", "srs0+hhh=tt=CLINIC.example=kim@other.example", "x+SRS=HHH=TT=clinic.example=kim@other.example",
+		"SRS1=HHH=first.example==HHH=TT=lab.example=x@second.example", "SRS0=HHH=TT=a.sub.example=x@other.example", "SRS0=HHH=TT=sub.example=x@other.example",
+		"prvs=1234abcdef=kim@clinic.example", "prvs=kim/1234abcdef@clinic.example", "btv1==1234abcdef==Kim@clinic.example", "prvs=1234abcdef=kim+x@clinic.example",
+		`"SRS0=HHH=TT=lab.example=a b"@other.example`,
+	} {
+		if got := answer(table, key); got != "tlsonly:" {
+			t.Errorf("%s goes by %q", key, got)
+		}
+	}
+	for _, key := range []string{"SRS0=HHH=TT=other.example=kim@forwarder.example", "prvs=1234abcdef=jim@clinic.example", "prvs=1234abcdef=akim@clinic.example",
+		"SRS0=HHH=TT=notlab.example=x@other.example", "users=lab.example=x@other.example", "SRS0=HHH=TT=free.example=jim@other.example"} {
+		if got := answer(table, key); got != "" {
+			t.Errorf("%s goes by %q", key, got)
 		}
 	}
 }

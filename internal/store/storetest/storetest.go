@@ -47,6 +47,7 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"DueShared", testDueShared},
 		{"Watch", testWatch},
 		{"Rulesets", testRulesets},
+		{"Usage", testUsage},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -1,0 +1,68 @@
+package socketmap
+
+import (
+	"bytes"
+	"net/url"
+	"strings"
+	"time"
+
+	"tlsonly/internal/addr"
+)
+
+// doubleBounce is the local part that Postfix gives to notices and to its
+// probes of addresses, unless double_bounce_sender says otherwise.
+const doubleBounce = "double-bounce"
+
+// senderMap reads what follows "sender": how many numbered transports the MTA
+// has that asks, and after slashes, percent-escaped, the senders of what it
+// writes itself, where these aren't the usual ones.
+func (s *Server) senderMap(b []byte) (transports int, own []string, ok bool) {
+	number, rest, more := bytes.Cut(b, []byte{'/'})
+	for more {
+		var word []byte
+		word, rest, more = bytes.Cut(rest, []byte{'/'})
+		name, err := url.PathUnescape(string(word))
+		if err != nil || name == "" {
+			return 0, nil, false
+		}
+		own = append(own, name)
+	}
+	transports, ok = s.transports(number)
+	return transports, own, ok
+}
+
+// holdsOwn reports whether mail of a sender is what an MTA writes itself, a
+// bounce, a delay warning or a notice, and is to be held to TLS: while any rule
+// enforces it, for nobody can tell which of it is about protected mail.
+func (s *Server) holdsOwn(own []string, key string, now time.Time) bool {
+	return !s.c.FreeBounces && isOwn(own, key) && s.c.Rules().Enforces(now)
+}
+
+// isOwn reports whether a sender is the null sender or that of notices. The
+// latter has a domain of the MTA's own, which is its to choose.
+func isOwn(own []string, key string) bool {
+	if key == `"<>"` { // the null sender as Postfix quotes it
+		return true
+	}
+	a, err := addr.ParsePath(key)
+	if err != nil {
+		return false // what isn't understood has the strict transport anyway
+	}
+	a = a.Fold()
+	if a.IsNull() || a.Local == doubleBounce {
+		return true
+	}
+	for _, name := range own {
+		if name == key {
+			return true
+		}
+		b, err := addr.ParsePath(name)
+		if err != nil {
+			continue
+		}
+		if b = b.Fold(); a == b || b.Domain.IsZero() && strings.EqualFold(a.Local, b.Local) {
+			return true
+		}
+	}
+	return false
+}

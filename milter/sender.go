@@ -1,0 +1,81 @@
+package milter
+
+import (
+	"strings"
+
+	gomilter "github.com/d--j/go-milter"
+
+	"tlsonly/internal/addr"
+	"tlsonly/rules"
+)
+
+// Names are the names by which an MTA completes senders that come without.
+type Names struct {
+	Origins []addr.Domain // what a bare name gets
+	Below   []addr.Domain // what a domain without a dot gets
+	Known   bool          // the MTA said so, and has no others
+}
+
+// whose returns what addresses the MTA can make of a sender, what it is itself
+// first, and those from which a rewritten one was made. from is what is known of
+// it already.
+//
+// SECURITY: where the MTA's names aren't known, a domain without a dot may be any
+// domain of a rule that begins so.
+func (s *session) whose(set *rules.Set, path string, from addr.Address, m gomilter.Modifier) []addr.Address {
+	found := []addr.Address{from}
+	if from.IsNull() {
+		return found
+	}
+	var names Names
+	if s.server.c.Names != nil {
+		names = s.server.c.Names()
+	}
+	host, err := addr.ParseDomain(m.Get(gomilter.MacroMTAFQDN))
+	own := err == nil && !host.IsLiteral()
+	full, err := addr.ParsePath(m.Get(gomilter.MacroMailAddr))
+	told := err == nil && !full.Domain.IsZero() // Postfix has completed it
+	if bare, err := addr.ParsePath(path); err == nil && !bare.IsNull() && bare.Domain.IsZero() && !told {
+		for _, d := range names.Origins {
+			found = append(found, addr.Address{Local: bare.Local, Domain: d})
+		}
+	}
+	for _, a := range found {
+		d := a.Domain
+		if d.IsZero() || d.IsLiteral() || strings.Contains(d.String(), ".") {
+			continue
+		}
+		for _, b := range names.Below {
+			found = complete(found, a, b)
+		}
+		if names.Known {
+			continue
+		}
+		for p := host.Parent(); own && !p.IsZero(); p = p.Parent() {
+			found = complete(found, a, p)
+		}
+		for _, whole := range set.Beginning(d) {
+			found = append(found, addr.Address{Local: a.Local, Domain: whole})
+		}
+	}
+	for _, a := range found {
+		found = append(found, a.Originals()...)
+	}
+	return found
+}
+
+// complete adds the address with a domain put behind its own.
+func complete(found []addr.Address, a addr.Address, domain addr.Domain) []addr.Address {
+	whole, err := addr.ParseDomain(a.Domain.String() + "." + domain.String())
+	if err != nil {
+		return found
+	}
+	return append(found, addr.Address{Local: a.Local, Domain: whole})
+}
+
+// keepsSender reports whether the sender is another's to say: a milter before us
+// may have changed it at the end of the message, and Postfix doesn't show that.
+// To give back what MAIL said would undo it.
+func (s *session) keepsSender(msg *message) bool {
+	return msg.envelope.mta == postfixMTA && s.server.c.SenderTaken != nil && s.server.c.SenderTaken()
+}
