@@ -165,7 +165,7 @@ func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string
 	var script strings.Builder
 	for _, p := range ps {
 		for _, define := range []string{"{verify}" + p.verify, "{tls_version}" + p.version, "{dsn_envid}" + p.envid,
-			"{server_name}mx.tlsonly.invalid", "{cert_fp}" + noFingerprint, "h", "f" + bare(p.from)} {
+			"{server_name}mx.tlsonly.invalid", "{cert_fp}" + noFingerprint, "h", "f" + bare(p.from), "g" + bare(p.from)} {
 			script.WriteString(".D" + define + "\n")
 		}
 		script.WriteString("tls_rcpt " + cmp.Or(p.to, address) + "\n")
