@@ -29,6 +29,7 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -39,6 +40,9 @@ type Config struct {
 	Decider Decider
 	// Rules returns the rules now in force. It is called once a message.
 	Rules func() *rules.Set
+	// Written returns what else than a sender the MTA may name to hosts in its
+	// place, by masquerading and the like; nil: nothing. The strictest counts.
+	Written func(addr.Address) []addr.Address
 	// Inbound returns the [[inbound]] rules now in force; nil: there never are any. It is called once a message.
 	Inbound func() *inbound.Set
 	// InboundHeader adds the header TLS-Only-Inbound to all mail that comes from elsewhere.

@@ -35,7 +35,8 @@ type message struct {
 	cancel     context.CancelFunc
 	from       addr.Address
 	candidates rules.Candidates
-	queueID    string // "" while the MTA hasn't said
+	others     []rules.Candidates // of what else the MTA may make of the sender
+	queueID    string             // "" while the MTA hasn't said
 	envelope   envelope
 	// atEnd: Postfix handed the message in itself (sendmail command, re-injection), and there is no client that could
 	// be refused a recipient. Recipients are decided in the background, the message is answered at its end.
@@ -115,6 +116,10 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
 	}
 	candidates := set.Sender(from, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now())
+	others := s.server.written(set, from, m.Get(gomilter.MacroAuthAuthen))
+	if candidates.Empty() && len(others) > 0 {
+		candidates, others = others[0], others[1:]
+	}
 	came, admitting := s.comesIn(in, from, m)
 	if candidates.Empty() && len(admitting) == 0 && (came.Here() || !s.tagsInbound()) {
 		return gomilter.RespAccept, nil
@@ -124,6 +129,7 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 	s.msg = &message{
 		from:       from,
 		candidates: candidates,
+		others:     others,
 		queueID:    queueID,
 		envelope:   newEnvelope(path, args, m),
 		// Postfix's smtpd says the mailer and no queue ID here, Sendmail says both, Postfix's cleanup for mail without
@@ -181,7 +187,8 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 	if refusal := s.admit(msg, to, m); refusal != nil {
 		return refusal, nil
 	}
-	if msg.candidates.Match(to) == nil && !msg.candidates.Forwarders() {
+	candidates := msg.candidatesFor(to)
+	if candidates.Match(to) == nil && !candidates.Forwarders() {
 		msg.free = true
 		return gomilter.RespContinue, nil
 	}
@@ -189,10 +196,10 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		if ownName(to.Domain, m) {
 			route.Mailer = "local"
 		}
-		s.decideLater(to, route)
+		s.decideLater(candidates, to, route)
 		return gomilter.RespContinue, nil
 	}
-	d := s.decide(msg.ctx, msg.candidates, to, route)
+	d := s.decide(msg.ctx, candidates, to, route)
 	if d.Rule == nil {
 		msg.free = true
 		return gomilter.RespContinue, nil
@@ -239,7 +246,7 @@ func (s *session) decide(ctx context.Context, c rules.Candidates, to addr.Addres
 }
 
 // decideLater decides in the background; EndOfMessage waits for it. It blocks while too many are under way.
-func (s *session) decideLater(to addr.Address, route Route) {
+func (s *session) decideLater(candidates rules.Candidates, to addr.Address, route Route) {
 	msg := s.msg
 	if msg.slots == nil {
 		msg.slots = make(chan struct{}, maxLooks)
@@ -254,7 +261,7 @@ func (s *session) decideLater(to addr.Address, route Route) {
 			}
 			<-msg.slots
 		}()
-		d := s.decide(msg.ctx, msg.candidates, to, route)
+		d := s.decide(msg.ctx, candidates, to, route)
 		if msg.ctx.Err() == nil {
 			r.Decision, r.decided = d, true
 		}

@@ -160,6 +160,10 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if d.forwards, err = newForwards(ctx, c, log); err != nil {
 		return nil, err
 	}
+	senders, err := newSenders(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
 	d.audit = d.newWatcher(ctx)
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards = d.forwards
@@ -168,6 +172,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,
 		Rules:               func() *rules.Set { return d.config.Load().Rules },
+		Written:             senders.Written,
 		Inbound:             func() *inbound.Set { return d.config.Load().Inbound },
 		InboundHeader:       c.Milter.InboundHeader,
 		RefuseTLSRequiredNo: c.Milter.Headers,
@@ -192,7 +197,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Transports:     len(c.Rules.Classes()),
 		MaxConnections: c.Socketmap.Connections,
 		Relay:          func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
-		Origins:        func() []addr.Domain { return origins(host, d.config.Load()) },
+		Origins:        func() []addr.Domain { return originsOf(host, d.config.Load(), senders) },
 		Local:          d.isLocal,
 		Others:         socketmap.Others(c.Binding.Others),
 		FreeBounces:    c.Binding.Bounces == "others",
