@@ -131,7 +131,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	atMail := []string{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailMailer, gomilter.MacroMailAddr,
-		gomilter.MacroMTAFQDN, gomilter.MacroMTAVersion}
+		gomilter.MacroMTAFQDN, gomilter.MacroMTAVersion, macroSender}
 	if c.Inbound != nil || c.InboundHeader {
 		atMail = append(atMail, inboundMacros()...)
 	}
@@ -144,7 +144,9 @@ func New(c Config) (*Server, error) {
 		gomilter.WithMacroRequest(gomilter.StageMail, atMail),
 		gomilter.WithMacroRequest(gomilter.StageRcpt,
 			[]string{gomilter.MacroQueueId, gomilter.MacroRcptMailer, gomilter.MacroRcptHost, gomilter.MacroRcptAddr}),
-		gomilter.WithMacroRequest(gomilter.StageEOM, []string{gomilter.MacroQueueId}),
+		// Sendmail (8.17) heeds the second list only with the first.
+		gomilter.WithMacroRequest(gomilter.StageEOH, []string{gomilter.MacroQueueId}),
+		gomilter.WithMacroRequest(gomilter.StageEOM, []string{gomilter.MacroQueueId, macroSender}),
 		gomilter.WithWriteTimeout(c.WriteTimeout),
 	)
 	return s, nil

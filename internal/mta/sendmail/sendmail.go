@@ -29,8 +29,7 @@
 //
 // BUGS: mail that leaves by other ways than SMTP and LMTP (UUCP, programs) meets no tls_rcpt. Where the socket map's file is
 // gone, or the daemon hangs, Sendmail defers all mail it asks about, whatever the rules make of that. The milter is the last of
-// the filters, so that none takes the tag away; it gives the sender back as the client gave it, whatever one before it made
-// of it.
+// the filters, so that none takes the tag away; it gives the sender back as those before it left it.
 package sendmail
 
 import (
