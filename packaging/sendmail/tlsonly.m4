@@ -38,9 +38,10 @@ R$*			$: $1 $| <$&f> <$&{addr_type}>
 R$* $| <$={TlsonlyReport}> <e r>	$: $1 $(tls_read {TlsonlyRead} $@ $&i $)
 R$* $| $*		$: $1
 LOCAL_TLS_SERVER
-R$*			$: <$&f> <$&{TlsonlyRead}>
-R<$={TlsonlyReport}> <$&i>	$@ OK
-R<$={TlsonlyReport}> <$*>	$: REPORT $(tls_report a.report.waits.for.a.queue.run $: $)
+R$*			$: <$&h> <$&f> <$&{TlsonlyRead}>
+R<> <$*> <$*>		$@ OK
+R<$+> <$={TlsonlyReport}> <$&i>	$@ OK
+R<$+> <$={TlsonlyReport}> <$*>	$: REPORT $(tls_report a.report.waits.for.a.queue.run $: $)
 RREPORT FREE		$@ OK
 RREPORT $*		$#error $@ 4.7.10 $: "451 4.7.10 a report waits for a queue run"
 LOCAL_TLS_RCPT
@@ -55,10 +56,14 @@ RREJECT			$#error $@ 5.0.0 $: "550 5.7.10 TLS required: no TLS at " $&{server_na
 R$*			$#error $@ 4.7.5 $: "451 4.7.5 TLS required or not: tlsonly does not answer"
 LOCAL_RULESETS
 STlsonlyRcpt
-R<?> $*			$: <?> $&f $| $1
+# What is delivered here by LMTP has no next hop, and no domain.
+R<?> $*			$: <? $&h> $1
+R<? $*> $* @ $*		$: <from> $&f $| $2 @ $3
+R<?> $*			$@ PASS
+R<? $*> $*		$: <from> $&f $| $2
 # A report in the process that wrote it has the tag of what it is about, and later none.
-R<?> $={TlsonlyReport} $| $*	$: <free> $&{verify} $| $&{tls_version} $| $| $2
-R<?> $* $| $*		$: <free> $&{verify} $| $&{tls_version} $| $&{dsn_envid} $| $2
+R<from> $={TlsonlyReport} $| $*	$: <free> $&{verify} $| $&{tls_version} $| $| $2
+R<from> $* $| $*		$: <free> $&{verify} $| $&{tls_version} $| $&{dsn_envid} $| $2
 # A version too old is no TLS: it takes the place of the word for encrypted.
 R<free> $={TlsonlyEncrypted} $| $={TlsonlyOld} $| $* $| $*	$: <free> $2 $| $3 $| $4
 R<free> $* $| $* $| $* $| $*		$: <free> $1 $| $3 $| $4

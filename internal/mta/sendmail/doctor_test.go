@@ -69,7 +69,7 @@ func TestDoctor(t *testing.T) {
 		{"rules that nobody calls", "\nStls_rcpt\n", "\nSother_rcpt\n", "hole ruleset: sendmail.cf has no ruleset tls_rcpt"},
 		{"rules not called from tls_rcpt", `$>"Local_tls_rcpt"`, `$>canonify`, "hole proof: a protected message leaves in the clear"},
 		{"rules weakened", "RNOTLS $*\t\t$#error", "RNOTLS $*\t\t$@ OK #error", "hole proof: a protected message leaves in the clear where STARTTLS fails"},
-		{"rules that break off", "\nR<?> $*\t", "\nR$*\t$: $>TlsonlyRcpt $1\nR<?> $*\t", "ok proof: a protected message waits where there is no TLS"},
+		{"rules that break off", "\nR<?> $*\t\t\t$: <?", "\nR$*\t$: $>TlsonlyRcpt $1\nR<?> $*\t\t\t$: <?", "ok proof: a protected message waits where there is no TLS"},
 		{"rules edited", "RNOTLS $*\t\t$#error", "RNOTLS $* \t\t$#error", "warning ruleset: the rules are not those"},
 		{"fails open without the daemon", "R$*\t\t\t$#error", "R$*\t\t\t$@ OK #error", "hole proof: mail the milter has not seen leaves in the clear with the daemon away"},
 		{"too strict", "C{TlsonlyEncrypted}OK TRUSTED FAIL", "C{TlsonlyEncrypted}OK TRUSTED", "warning proof: a protected message waits although there is TLS"},
