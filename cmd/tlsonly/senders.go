@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
@@ -37,6 +38,15 @@ func sendmailOf(f config.Forwarding) (sendmail.Installation, bool) {
 		in.Cf = f.Sendmail
 	}
 	return in, true
+}
+
+// doctorsSenders fills in what doctor needs for senders. It looks at the
+// sendmail.cf of Debian's package.
+func doctorsSenders(s *sendmail.Settings, c *config.Config) {
+	in, ok := sendmailOf(c.Forwarding)
+	s.Followed = ok && (in.Cf == "" || in.Cf == "/etc/mail/sendmail.cf")
+	s.FreeBounces = c.Binding.Bounces == "others"
+	s.Protects = func(a addr.Address) bool { return c.Rules.Class(a, time.Now()) > 0 }
 }
 
 // originsOf are the domains that an MTA may give a bare sender: those that it

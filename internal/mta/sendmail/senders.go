@@ -45,12 +45,15 @@ func (in Installation) Senders(ctx context.Context) (*Senders, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the settings of sendmail: %w", err)
 	}
-	said, err := in.expand(ctx, "$j", "$m", "$M", "$=M", "$=w", "$=N", "$=E", "$=G")
+	said, err := in.expand(ctx, senderNames()...)
 	if err != nil {
 		return nil, err
 	}
 	return in.senders(parseConf(string(text)), said), nil
 }
+
+// senderNames are the macros and classes that senders is made of.
+func senderNames() []string { return []string{"$j", "$m", "$M", "$=M", "$=w", "$=N", "$=E", "$=G"} }
 
 func (in Installation) senders(c conf, said map[string]string) *Senders {
 	rules := c.ruleset("MasqHdr")

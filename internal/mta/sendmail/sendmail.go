@@ -65,6 +65,11 @@ type Settings struct {
 
 	// Held is what only Doctor looks at: mail that must not leave in the clear, to be asked of the daemon.
 	Held []Question
+	// So are these: FreeBounces is [binding] bounces = "others", Followed says
+	// that the daemon reads this sendmail.cf, and Protects whether an enforcing
+	// rule names a sender; nil: none does.
+	FreeBounces, Followed bool
+	Protects              func(addr.Address) bool
 }
 
 // Question is a sender and a recipient.
