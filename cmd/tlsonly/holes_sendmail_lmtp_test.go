@@ -27,17 +27,20 @@ while read -r line; do
 done
 `
 
+// takesLMTP has Sendmail deliver here by it.
+func takesLMTP(dir string) []string {
+	path := write(dir, "lmtp", lmtp)
+	if err := os.Chmod(path, 0o755); err != nil {
+		panic(err)
+	}
+	return []string{"FEATURE(`local_lmtp', `" + path + "')dnl", "MAILER(`local')dnl"}
+}
+
 // What Sendmail delivers here by a program that speaks LMTP doesn't leave: it
 // isn't held, be it protected or a report.
 func TestMTAHolesSendmailLMTP(t *testing.T) {
 	isolated(t)
-	w := newReportWire(t, sendmailCase{rules: protects(`"@clinic.example", "@mta.test"`), mc: func(dir string) []string {
-		path := write(dir, "lmtp", lmtp)
-		if err := os.Chmod(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return []string{"FEATURE(`local_lmtp', `" + path + "')dnl", "MAILER(`local')dnl"}
-	}}, true)
+	w := newReportWire(t, sendmailCase{rules: protects(`"@clinic.example", "@mta.test"`), mc: takesLMTP}, true)
 	w.message(doctor, []string{"nobody@mta.test"}, nil)
 	w.message("nobody@mta.test", []string{"u@refusing.example"}, nil)
 	waitFor(t, "the message and the bounce to be taken", func() bool {

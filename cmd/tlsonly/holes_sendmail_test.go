@@ -215,6 +215,31 @@ func TestMTAHolesSendmailReports(t *testing.T) {
 		{name: "a report of another host that passes through", rules: protects(`"@clinic.example"`),
 			send:  func(w *wire) { w.message("", []string{"u@none.example"}, nil) },
 			check: refused("u@none.example")},
+		{name: "notice of success", mc: takesLMTP, send: func(w *wire) {
+			c := dial(w.t, w.address)
+			c.expect("MAIL FROM:<"+doctor+">", "250")
+			c.expect("RCPT TO:<nobody@mta.test> NOTIFY=SUCCESS", "250")
+			c.data("250", "Subject: "+w.marker)
+		}, check: waiting("doctor@clinic.example")},
+		{name: "Errors-To", mc: func(string) []string { return []string{"define(`confUSE_ERRORS_TO', `True')dnl"} },
+			send: func(w *wire) {
+				w.messageBy(dial(w.t, w.address), "doctor@good.example", []string{"u@refusing.example"}, nil, "Errors-To: <x@late.example>")
+				w.anyRun()
+				arrives(w)
+			}, rules: protects(`"@good.example"`), check: waiting("x@late.example")},
+		{name: "delivered while the client waits", mc: func(string) []string {
+			return []string{"define(`confDELIVERY_MODE', `interactive')dnl"}
+		}, send: func(w *wire) { w.message(doctor, []string{"u@refusing.example"}, nil) }, check: waiting("doctor@clinic.example")},
+		{name: "an envelope for each recipient", mc: func(dir string) []string {
+			return []string{"QUEUE_GROUP(`mqueue', `P='MAIL_SETTINGS_DIR`mq, F=f, r=1')dnl"}
+		}, send: func(w *wire) { w.message(doctor, []string{"u@refusing.example", "v@refusing.example"}, nil) },
+			check: waiting("doctor@clinic.example")},
+		{name: "a mail host to fall back to", mc: func(dir string) []string {
+			return append(queueOnly(dir), "define(`confFALLBACK_MX', `mx1.none.example')dnl")
+		}, send: func(w *wire) {
+			w.message(doctor, []string{"u@good.example"}, nil)
+			w.fault("good.example", testnet.Banner421)
+		}, check: refused("u@good.example")},
 		{name: "another name for errors", mc: func(dir string) []string {
 			return append(copies(dir), "define(`confMAILER_NAME', `Robot')dnl")
 		}, send: fails(doctor), check: refused("x@late.example")},

@@ -38,18 +38,30 @@ R$* $| $*		$: $1
 `
 
 // serverRules do it for a new session; one without a next hop is LMTP here.
+//
+// They also look at a message of which a recipient was named to a host before:
+// if that host has refused it, a refusal by tls_rcpt would be taken for the same
+// and given back. So the session ends before, if its recipients are to wait.
+// Which they are isn't known yet; another in their domain stands for them.
 const serverRules = `R$*			$: <$&h> <$&f> <$&{TlsonlyRead}>
 R<> <$*> <$*>		$@ OK
 R<$+> <$={TlsonlyReport}> <$&i>	$@ OK
 R<$+> <$={TlsonlyReport}> <$*>	$: REPORT $(tls_report a.report.waits.for.a.queue.run $: $)
 RREPORT FREE		$@ OK
 RREPORT $*		$#error $@ 4.7.10 $: "451 4.7.10 a report waits for a queue run"
+# No report. A recipient was tried before.
+R$*			$: <$&h> <$&{TlsonlyTried}> $&{dsn_envid}
+R<$+ .> <$&i> TLSONLY . $*	$: BESIDE $>TlsonlyRcpt <?> postmaster @ $1
+R<$+> <$&i> TLSONLY . $={TlsonlyNever} . $*	$: BESIDE <$&{verify}>
+RBESIDE <$={TlsonlyEncrypted}>	$@ OK
+RBESIDE PASS		$@ OK
+RBESIDE $*		$#error $@ 4.7.10 $: "451 4.7.10 TLS required at " $&{server_name}
 `
 
 const rcptRules = `# Rules that break off (an address too long to rewrite, a map that is gone) are taken for consent. So the work is done
 # in TlsonlyRcpt, and only its word PASS is consent.
 R$*			$: $>TlsonlyRcpt <?> $1
-RPASS			$@ OK
+RPASS			$@ OK $(tls_read {TlsonlyTried} $@ $&i $)
 RNOTLS $*		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name} ", verify=" $1
 RNOTRIGHT		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: " $&{server_name} " is not authenticated"
 RDEFER			$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name}
