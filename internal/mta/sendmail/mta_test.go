@@ -54,7 +54,7 @@ func TestTagStays(t *testing.T) {
 	marker := l.send("alice@clinic.example", "list@mta.test")
 	l.logged("clone: owner=admin@clinic.example")
 	l.logged("to=carol@good.example", "stat=Sent")
-	l.logged("ruleset=tls_rcpt", "bob@late.example", "451 4.7.10 TLS required: no TLS at mx1.late.example, verify=NONE")
+	l.logged("relay=mx1.late.example", "reject=451 4.7.10 TLS required")
 	if err := l.QueueRun(l.ctx); err != nil {
 		t.Fatal(err)
 	}
