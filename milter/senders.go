@@ -21,13 +21,18 @@ func (s *Server) written(set *rules.Set, from addr.Address, user string) []rules
 	return found
 }
 
-// candidatesFor returns the rules that ask the most for a recipient, of those
-// for each form that the sender can have; the first of them where nothing is
-// asked.
+// candidatesFor returns the rules for a recipient, of those for each form that
+// the sender can have.
 func (msg *message) candidatesFor(to addr.Address) rules.Candidates {
 	if len(msg.others) == 0 {
 		return msg.candidates
 	}
+	return Strictest(append([]rules.Candidates{msg.candidates}, msg.others...), to)
+}
+
+// Strictest returns the rules that ask the most for a recipient, of those for
+// each form that a sender can have; the first of them where nothing is asked.
+func Strictest(forms []rules.Candidates, to addr.Address) rules.Candidates {
 	asked := func(c rules.Candidates) int {
 		switch r := c.Match(to); {
 		case r == nil:
@@ -38,6 +43,5 @@ func (msg *message) candidatesFor(to addr.Address) rules.Candidates {
 			return r.Level.Rank()
 		}
 	}
-	return slices.MaxFunc(append([]rules.Candidates{msg.candidates}, msg.others...),
-		func(a, b rules.Candidates) int { return asked(a) - asked(b) })
+	return slices.MaxFunc(forms, func(a, b rules.Candidates) int { return asked(a) - asked(b) })
 }

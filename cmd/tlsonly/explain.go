@@ -79,7 +79,11 @@ func (p *program) explain(ctx context.Context, args []string) int {
 		return p.fail("%v", err)
 	}
 	decider.Forwards = forwards
-	e := explained(ctx, decider, c.Rules, sender, recipient, *user)
+	senders, err := newSenders(ctx, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return p.fail("%v", err)
+	}
+	e := explained(ctx, decider, c.Rules, append([]addr.Address{sender}, senders.Written(sender)...), recipient, *user)
 	if *asJSON {
 		_ = p.answer(e)
 	} else {
@@ -94,11 +98,16 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	return exitNo
 }
 
-// explained decides as the daemon would, where the MTA doesn't say the route.
-func explained(ctx context.Context, decider milter.Decider, set *rules.Set, from, to addr.Address, user string) explanation {
-	decision := decider.Decide(ctx, set.Sender(from, user, time.Now()), to, milter.Route{})
+// explained decides as the daemon would, where the MTA doesn't say the route. The sender is given in each form that
+// it can have.
+func explained(ctx context.Context, decider milter.Decider, set *rules.Set, from []addr.Address, to addr.Address, user string) explanation {
+	var forms []rules.Candidates
+	for _, a := range from {
+		forms = append(forms, set.Sender(a, user, time.Now()))
+	}
+	decision := decider.Decide(ctx, milter.Strictest(forms, to), to, milter.Route{})
 	e := explanation{
-		From: from, User: user, To: to,
+		From: from[0], User: user, To: to,
 		Destinations: decision.Destinations,
 		Verdict:      policy.Accept,
 	}

@@ -137,4 +137,7 @@ func TestMTAHolesSendmailSenderRefused(t *testing.T) {
 		c.expect("RCPT TO:<u@none.example>", code)
 		c.expect("QUIT", "221")
 	}
+	if got := w.daemon.command("explain", "--from", "doctor@mta.test", "--to", "u@good.example"); !strings.Contains(got, "clinic") {
+		t.Errorf("explain says\n%s", got)
+	}
 }

@@ -26,6 +26,7 @@ import (
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/monitor"
+	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/socketmap"
 	"tlsonly/internal/store"
@@ -78,6 +79,7 @@ type service struct {
 	monitor  *monitor.Monitor
 	notifier *monitor.Notifier
 	forwards *forward.Expander
+	senders  *sendmail.Senders // nil: the MTA is asked of none
 	audit    *audit.Watcher
 	server   *milter.Server
 	maps     *socketmap.Server // nil: off
@@ -160,8 +162,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if d.forwards, err = newForwards(ctx, c, log); err != nil {
 		return nil, err
 	}
-	senders, err := newSenders(ctx, c, log)
-	if err != nil {
+	if d.senders, err = newSenders(ctx, c, log); err != nil {
 		return nil, err
 	}
 	d.audit = d.newWatcher(ctx)
@@ -172,7 +173,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,
 		Rules:               func() *rules.Set { return d.config.Load().Rules },
-		Written:             senders.Written,
+		Written:             d.senders.Written,
 		Inbound:             func() *inbound.Set { return d.config.Load().Inbound },
 		InboundHeader:       c.Milter.InboundHeader,
 		RefuseTLSRequiredNo: c.Milter.Headers,
@@ -197,7 +198,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Transports:     len(c.Rules.Classes()),
 		MaxConnections: c.Socketmap.Connections,
 		Relay:          func(hop addr.Destination) bool { return d.config.Load().Relay.Uses(hop) },
-		Origins:        func() []addr.Domain { return originsOf(host, d.config.Load(), senders) },
+		Origins:        func() []addr.Domain { return originsOf(host, d.config.Load(), d.senders) },
 		Local:          d.isLocal,
 		Others:         socketmap.Others(c.Binding.Others),
 		FreeBounces:    c.Binding.Bounces == "others",
