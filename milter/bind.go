@@ -60,10 +60,23 @@ type envelope struct {
 	mta  mta
 	path string // as it came, without angle brackets
 	args string // separated by blanks
+	said string // the macro f at MAIL
 }
 
 func newEnvelope(path, args string, m gomilter.Modifier) envelope {
-	return envelope{mta: mtaOf(m.Get(gomilter.MacroMTAVersion)), path: path, args: args}
+	return envelope{mta: mtaOf(m.Get(gomilter.MacroMTAVersion)), path: path, args: args, said: m.Get(macroSender)}
+}
+
+// macroSender is Sendmail's macro for the sender as it is in the queue.
+const macroSender = "f"
+
+// currentSender returns the sender to give back: what another milter has made
+// of it since MAIL, where Sendmail says so, else what the client gave.
+func (e envelope) currentSender(m gomilter.Modifier) string {
+	if now := m.Get(macroSender); e.mta == sendmailMTA && now != e.said {
+		return strings.TrimSuffix(strings.TrimPrefix(now, "<"), ">")
+	}
+	return e.path
 }
 
 // bind asks the MTA for what binds it, when anything does.
@@ -97,7 +110,7 @@ func (s *session) bind(msg *message, m gomilter.Modifier) error {
 	if args == "" {
 		return nil
 	}
-	if err := m.ChangeFrom(msg.envelope.path, args); err != nil {
+	if err := m.ChangeFrom(msg.envelope.currentSender(m), args); err != nil {
 		return fmt.Errorf("change sender: %w", err)
 	}
 	return nil

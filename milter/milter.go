@@ -40,6 +40,9 @@ type Config struct {
 	Decider Decider
 	// Rules returns the rules now in force. It is called once a message.
 	Rules func() *rules.Set
+	// Written returns what else than a sender the MTA may name to hosts in its
+	// place, by masquerading and the like; nil: nothing. The strictest counts.
+	Written func(addr.Address) []addr.Address
 	// Inbound returns the [[inbound]] rules now in force; nil: there never are any. It is called once a message.
 	Inbound func() *inbound.Set
 	// InboundHeader adds the header TLS-Only-Inbound to all mail that comes from elsewhere.
@@ -145,7 +148,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	atMail := []string{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailMailer, gomilter.MacroMailAddr,
-		gomilter.MacroMTAFQDN, gomilter.MacroMTAVersion}
+		gomilter.MacroMTAFQDN, gomilter.MacroMTAVersion, macroSender}
 	if c.Inbound != nil || c.InboundHeader {
 		atMail = append(atMail, inboundMacros()...)
 	}
@@ -158,7 +161,9 @@ func New(c Config) (*Server, error) {
 		gomilter.WithMacroRequest(gomilter.StageMail, atMail),
 		gomilter.WithMacroRequest(gomilter.StageRcpt,
 			[]string{gomilter.MacroQueueId, gomilter.MacroRcptMailer, gomilter.MacroRcptHost, gomilter.MacroRcptAddr}),
-		gomilter.WithMacroRequest(gomilter.StageEOM, []string{gomilter.MacroQueueId}),
+		// Sendmail (8.17) heeds the second list only with the first.
+		gomilter.WithMacroRequest(gomilter.StageEOH, []string{gomilter.MacroQueueId}),
+		gomilter.WithMacroRequest(gomilter.StageEOM, []string{gomilter.MacroQueueId, macroSender}),
 		gomilter.WithWriteTimeout(c.WriteTimeout),
 	)
 	return s, nil

@@ -61,6 +61,11 @@ func (s *session) whose(set *rules.Set, path string, from addr.Address, m gomilt
 	for _, a := range found {
 		found = append(found, a.Originals()...)
 	}
+	if written := s.server.c.Written; written != nil {
+		for _, a := range found {
+			found = append(found, written(a)...)
+		}
+	}
 	return found
 }
 

@@ -108,7 +108,10 @@ func (p *program) examine(ctx context.Context, c *config.Config, which, director
 		if err != nil {
 			return nil, err
 		}
-		return postfix.Doctor(ctx, postfixSettings(c, delivery), postfix.Instance{Dir: directory})
+		settings := postfixSettings(c, delivery)
+		read, follows := usesPostfix(c.Forwarding)
+		settings.Follows = follows && read.Dir == directory
+		return postfix.Doctor(ctx, settings, postfix.Instance{Dir: directory})
 	}
 	settings, err := sendmailSettings(c)
 	if err != nil {

@@ -83,7 +83,11 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if err != nil {
 		return p.notOpened(err)
 	}
-	e := explained(ctx, decider, delivery, sender, recipient, *user)
+	senders, err := newSenders(ctx, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return p.fail("%v", err)
+	}
+	e := explained(ctx, decider, delivery, append([]addr.Address{sender}, senders.Written(sender)...), recipient, *user)
 	if *asJSON {
 		_ = p.answer(e)
 	} else {
@@ -98,12 +102,16 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	return exitNo
 }
 
-// explained decides as the daemon would, where the MTA doesn't say the route.
-func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, from, to addr.Address, user string) explanation {
-	sender := rs.Set().SenderOf(append([]addr.Address{from}, from.Originals()...), user, time.Now())
-	decision := decider.Decide(ctx, rs.Under(sender), to, milter.Route{})
+// explained decides as the daemon would, where the MTA doesn't say the route. The sender is given in each form that
+// it can have.
+func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, from []addr.Address, to addr.Address, user string) explanation {
+	forms := from
+	for _, a := range from {
+		forms = append(forms, a.Originals()...)
+	}
+	decision := decider.Decide(ctx, rs.Under(rs.Set().SenderOf(forms, user, time.Now())), to, milter.Route{})
 	e := explanation{
-		From: from, User: user, To: to,
+		From: from[0], User: user, To: to,
 		Destinations: decision.Destinations,
 		Verdict:      policy.Accept,
 	}

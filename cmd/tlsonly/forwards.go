@@ -20,7 +20,6 @@ import (
 	"tlsonly/internal/forward/aliases"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/postfix"
-	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
@@ -34,10 +33,7 @@ func newForwards(ctx context.Context, c *config.Config, log *slog.Logger) (*forw
 	case ok:
 		fc.Tables = &postfix.Tables{Instance: instance}
 	case usesSendmail(f):
-		var in sendmail.Installation
-		if f.Sendmail != "auto" {
-			in.Cf = f.Sendmail
-		}
+		in, _ := sendmailOf(f)
 		s, err := in.Sources(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("[forwarding] sendmail: %w", err)

@@ -37,10 +37,6 @@ func (w *wire) hup(text, said string) {
 	waitFor(w.t, said, func() bool { return strings.Count(w.daemon.log(), said) > before })
 }
 
-// waiting has Postfix keep a message and its copy to itself, changes the
-// rules, takes TLS from the destination, and has Postfix try.
-func waiting(change func(w *wire)) func(w *wire) { return later(change) }
-
 func TestMTAHolesClasses(t *testing.T) {
 	audit := func(dir string) map[string]string {
 		return map[string]string{"always_bcc": "audit@none.example", "defer_transports": "smtp tlsonly tlsonly1 tlsonly2 tlsonly3"}
@@ -50,10 +46,10 @@ func TestMTAHolesClasses(t *testing.T) {
 		w.waits("audit@none.example", noOffer)
 	}
 	reload := func(text string) func(w *wire) {
-		return waiting(func(w *wire) { w.hup(text, "msg=reloaded") })
+		return later(func(w *wire) { w.hup(text, "msg=reloaded") })
 	}
 	restart := func(text string) func(w *wire) {
-		return waiting(func(w *wire) {
+		return later(func(w *wire) {
 			w.daemon.stop(syscall.SIGTERM)
 			w.daemon.write(daemonHead + text)
 			w.daemon.start()
@@ -73,28 +69,28 @@ func TestMTAHolesClasses(t *testing.T) {
 		{name: "rule taken away", setup: true, main: audit, rules: clinicRule + shopRule, send: reload(shopRule), check: both},
 		{name: "rule taken away, restart", setup: true, main: audit, rules: clinicRule + shopRule, send: restart(shopRule), check: both},
 		{name: "rule taken away, setup", setup: true, main: audit, rules: clinicRule + shopRule,
-			send: waiting(func(w *wire) { w.hup(shopRule, "msg=reloaded"); again(w) }), check: both},
+			send: later(func(w *wire) { w.hup(shopRule, "msg=reloaded"); again(w) }), check: both},
 		{name: "rule only observes", setup: true, main: audit, rules: clinicRule + shopRule,
 			send: reload(clinicRule + "mode = \"observe\"\n" + shopRule), check: both},
 		{name: "reordered", setup: true, main: audit, rules: clinicRule + exceptRule[:0] + shopRule, send: reload(shopRule + exceptRule + clinicRule), check: both},
 		{name: "rule before taken away", setup: true, main: audit, rules: shopRule + clinicRule, send: reload(clinicRule + legacyRule), check: both},
 		{name: "setup before the reload", setup: true, main: audit,
-			send: waiting(func(w *wire) {
+			send: later(func(w *wire) {
 				w.daemon.write(daemonHead + legacyRule + clinicRule)
 				again(w)
 				w.hup(legacyRule+clinicRule, "msg=reloaded")
 			}), check: both},
 		{name: "table: rule put before, no setup", setup: true, main: audit, tables: inTable, send: reload(inTable + legacyRule + clinicRule), check: both},
 		{name: "table: setup, then reload", setup: true, main: audit, tables: inTable,
-			send: waiting(func(w *wire) {
+			send: later(func(w *wire) {
 				w.daemon.write(daemonHead + inTable + legacyRule + clinicRule)
 				again(w)
 				w.hup(inTable+legacyRule+clinicRule, "msg=reloaded")
 			}), check: both},
 		{name: "table: rule before taken away, reload, then setup", setup: true, main: audit, tables: inTable, rules: legacyRule + clinicRule,
-			send: waiting(func(w *wire) { w.hup(inTable+clinicRule, "msg=reloaded"); again(w) }), check: both},
+			send: later(func(w *wire) { w.hup(inTable+clinicRule, "msg=reloaded"); again(w) }), check: both},
 		{name: "table: rule before taken away, setup, then reload", setup: true, main: audit, tables: inTable, rules: legacyRule + clinicRule,
-			send: waiting(func(w *wire) {
+			send: later(func(w *wire) {
 				w.daemon.write(daemonHead + inTable + clinicRule)
 				again(w)
 				w.hup(inTable+clinicRule, "msg=reloaded")

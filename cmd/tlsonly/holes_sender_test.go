@@ -25,6 +25,11 @@ func (c *changer) MailFrom(from, _ string, _ gomilter.Modifier) (*gomilter.Respo
 	return gomilter.RespContinue, nil
 }
 
+// RcptTo asks for the next: Sendmail takes a skip for the end of the filter.
+func (c *changer) RcptTo(string, string, gomilter.Modifier) (*gomilter.Response, error) {
+	return gomilter.RespContinue, nil
+}
+
 func (c *changer) EndOfMessage(m gomilter.Modifier) (*gomilter.Response, error) {
 	if err := m.ChangeFrom(c.to(c.from), ""); err != nil {
 		return nil, err
@@ -37,7 +42,14 @@ const otherMilter = "127.0.0.1:10026"
 // startChanger runs it where other milters of the site are.
 func startChanger(t *testing.T, to func(from string) string) (stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", otherMilter)
+	_, stop = startChangerAt(t, otherMilter, to)
+	return stop
+}
+
+// startChangerAt runs it at an address, and returns the one that it got.
+func startChangerAt(t *testing.T, address string, to func(from string) string) (at string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +59,7 @@ func startChanger(t *testing.T, to func(from string) string) (stop func()) {
 	serving.Go(func() { _ = s.Serve(l) })
 	stop = sync.OnceFunc(func() { s.Close(); serving.Wait() })
 	t.Cleanup(stop)
-	return stop
+	return l.Addr().String(), stop
 }
 
 // What forwarders and validators of bounces make of senders.

@@ -25,6 +25,7 @@ import (
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/monitor"
+	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/socketmap"
 	"tlsonly/internal/store"
@@ -82,6 +83,7 @@ type service struct {
 	monitor  *monitor.Monitor
 	notifier *monitor.Notifier
 	forwards *forward.Expander
+	senders  *sendmail.Senders // nil: the MTA is asked of none
 	audit    *audit.Watcher
 	server   *milter.Server
 	maps     *socketmap.Server // nil: off
@@ -182,6 +184,9 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if d.forwards, err = newForwards(ctx, c, log); err != nil {
 		return nil, err
 	}
+	if d.senders, err = newSenders(ctx, c, log); err != nil {
+		return nil, err
+	}
 	d.audit = d.newWatcher(ctx)
 	d.readAround(ctx)
 	decider := newDecider(c, d.assessor, d.ledger)
@@ -191,6 +196,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,
 		Rules:               func() *rules.Set { return d.config.Load().Rules },
+		Written:             d.senders.Written,
 		Inbound:             func() *inbound.Set { return d.config.Load().Inbound },
 		InboundHeader:       c.Milter.InboundHeader,
 		RefuseTLSRequiredNo: c.Milter.Headers,
@@ -223,13 +229,15 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		MaxConnections: c.Socketmap.Connections,
 		Relay:          d.isRelay,
 		Lent:           d.isLent,
-		Origins:        func() []addr.Domain { return append(origins(host, d.config.Load()), d.around.get().names.Origins...) },
-		Local:          d.isLocal,
-		Others:         socketmap.Others(c.Binding.Others),
-		FreeBounces:    c.Binding.Bounces == "others",
-		Bounce:         c.Binding.OnLost == "bounce",
-		Log:            log,
-		Now:            now,
+		Origins: func() []addr.Domain {
+			return append(originsOf(host, d.config.Load(), d.senders), d.around.get().names.Origins...)
+		},
+		Local:       d.isLocal,
+		Others:      socketmap.Others(c.Binding.Others),
+		FreeBounces: c.Binding.Bounces == "others",
+		Bounce:      c.Binding.OnLost == "bounce",
+		Log:         log,
+		Now:         now,
 	})
 	return d, err
 }

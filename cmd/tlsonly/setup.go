@@ -214,6 +214,7 @@ func sendmailSettings(c *config.Config) (sendmail.Settings, error) {
 	if s.MinVersion == 0 {
 		s.MinVersion = policy.TLS12
 	}
+	doctorsSenders(&s, c)
 	var err error
 	if s.Milter, err = sendmail.Endpoint(c.Milter.Listen.Network, c.Milter.Listen.Address); err != nil {
 		return s, err

@@ -32,6 +32,8 @@ func (s *Server) reply(b, question []byte) []byte {
 		return s.policy(b, key, now)
 	case string(name) == "tls_rcpt", string(name) == "tlsonly": // Sendmail says what its K line calls the map
 		return s.tlsRcpt(b, string(key), now)
+	case string(name) == "tls_report":
+		return s.tlsReport(b, now)
 	case bytes.HasPrefix(name, []byte("forced")):
 		if n, ok := classNumber(name[len("forced"):]); ok {
 			return s.forced(b, n, key, now)

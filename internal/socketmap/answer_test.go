@@ -395,7 +395,7 @@ func TestEnvelopeCannotForge(t *testing.T) {
 	k := &knowing{before: known("far.example", "nothing")}
 	s := server(t, Config{Assessor: k, Deadline: time.Millisecond}, rule("secure", "@clinic.example", ""))
 	r := rand.New(rand.NewPCG(1, 2))
-	parts := []string{"<", ">", "><", "<<", ">>", "a", "bob@example.com", "u@far.example", "@", " ", "v2", ""}
+	parts := []string{"<", ">", "><", "<<", ">>", "a", "bob@example.com", "u@far.example", "@", " ", "v2", "v3", ""}
 	junk := func() string {
 		var b strings.Builder
 		for range r.IntN(9) {

@@ -38,11 +38,31 @@ func (s *Server) tlsRcpt(b []byte, key string, now time.Time) []byte {
 	return append(b, "OK DEFER"...)
 }
 
+// mayGo judges by the sender as it is queued and as it is written to the host.
 func (s *Server) mayGo(q question, now time.Time) policy.Verdict {
 	set := s.c.Rules()
+	if q.report {
+		return s.reportMayGo(set, q, now)
+	}
+	verdict := s.mayGoFrom(set, q, q.from, now)
+	if q.written != (sender{}) {
+		verdict = stricter(verdict, s.mayGoFrom(set, q, q.written, now))
+	}
+	return verdict
+}
+
+func stricter(a, b policy.Verdict) policy.Verdict {
+	if b.Rank() > a.Rank() {
+		return b
+	}
+	return a
+}
+
+// mayGoFrom is mayGo for one form of the sender.
+func (s *Server) mayGoFrom(set *rules.Delivery, q question, from sender, now time.Time) policy.Verdict {
 	var whose []addr.Address
-	if q.fromKnown || !q.from.Domain.IsZero() && !set.Protects(q.from.Domain, now) {
-		whose = s.whose(q.from)
+	if from.known || !from.Domain.IsZero() && !set.Protects(from.Domain, now) {
+		whose = s.whoseAt(from.Address, q.own)
 	}
 	switch {
 	case len(whose) > 0:
@@ -56,21 +76,24 @@ func (s *Server) mayGo(q question, now time.Time) policy.Verdict {
 	case set.Enforces(now):
 		return policy.Defer
 	default:
-		whose = []addr.Address{q.from}
+		whose = []addr.Address{from.Address}
 	}
 	verdict := policy.Accept
-	for _, from := range whose {
-		v := policy.Accept
-		if !q.encrypted {
-			v = s.clearFor(set, from, q, now)
-		} else if !s.rightFor(set, from, q, now) {
-			v = policy.Defer
-		}
-		if v.Rank() > verdict.Rank() {
-			verdict = v
-		}
+	for _, a := range whose {
+		verdict = stricter(verdict, s.mayGoAs(set, a, q, now))
 	}
 	return verdict
+}
+
+// mayGoAs is mayGo for one sender.
+func (s *Server) mayGoAs(set *rules.Delivery, from addr.Address, q question, now time.Time) policy.Verdict {
+	switch {
+	case !q.encrypted:
+		return s.clearFor(set, from, q, now)
+	case !s.rightFor(set, from, q, now):
+		return policy.Defer
+	}
+	return policy.Accept
 }
 
 // rightFor reports whether mail of from to the recipient may be given to the host that the session over TLS is with.
@@ -196,65 +219,6 @@ func (s *Server) clearFor(set *rules.Delivery, from addr.Address, q question, no
 		return policy.Defer // as in policy: a bounce to a protected sender
 	}
 	return policy.Accept
-}
-
-// question is what Sendmail tells of a recipient.
-type question struct {
-	from, to addr.Address
-	// Known are those that can mean one address only. Of others the domain is, or nothing: over TLS that is enough to answer.
-	fromKnown, toKnown bool
-	server             addr.Destination // the host that the session is with, zero where it has no name or address
-	// via is where the site's own tables (mailertable, SMART_HOST) send the recipient's mail, none where its domain says.
-	via          []addr.Destination
-	encrypted    bool
-	authenticate bool   // the message is tagged: it was accepted for hosts that prove who they are
-	fingerprint  string // of the host's certificate, SHA-256, lower case without colons; "" where there is none
-}
-
-// readQuestion takes "v2<verify><fingerprint><server_name><next_hop><tag><sender><recipient>", Sendmail's macros {verify},
-// {cert_fp}, {server_name}, $h and $f, and the level of the message's tag.
-//
-// SECURITY: sender and recipient are the client's to choose. No field may hold a bracket; any more than there are, wherever
-// they are from, are a doubt.
-func readQuestion(key string) (question, bool) {
-	rest, ok := strings.CutPrefix(key, "v2")
-	if !ok {
-		return question{}, false
-	}
-	var fields [7]string
-	for i := range fields {
-		inner, after, closed := strings.Cut(rest, ">")
-		if !closed || !strings.HasPrefix(inner, "<") || strings.Contains(inner[1:], "<") {
-			return question{}, false
-		}
-		fields[i], rest = inner[1:], after
-	}
-	if rest != "" {
-		return question{}, false
-	}
-	q := question{authenticate: fields[4] == "name"}
-	switch fields[0] {
-	case "OK", "TRUSTED", "FAIL":
-		q.encrypted = true
-		q.fingerprint = strings.ToLower(strings.ReplaceAll(fields[1], ":", ""))
-	case "NO", "NOT":
-		q.encrypted = true // and no certificate: what else the macro may hold isn't this host's
-	}
-	if name, err := addr.ParseDomain(fields[2]); err == nil && name.IsLiteral() {
-		q.server = addr.DomainDestination(name)
-	} else if err == nil {
-		q.server = addr.MustDestination("[" + name.String() + "]")
-	}
-	q.from, q.fromKnown = readPlain(fields[5])
-	q.to, q.toKnown = readPlain(fields[6])
-	if !q.fromKnown {
-		q.from = domainOnly(fields[5])
-	}
-	if !q.toKnown {
-		q.to = domainOnly(fields[6])
-	}
-	q.via = readVia(fields[3], addr.DomainDestination(q.to.Domain))
-	return q, !q.to.Domain.IsZero() && (q.fromKnown && q.toKnown || q.encrypted)
 }
 
 // domainOnly reads the domain of an address, which follows the last "@" whatever is quoted before it.

@@ -11,13 +11,15 @@ const (
 	MapForced  Map = "forced"
 	MapPolicy  Map = "policy"
 	MapTLSRcpt Map = "tls_rcpt"
+	MapReport  Map = "tls_report"
 	MapUnknown Map = "unknown" // no such map, or no key
 )
 
 // Answer is the kind of an answer.
 type Answer string
 
-// The answers. Pass, defer and reject are those of tls_rcpt.
+// The answers. Pass, defer and reject are those of tls_rcpt, free and wait those
+// of tls_report.
 const (
 	AnswerOK       Answer = "ok"
 	AnswerNotFound Answer = "notfound"
@@ -25,6 +27,8 @@ const (
 	AnswerPass     Answer = "pass"
 	AnswerDefer    Answer = "defer"
 	AnswerReject   Answer = "reject"
+	AnswerFree     Answer = "free"
+	AnswerWait     Answer = "wait"
 )
 
 // Requests says how many questions to a map got an answer.
@@ -45,18 +49,19 @@ type Stats struct {
 }
 
 // pairs lists what maps can be answered with.
-func pairs() [12]Requests {
-	return [12]Requests{
+func pairs() [14]Requests {
+	return [14]Requests{
 		{MapSender, AnswerOK, 0}, {MapSender, AnswerNotFound, 0},
 		{MapForced, AnswerOK, 0}, {MapForced, AnswerNotFound, 0}, {MapForced, AnswerTemp, 0},
 		{MapPolicy, AnswerOK, 0}, {MapPolicy, AnswerNotFound, 0}, {MapPolicy, AnswerTemp, 0},
 		{MapTLSRcpt, AnswerPass, 0}, {MapTLSRcpt, AnswerDefer, 0}, {MapTLSRcpt, AnswerReject, 0},
+		{MapReport, AnswerFree, 0}, {MapReport, AnswerWait, 0},
 		{MapUnknown, AnswerTemp, 0},
 	}
 }
 
 type counters struct {
-	answers                               [12]atomic.Uint64 // as pairs lists them
+	answers                               [14]atomic.Uint64 // as pairs lists them
 	connections, refused, garbage, panics atomic.Uint64
 }
 

@@ -27,7 +27,7 @@ func (d *doctor) relays(ctx context.Context) {
 		}
 		d.nextHop(name, inMain(name), hop)
 	}
-	if v := d.value("relayhost"); v != "" && !slices.Contains(d.Relays, v) {
+	if v := d.value("relayhost"); v != "" && !d.relay(v) {
 		d.warn("relay-unnamed", inMain("relayhost"), `[relay] "*" = "`+v+`" in tlsonly.toml`, "relayhost = %s: mail from sendmail(1) comes without its route and is judged by MX", v)
 	}
 	for _, at := range d.settings("sender_dependent_relayhost_maps", "trivial-rewrite") {
@@ -63,7 +63,7 @@ func (d *doctor) relays(ctx context.Context) {
 
 // excepted reports whether a rule exempts mail to a domain that is the next hop of mail to others, too.
 func (d *doctor) excepted(hop string, domain addr.Domain) bool {
-	return !slices.Contains(d.Relays, hop) && d.Excepts(domain)
+	return !d.relay(hop) && !d.Follows && d.Excepts(domain)
 }
 
 // legible looks whether a next hop is one that the daemon understands: what it can't judge it makes wait.
@@ -81,7 +81,7 @@ func (d *doctor) legible(name, where, hops string) bool {
 // nextHop judges the name of a relay. One with brackets or a port is no mail domain; one without looks like one, and an
 // exception for that domain would be an exception for all that goes there.
 func (d *doctor) nextHop(name, where, hop string) {
-	if hop == "" || strings.EqualFold(hop, "DUNNO") || !d.legible(name, where, hop) || strings.ContainsAny(hop, "[]:,") || slices.Contains(d.Relays, hop) {
+	if hop == "" || strings.EqualFold(hop, "DUNNO") || !d.legible(name, where, hop) || strings.ContainsAny(hop, "[]:,") || d.relay(hop) || d.Follows {
 		return
 	}
 	if domain, err := addr.ParseDomain(hop); err == nil && d.Excepts(domain) {

@@ -56,6 +56,21 @@ func parseConf(text string) conf {
 	return c
 }
 
+// ruleset returns the rules of a ruleset, as they stand.
+func (c conf) ruleset(name string) string {
+	var b strings.Builder
+	inside := false
+	for line := range strings.Lines(c.text) {
+		if rest, ok := strings.CutPrefix(line, "S"); ok {
+			set, _, _ := strings.Cut(rest, "=")
+			inside = strings.TrimSpace(set) == name
+		} else if inside {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 // parseEquates reads "K=value, Key=value": of the key the first letter counts.
 func parseEquates(s string) map[string]string {
 	found := map[string]string{}

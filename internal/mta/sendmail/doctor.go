@@ -28,59 +28,86 @@ func (in Installation) Doctor(ctx context.Context, s Settings) ([]mta.Finding, e
 	c := parseConf(string(text))
 	found := slices.Concat(c.filter(s), c.binding(s), c.certificates(), c.bounces(s))
 	running, err := in.running(c)
-	if err != nil {
+	if found = append(found, running...); err != nil {
 		return found, err
 	}
-	found = append(found, running)
-	if !c.bound() {
-		return found, nil // the questions would be put to nobody
+	if c.bound() { // else the questions would be put to nobody
+		proofs, err := in.prove(ctx, c.text, s.proofs())
+		if found = append(found, proofs...); err != nil {
+			return found, err
+		}
 	}
-	proofs, err := in.prove(ctx, c.text, s.proofs())
-	return append(found, proofs...), err
+	senders, err := in.doctorSenders(ctx, c, s)
+	return append(found, senders...), err
 }
 
-// filter looks whether all mail that comes by SMTP meets the milter, and waits when it is away.
-func (c conf) filter(s Settings) []mta.Finding {
-	hole := func(format string, args ...any) mta.Finding {
-		return mta.Finding{Level: mta.Hole, Check: "filter", Text: fmt.Sprintf(format, args...), Remedy: runSetup}
+// found makes findings of one check; the remedy is the usual one.
+type found struct {
+	check string
+	all   []mta.Finding
+}
+
+func (f *found) add(level mta.Level, code, where, format string, args ...any) {
+	finding := mta.Finding{Level: level, Code: "sendmail-" + code, Where: where, Check: f.check, Text: fmt.Sprintf(format, args...)}
+	if level != mta.OK {
+		finding.Remedy = runSetup
 	}
+	f.all = append(f.all, finding)
+}
+
+// remedy replaces the last one's.
+func (f *found) remedy(text string) { f.all[len(f.all)-1].Remedy = text }
+
+// filter looks whether all mail that comes by SMTP meets the milter, and waits when it is down.
+func (c conf) filter(s Settings) []mta.Finding {
+	found := found{check: "filter"}
 	f, there := c.filters["tlsonly"]
 	switch {
 	case !there:
-		return []mta.Finding{hole("sendmail.cf has no filter tlsonly")}
+		found.add(mta.Hole, "filter-missing", "InputMailFilters", "sendmail.cf has no filter tlsonly")
+		return found.all
 	case !slices.Contains(names(c.option["inputmailfilters"]), "tlsonly"):
-		return []mta.Finding{hole("InputMailFilters is %q: the filter is not asked", c.option["inputmailfilters"])}
+		found.add(mta.Hole, "filter-unasked", "InputMailFilters", "InputMailFilters is %q: the filter is not asked", c.option["inputmailfilters"])
+		return found.all
 	}
-	var found []mta.Finding
+	where := c.where("Xtlsonly")
 	switch f["F"] {
 	case "T", "4":
 	case "R":
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "filter", Remedy: runSetup,
-			Text: "F=R: mail bounces while the daemon restarts"})
+		found.add(mta.Warning, "filter-bounces", where, "F=R: mail bounces while the daemon restarts")
 	default:
-		found = append(found, hole("F=%s: mail passes unseen while the daemon is away", f["F"]))
+		found.add(mta.Hole, "filter-open", where, "F=%s: mail passes unseen while the daemon is down", f["F"])
 	}
 	if f["S"] != s.Milter {
-		found = append(found, hole("the filter is at %s, the daemon at %s", f["S"], s.Milter))
+		found.add(mta.Hole, "filter-elsewhere", where, "the filter is at %s, the daemon at %s", f["S"], s.Milter)
 	}
 	reply, end := wait(f["T"], "R", 10*time.Second), wait(f["T"], "E", 5*time.Minute)
 	if reply <= s.Deadline || end <= s.Deadline {
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "filter", Remedy: runSetup,
-			Text: fmt.Sprintf("T=%s: Sendmail waits no longer than the daemon may take (%s), and defers then", f["T"], s.Deadline)})
+		found.add(mta.Warning, "filter-impatient", where,
+			"T=%s: Sendmail waits no longer than the daemon may take (%s), and defers then", f["T"], s.Deadline)
 	}
 	for _, d := range c.daemons {
 		equates := parseEquates(d)
 		if list, own := equates["I"]; own && !slices.Contains(names(list), "tlsonly") {
-			found = append(found, mta.Finding{Level: mta.Hole, Check: "filter",
-				Text:   fmt.Sprintf("DaemonPortOptions %q: its I= keeps the filter out", d),
-				Remedy: "add tlsonly to that I=, or take the I= away"})
+			found.add(mta.Hole, "daemon-unfiltered", c.where("O DaemonPortOptions="+d), "DaemonPortOptions %q: its I= keeps the filter out", d)
+			found.remedy("add tlsonly to that I=, or take the I= away")
 		}
 	}
-	if len(found) == 0 {
-		found = append(found, mta.Finding{Level: mta.OK, Check: "filter",
-			Text: "all SMTP daemons ask " + f["S"] + ", and mail waits without it"})
+	if len(found.all) == 0 {
+		found.add(mta.OK, "filter", where, "all SMTP daemons ask %s, and mail waits without it", f["S"])
 	}
-	return found
+	return found.all
+}
+
+// where names the line of sendmail.cf that begins so.
+func (c conf) where(prefix string) string {
+	number := 0
+	for line := range strings.SplitSeq(c.text, "\n") {
+		if number++; strings.HasPrefix(line, prefix) {
+			return fmt.Sprintf("sendmail.cf:%d", number)
+		}
+	}
+	return "sendmail.cf"
 }
 
 // bound reports whether there is something to prove.
@@ -88,37 +115,51 @@ func (c conf) bound() bool {
 	return c.maps["tls_rcpt"] != "" && c.sets["TlsonlyRcpt"] && c.sets["Local_tls_rcpt"] && c.sets["tls_rcpt"]
 }
 
-// binding looks for the socket map and the rulesets.
+// reports reports whether the rules for what Sendmail writes itself are there.
+func (c conf) reports() bool {
+	return c.maps["tls_report"] != "" && c.sets["Local_tls_server"] && strings.Contains(c.text, readRules) &&
+		strings.Contains(c.text, writtenRules) && strings.Contains(c.text, serverRules)
+}
+
+// binding looks for the socket maps and the rulesets.
 func (c conf) binding(s Settings) []mta.Finding {
-	hole := func(check, format string, args ...any) mta.Finding {
-		return mta.Finding{Level: mta.Hole, Check: check, Text: fmt.Sprintf(format, args...), Remedy: runSetup}
-	}
-	var found []mta.Finding
+	found := found{check: "map"}
 	want := parseConf(s.config()).maps["tls_rcpt"]
-	switch m := c.maps["tls_rcpt"]; {
-	case m == "":
-		found = append(found, hole("map", "sendmail.cf has no map tls_rcpt"))
-	case !strings.HasPrefix(m, "socket ") || !strings.HasSuffix(m, " "+s.Socketmap):
-		found = append(found, hole("map", "the map tls_rcpt is %q, the daemon is at %s", m, s.Socketmap))
-	case m != want:
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "map", Remedy: runSetup,
-			Text: fmt.Sprintf("the map tls_rcpt is %q, not %q", m, want)})
-	default:
-		found = append(found, mta.Finding{Level: mta.OK, Check: "map", Text: "each recipient is asked of " + s.Socketmap})
+	for _, name := range []string{"tls_rcpt", "tls_report"} {
+		code, where := strings.ReplaceAll(name, "tls_", "")+"-map", c.where("K"+name+" ")
+		switch m := c.maps[name]; {
+		case m == "":
+			found.add(mta.Hole, code+"-missing", where, "sendmail.cf has no map %s", name)
+		case !strings.HasPrefix(m, "socket ") || !strings.HasSuffix(m, " "+s.Socketmap):
+			found.add(mta.Hole, code+"-elsewhere", where, "the map %s is %q, the daemon is at %s", name, m, s.Socketmap)
+		case m != want:
+			found.add(mta.Warning, code+"-changed", where, "the map %s is %q, not %q", name, m, want)
+		case name == "tls_rcpt":
+			found.add(mta.OK, code, where, "each recipient is asked of %s", s.Socketmap)
+		}
 	}
+	found.check = "ruleset"
+	const where = "sendmail.cf"
 	switch {
 	case !c.sets["TlsonlyRcpt"] || !c.sets["Local_tls_rcpt"]:
-		found = append(found, hole("ruleset", "sendmail.cf has no rulesets TlsonlyRcpt and Local_tls_rcpt"))
+		found.add(mta.Hole, "rules-missing", where, "sendmail.cf has no rulesets TlsonlyRcpt and Local_tls_rcpt")
 	case !c.sets["tls_rcpt"]:
 		// m4 writes it when LOCAL_TLS_RCPT is used, and else nobody calls Local_tls_rcpt.
-		found = append(found, hole("ruleset", "sendmail.cf has no ruleset tls_rcpt: nothing calls Local_tls_rcpt"))
-	case !strings.Contains(c.text, rcptRules) || !strings.Contains(c.text, answerRules):
-		found = append(found, mta.Finding{Level: mta.Warning, Check: "ruleset", Remedy: runSetup,
-			Text: "the rules are not those that this version writes"})
+		found.add(mta.Hole, "rules-uncalled", where, "sendmail.cf has no ruleset tls_rcpt: nothing calls Local_tls_rcpt")
+	case strings.Contains(c.text, "$(tls_rcpt v2<"):
+		found.add(mta.Hole, "rules-old", c.where("STlsonlyRcpt"), "the rules are those of an earlier version: what Sendmail writes itself, "+
+			"and what it masquerades as a protected sender, leaves in the clear")
+	case !strings.Contains(c.text, rcptRules) || !strings.Contains(c.text, answerRules) || !c.reports():
+		found.add(mta.Warning, "rules-changed", where, "the rules are not those that this version writes")
 	default:
-		found = append(found, mta.Finding{Level: mta.OK, Check: "ruleset", Text: "tls_rcpt holds each recipient of each delivery"})
+		found.add(mta.OK, "rules", where, "tls_rcpt holds each recipient of each delivery")
 	}
-	return found
+	if before, _, ours := strings.Cut(c.ruleset("sender"), writtenRules); ours && strings.Contains(before, "$@") {
+		found.add(mta.Warning, "sender-rules", c.where("Ssender=1"), "rules of the site's own in ruleset 1 may end before ours: "+
+			"what Sendmail writes itself is then tried at once, and lost where it is refused")
+		found.remedy("put them after our lines in sendmail.mc")
+	}
+	return found.all
 }
 
 // certificates looks whether the daemon can know a host by its certificate, and a recipient by its domain.
@@ -127,26 +168,26 @@ func (c conf) certificates() []mta.Finding {
 		unknown = ": the daemon knows no host again, and mail that needs one to prove itself waits"
 		another = ": who answers for DNS can give a recipient another domain, whose host is the right one then"
 	)
-	var found []mta.Finding
-	add := func(level mta.Level, check, text, remedy string) {
-		found = append(found, mta.Finding{Level: level, Check: check, Text: text, Remedy: remedy})
-	}
+	found := found{check: "certificates"}
+	const algorithmOption, cnameOption, resolverOption = "CertFingerprintAlgorithm", "DontExpandCnames", "ResolverOptions"
 	switch algorithm := c.option["certfingerprintalgorithm"]; {
 	case strings.EqualFold(algorithm, fingerprint):
-		add(mta.OK, "certificates", "the daemon is told which certificate a host shows", "")
+		found.add(mta.OK, "fingerprint", algorithmOption, "the daemon is told which certificate a host shows")
 	case algorithm == "":
-		add(mta.Warning, "certificates", "CertFingerprintAlgorithm is not set"+unknown, runSetup)
+		found.add(mta.Warning, "fingerprint-unset", algorithmOption, "%s is not set%s", algorithmOption, unknown)
 	default:
-		add(mta.Warning, "certificates", fmt.Sprintf("CertFingerprintAlgorithm is %q, not %s%s", algorithm, fingerprint, unknown),
-			"take confCERT_FINGERPRINT_ALGORITHM out of sendmail.mc; "+runSetup)
+		found.add(mta.Warning, "fingerprint-other", algorithmOption, "%s is %q, not %s%s", algorithmOption, algorithm, fingerprint, unknown)
+		found.remedy("take confCERT_FINGERPRINT_ALGORITHM out of sendmail.mc; " + runSetup)
 	}
+	found.check = "domains"
 	switch value := c.option["dontexpandcnames"]; {
 	case value != "" && strings.ContainsAny(value[:1], "tTyY"):
-		add(mta.OK, "domains", "recipients keep their domain, whatever CNAME it has", "")
+		found.add(mta.OK, "cnames", cnameOption, "recipients keep their domain, whatever CNAME it has")
 	case value == "":
-		add(mta.Hole, "domains", "DontExpandCnames is not set"+another, runSetup)
+		found.add(mta.Hole, "cnames-unset", cnameOption, "%s is not set%s", cnameOption, another)
 	default:
-		add(mta.Hole, "domains", fmt.Sprintf("DontExpandCnames is %q%s", value, another), "take confDONT_EXPAND_CNAMES out of sendmail.mc; "+runSetup)
+		found.add(mta.Hole, "cnames-followed", cnameOption, "%s is %q%s", cnameOption, value, another)
+		found.remedy("take confDONT_EXPAND_CNAMES out of sendmail.mc; " + runSetup)
 	}
 	searches := true
 	for _, flag := range names(strings.ToUpper(c.option["resolveroptions"])) {
@@ -158,50 +199,77 @@ func (c conf) certificates() []mta.Finding {
 		}
 	}
 	if searches {
-		add(mta.Hole, "domains", fmt.Sprintf("ResolverOptions %q lacks -DNSRCH%s", c.option["resolveroptions"], another),
-			"take DNSRCH out of confBIND_OPTS in sendmail.mc; "+runSetup)
+		found.add(mta.Hole, "domains-searched", resolverOption, "%s %q lacks -DNSRCH%s", resolverOption, c.option["resolveroptions"], another)
+		found.remedy("take DNSRCH out of confBIND_OPTS in sendmail.mc; " + runSetup)
 	} else {
-		add(mta.OK, "domains", "domains of recipients are looked up as they stand", "")
+		found.add(mta.OK, "domains", resolverOption, "domains of recipients are looked up as they stand")
 	}
-	return found
+	return found.all
 }
 
-// bounces looks whether a bounce carries the message's text.
+// bounces looks whether a bounce carries the message's text, and what holds bounces.
 func (c conf) bounces(s Settings) []mta.Finding {
-	flags := strings.ToLower(c.option["privacyoptions"])
-	switch {
-	case !s.RedactBounces:
-		return nil
-	case slices.Contains(names(flags), "nobodyreturn"):
-		return []mta.Finding{{Level: mta.OK, Check: "bounces", Text: "bounces carry headers only"}}
+	found := found{check: "bounces"}
+	if s.RedactBounces {
+		if slices.Contains(names(strings.ToLower(c.option["privacyoptions"])), "nobodyreturn") {
+			found.add(mta.OK, "bounces", "PrivacyOptions", "bounces carry headers only")
+		} else {
+			found.add(mta.Warning, "bounces-text", "PrivacyOptions",
+				"PrivacyOptions lacks nobodyreturn: bounces of what the milter has not seen, or of an owner-alias, carry its text")
+		}
 	}
-	return []mta.Finding{{Level: mta.Warning, Check: "bounces",
-		Text:   "PrivacyOptions lacks nobodyreturn: bounces of what the milter has not seen, or of an owner-alias, carry its text",
-		Remedy: runSetup}}
+	to := c.option["postmastercopy"]
+	switch {
+	case s.FreeBounces && to != "":
+		found.add(mta.Hole, "postmaster-copy", "PostmasterCopy",
+			"PostmasterCopy: %s gets a copy of each bounce, and by [binding] bounces it may leave in the clear", to)
+		found.remedy(`set [binding] bounces = "encrypt", or take confCOPY_ERRORS_TO out of sendmail.mc`)
+	case s.FreeBounces:
+		found.add(mta.Warning, "bounces-free", "binding.bounces", `[binding] bounces = "others": a bounce of a protected message may leave in the clear`)
+		found.remedy(`set it to "encrypt"`)
+	case to != "":
+		found.add(mta.OK, "postmaster-copy", "PostmasterCopy", "copies of bounces for %s leave over TLS or wait", to)
+	}
+	return found.all
 }
 
 // running looks whether the daemon that runs has this configuration: it reads it only when it starts. The time of its
-// process id file is that of its start.
-func (in Installation) running(c conf) (mta.Finding, error) {
+// process id file is that of its start; the second line is its command.
+func (in Installation) running(c conf) ([]mta.Finding, error) {
+	found := found{check: "running"}
 	pid := c.option["pidfile"]
 	if pid == "" {
 		pid = "/var/run/sendmail.pid"
 	}
-	started, err := os.Stat(filepath.Join("/", in.Root, pid))
+	path := filepath.Join("/", in.Root, pid)
+	started, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return mta.Finding{Level: mta.Warning, Check: "running", Text: "no Sendmail runs: there is no " + pid,
-			Remedy: "start Sendmail"}, nil
+		found.add(mta.Down, "down", pid, "no Sendmail runs: there is no %s", pid)
+		found.remedy("start Sendmail")
+		return found.all, nil
 	}
 	if err != nil {
-		return mta.Finding{}, err
+		return nil, err
 	}
 	written, err := os.Stat(in.cf())
 	if err != nil {
-		return mta.Finding{}, err
+		return nil, err
 	}
 	if written.ModTime().After(started.ModTime()) {
-		return mta.Finding{Level: mta.Hole, Check: "running", Text: "the Sendmail that runs started before sendmail.cf was written",
-			Remedy: "restart Sendmail"}, nil
+		found.add(mta.Hole, "not-restarted", "sendmail.cf", "the Sendmail that runs started before sendmail.cf was written")
+		found.remedy("restart Sendmail")
+	} else {
+		found.add(mta.OK, "running", "sendmail.cf", "the Sendmail that runs has this sendmail.cf")
 	}
-	return mta.Finding{Level: mta.OK, Check: "running", Text: "the Sendmail that runs has this sendmail.cf"}, nil
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	_, command, _ := strings.Cut(string(text), "\n")
+	if runs := slices.ContainsFunc(strings.Fields(command), func(arg string) bool { return len(arg) > 2 && strings.HasPrefix(arg, "-q") }); !runs {
+		found.add(mta.Warning, "queue-runs", pid, "the Sendmail that runs makes no queue runs: unless another does, what is deferred, "+
+			"and what Sendmail writes itself, stays in the queue")
+		found.remedy("start it with -q10m")
+	}
+	return found.all, nil
 }

@@ -102,7 +102,7 @@ func TestFingerprint(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				// verify><fingerprint, server_name
-				fields := strings.SplitN(strings.TrimPrefix(q, "tls_rcpt v2<"), "><", 4)
+				fields := strings.SplitN(strings.TrimPrefix(q, "tls_rcpt v3<"), "><", 4)
 				questions[fields[2]]++
 				expected, ok := want[fields[2]]
 				if fields[2] == "mx.turning.example" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"tlsonly/internal/testnet"
 	"tlsonly/internal/testnet/rig"
@@ -34,7 +35,7 @@ func TestTagged(t *testing.T) {
 		}
 	}
 	for _, q := range m.questions() {
-		if !strings.HasPrefix(q, "tls_rcpt v2<FAIL><") || !strings.Contains(q, "><encrypt><alice@clinic.example><") {
+		if !strings.HasPrefix(q, "tls_rcpt v3<FAIL><") || !strings.Contains(q, "><encrypt><alice@clinic.example><") {
 			t.Errorf("asked %q", q)
 		}
 	}
@@ -53,7 +54,7 @@ func TestTagStays(t *testing.T) {
 	marker := l.send("alice@clinic.example", "list@mta.test")
 	l.logged("clone: owner=admin@clinic.example")
 	l.logged("to=carol@good.example", "stat=Sent")
-	l.logged("ruleset=tls_rcpt", "bob@late.example", "451 4.7.10 TLS required: no TLS at mx1.late.example, verify=NONE")
+	l.logged("relay=mx1.late.example", "reject=451 4.7.10 TLS required")
 	if err := l.QueueRun(l.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -93,17 +94,31 @@ func TestNullSenderAndException(t *testing.T) {
 	}
 }
 
-// A bounce of a protected message has headers only, which is the milter's doing alone here, and inherits the tag: where
-// there is no TLS it doesn't go. Sendmail then takes the refusal that made the bounce for the bounce's own, and the
-// postmaster gets it.
+// A bounce of a protected message has headers only, which is the milter's doing
+// alone here. It waits for a queue run, whose refusals are its own: where there
+// is no TLS it stays.
 func TestBounce(t *testing.T) {
 	startMilter(t)
-	startMap(t, netstring("OK PASS"))
+	m := startMap(t, netstring("OK PASS"))
 	plain := settings()
 	plain.RedactBounces = false
 	l := newLab(t, rig.SendmailConfig{Rules: strings.Split(Snippet(plain), "\n")})
-	l.aliases("postmaster: ops@good.example\nMAILER-DAEMON: ops@good.example\n")
+	run := func() {
+		t.Helper()
+		l.logged("DSN: User unknown")
+		if err := l.QueueRun(l.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 	marker := l.send("alice@clinic.example", "bob@strict.example")
+	waited := func() bool { return len(l.LogLines("to=<alice@clinic.example>")) == 0 }
+	l.logged("DSN: User unknown")
+	if !waited() {
+		t.Error("the bounce was tried by the process that wrote it")
+	}
+	for waited() {
+		run()
+	}
 	l.logged("to=<alice@clinic.example>", "stat=Sent")
 	if got, tls := l.took("clinic.example", marker); !got || !tls {
 		t.Errorf("took %t, TLS %t", got, tls)
@@ -114,10 +129,16 @@ func TestBounce(t *testing.T) {
 		}
 	}
 	marker = l.send("alice@late.example", "bob@strict.example")
-	l.logged("ruleset=tls_rcpt", "alice@late.example", "451 4.7.10")
-	l.logged("to=ops@good.example", "stat=Sent")
-	if l.clear(marker) {
-		t.Error("in the clear")
+	for len(l.LogLines("DSN: User unknown")) < 2 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	m.say(netstring("OK DEFER"))
+	for len(l.LogLines("ruleset=tls_rcpt, arg1=alice@late.example")) < 2 {
+		run()
+	}
+	line := l.logged("to=<alice@late.example>", "stat=", "delay=")
+	if !strings.Contains(line, "stat=Deferred") || l.clear(marker) {
+		t.Errorf("in the clear %t: %s", l.clear(marker), line)
 	}
 }
 
@@ -167,7 +188,7 @@ func TestQuestion(t *testing.T) {
 		t.Errorf("daemon away, TLS: took %t, TLS %t", got, tls)
 	}
 	first := m.questions()[0]
-	if first != "tls_rcpt v2<NONE><><mx1.none.example><none.example.><free><eve@good.example><pass@none.example>" {
+	if first != "tls_rcpt v3<NONE><><mx1.none.example><none.example.><free><eve@good.example><eve@good.example><mta.test><MAILER-DAEMON><pass@none.example>" {
 		t.Errorf("asked %q", first)
 	}
 }

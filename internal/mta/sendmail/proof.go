@@ -16,7 +16,12 @@ import (
 
 // proof is one question to the ruleset tls_rcpt, asked of sendmail -bt as at delivery, and what must come out.
 type proof struct {
+	code                             string
 	verify, version, envid, from, to string
+	// report asks tls_server about what Sendmail wrote itself instead: for the
+	// process that wrote it, or, where it has been read, for a queue run.
+	report reportState
+	name   string // which the report is from
 
 	want     []string  // enhanced codes, "" for consent
 	text     string    // what is true when one of them comes out
@@ -29,12 +34,24 @@ type proof struct {
 // address is a recipient that no real one is (RFC 2606, section 2).
 const address = "postmaster@tlsonly.invalid"
 
+// reportState is where a report is.
+type reportState int
+
+const (
+	noReport reportState = iota
+	freshReport
+	readReport
+)
+
 const (
 	refusal   = "*" // whatever its code: the site's own rules may refuse, too
 	codeTLS   = "4.7.10"
 	codeRight = "4.7.10 authenticated" // the same, for the host and not for TLS
 	codeNever = "5.0.0"                // REJECT; 4.7.5 is what comes when nobody answers, or nothing that is understood
 )
+
+// proofRead is the finding about reports that come out of the queue.
+const proofRead = "sendmail-proof-report-read"
 
 const runSetup = "run tlsonly setup sendmail --apply, and restart Sendmail"
 
@@ -49,50 +66,64 @@ func (s Settings) proofs() []proof {
 	)
 	waits, goes := []string{refusal}, []string{""}
 	ps := []proof{{
-		verify: "NONE", envid: tag, want: waits, text: "a protected message waits where there is no TLS",
+		code: "clear", verify: "NONE", envid: tag, want: waits, text: "a protected message waits where there is no TLS",
 		failed: mta.Hole, untrue: "a protected message leaves in the clear", remedy: runSetup,
 	}, {
-		verify: "TEMP", envid: tag, want: waits, text: "a protected message waits where STARTTLS fails",
+		code: "starttls-fails", verify: "TEMP", envid: tag, want: waits, text: "a protected message waits where STARTTLS fails",
 		failed: mta.Hole, untrue: "a protected message leaves in the clear where STARTTLS fails", remedy: runSetup,
 	}, {
-		verify: "NONE", envid: tag, want: waits, noDaemon: true, text: "a protected message waits with the daemon away",
-		failed: mta.Hole, untrue: "a protected message leaves in the clear with the daemon away", remedy: runSetup,
+		code: "clear-down", verify: "NONE", envid: tag, want: waits, noDaemon: true, text: "a protected message waits with the daemon down",
+		failed: mta.Hole, untrue: "a protected message leaves in the clear with the daemon down", remedy: runSetup,
 	}, {
-		verify: "NONE", want: waits, noDaemon: true, text: "what the daemon is not there to answer for waits",
-		failed: mta.Hole, untrue: "mail the milter has not seen leaves in the clear with the daemon away", remedy: runSetup,
+		code: "unseen-down", verify: "NONE", want: waits, noDaemon: true, text: "what the daemon is not there to answer for waits",
+		failed: mta.Hole, untrue: "mail the milter has not seen leaves in the clear with the daemon down", remedy: runSetup,
 	}, {
-		verify: "OK", version: "TLSv1.3", envid: tag, want: waits, noDaemon: true, text: "over TLS a protected message waits for the daemon",
-		failed: mta.Hole, untrue: "a protected message leaves for any host over TLS with the daemon away", remedy: runSetup,
+		code: "tls-down", verify: "OK", version: "TLSv1.3", envid: tag, want: waits, noDaemon: true, text: "over TLS a protected message waits for the daemon",
+		failed: mta.Hole, untrue: "a protected message leaves for any host over TLS with the daemon down", remedy: runSetup,
 	}, {
-		verify: "OK", version: "TLSv1.3", envid: some, want: waits, noDaemon: true, text: "so does one to some protected recipients",
-		failed: mta.Hole, untrue: "a message to some protected recipients leaves for any host over TLS with the daemon away", remedy: runSetup,
+		code: "some-down", verify: "OK", version: "TLSv1.3", envid: some, want: waits, noDaemon: true, text: "so does one to some protected recipients",
+		failed: mta.Hole, untrue: "a message to some protected recipients leaves for any host over TLS with the daemon down", remedy: runSetup,
 	}, {
-		verify: "OK", version: "TLSv1.3", envid: name, want: waits, text: "a message of level secure waits where the host is not the right one",
+		code: "name", verify: "OK", version: "TLSv1.3", envid: name, want: waits, text: "a message of level secure waits where the host is not the right one",
 		failed: mta.Hole, untrue: "a message of level secure leaves for any host over TLS",
 		remedy: "see that the daemon is of this version: restart it",
 	}, {
-		verify: "FAIL", version: "TLSv1.3", want: goes, noDaemon: true, text: "other mail goes out over TLS with the daemon away",
-		failed: mta.Warning, untrue: "all mail waits with the daemon away", remedy: access,
+		code: "others-down", verify: "FAIL", version: "TLSv1.3", want: goes, noDaemon: true, text: "other mail goes out over TLS with the daemon down",
+		failed: mta.Warning, untrue: "all mail waits with the daemon down", remedy: access,
 	}, {
-		verify: "FAIL", version: "TLSv1.3", envid: tag, want: []string{"", codeRight}, text: "a protected message goes out over TLS",
+		code: "tls", verify: "FAIL", version: "TLSv1.3", envid: tag, want: []string{"", codeRight}, text: "a protected message goes out over TLS",
 		failed: mta.Warning, untrue: "a protected message waits although there is TLS", remedy: access + "; " + start,
 	}, {
-		verify: "OK", version: "TLSv1.3", want: []string{"", codeRight}, text: "other mail goes out over TLS",
+		code: "others", verify: "OK", version: "TLSv1.3", want: []string{"", codeRight}, text: "other mail goes out over TLS",
 		failed: mta.Warning, untrue: "mail waits although there is TLS", remedy: access,
 	}, {
-		verify: "NONE", want: []string{"", codeTLS, codeNever}, text: "the daemon answers",
-		failed: mta.Warning, untrue: "the daemon does not answer: protected mail waits, and all mail to hosts without TLS", remedy: start,
+		code: "answers", verify: "NONE", want: []string{"", codeTLS, codeNever}, text: "the daemon answers",
+		failed: mta.Broken, untrue: "the daemon does not answer: protected mail waits, and all mail to hosts without TLS", remedy: start,
 	}}
 	if s.MinVersion > policy.TLS10 {
 		ps = append(ps, proof{
-			verify: "OK", version: "TLSv1", envid: tag, want: waits, text: "TLS 1.0 counts as none",
+			code: "old-tls", verify: "OK", version: "TLSv1", envid: tag, want: waits, text: "TLS 1.0 counts as none",
 			failed: mta.Hole, untrue: "a protected message leaves over TLS 1.0", remedy: runSetup,
 		})
 	}
+	if len(s.Held) > 0 { // else the daemon may let reports go
+		ps = append(ps, proof{
+			code: "report-fresh", report: freshReport, want: waits, text: "what Sendmail writes itself waits for a queue run",
+			failed: mta.Hole, untrue: "what Sendmail writes itself is tried at once, and lost where it is refused", remedy: runSetup,
+		})
+	}
+	ps = append(ps, proof{
+		code: "report-fresh-down", report: freshReport, want: waits, noDaemon: true, text: "so it does with the daemon down",
+		failed: mta.Hole, untrue: "what Sendmail writes itself is tried with the daemon down, and lost", remedy: runSetup,
+	}, proof{
+		code: "report-read", report: readReport, want: goes, text: "and in the queue run it is tried",
+		failed: mta.Broken, untrue: "what Sendmail writes itself stays in the queue for ever",
+		remedy: "see that no LOCAL_RULE_0 of the site's own ends before ours; " + runSetup,
+	})
 	for _, q := range s.Held {
 		mail := fmt.Sprintf("mail from %s to %s", q.From, q.To)
 		ps = append(ps, proof{
-			verify: "NONE", from: q.From.String(), to: q.To.String(), want: waits,
+			code: "held", verify: "NONE", from: q.From.String(), to: q.To.String(), want: waits,
 			text:   mail + " waits where there is no TLS, seen by the milter or not",
 			failed: mta.Hole, untrue: mail + " leaves in the clear when the milter has not seen it",
 			remedy: "see whether the daemon has read these rules: tlsonly explain says what they ask",
@@ -108,6 +139,9 @@ func (in Installation) prove(ctx context.Context, text string, ps []proof) ([]mt
 		return nil, err
 	}
 	defer os.Remove(away)
+	for i := range ps {
+		ps[i].name = parseConf(text).macro["n"]
+	}
 	var found []mta.Finding
 	for _, where := range []struct {
 		cf       string
@@ -124,10 +158,11 @@ func (in Installation) prove(ctx context.Context, text string, ps []proof) ([]mt
 			return nil, err
 		}
 		for i, p := range asked {
-			f := mta.Finding{Level: p.failed, Check: "proof", Text: p.untrue + " (tls_rcpt: " + answers[i] + ")", Remedy: p.remedy}
+			f := mta.Finding{Level: p.failed, Code: "sendmail-proof-" + p.code, Where: p.ruleset(), Check: "proof",
+				Text: p.untrue + " (" + p.ruleset() + ": " + answers[i] + ")", Remedy: p.remedy}
 			for _, want := range p.want {
 				if got := code(answers[i]); got == want || want == refusal && got != "" {
-					f = mta.Finding{Level: mta.OK, Check: "proof", Text: p.text}
+					f = mta.Finding{Level: mta.OK, Code: f.Code, Where: f.Where, Check: "proof", Text: p.text}
 				}
 			}
 			found = append(found, f)
@@ -146,9 +181,9 @@ func (in Installation) copyWithoutDaemon(text string) (path string, err error) {
 	}
 	var lines []string
 	for line := range strings.SplitSeq(text, "\n") {
-		if strings.HasPrefix(line, "Ktls_rcpt ") {
+		if name, _, _ := strings.Cut(line, " "); name == "Ktls_rcpt" || name == "Ktls_report" {
 			// Port 1 (RFC 1078) is nobody's any more.
-			line = "Ktls_rcpt socket -f -d1 -T<TMPF> inet:1@127.0.0.1"
+			line = name + " socket -f -d1 -T<TMPF> inet:1@127.0.0.1"
 		}
 		lines = append(lines, line)
 	}
@@ -160,15 +195,48 @@ func (in Installation) copyWithoutDaemon(text string) (path string, err error) {
 	return f.Name(), nil
 }
 
+// ruleset is the one that is asked.
+func (p proof) ruleset() string {
+	if p.report != noReport {
+		return "tls_server"
+	}
+	return "tls_rcpt"
+}
+
+// script is what sendmail -bt is told.
+func (p proof) script() string {
+	var b strings.Builder
+	define := func(macro, value string) { b.WriteString(".D" + macro + value + "\n") }
+	define("{server_name}", "mx.tlsonly.invalid")
+	define("{TlsonlyRead}", "")
+	if p.report != noReport {
+		define("f", p.name)
+		define("i", "tlsonly"+p.code)
+		define("h", "mx.tlsonly.invalid")
+		define("{addr_type}", "e r")
+		if p.report == readReport {
+			// The dot at its end keeps the name from being looked up.
+			b.WriteString("3,0 " + address + ".\n")
+		}
+		b.WriteString("tls_server NONE\n")
+		return b.String()
+	}
+	define("{verify}", p.verify)
+	define("{tls_version}", p.version)
+	define("{dsn_envid}", p.envid)
+	define("{cert_fp}", noFingerprint)
+	define("h", "")
+	define("f", bare(p.from))
+	define("g", bare(p.from))
+	b.WriteString("tls_rcpt " + cmp.Or(p.to, address) + "\n")
+	return b.String()
+}
+
 // ask returns what tls_rcpt answers to each, in sendmail -bt's words.
 func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string, error) {
 	var script strings.Builder
 	for _, p := range ps {
-		for _, define := range []string{"{verify}" + p.verify, "{tls_version}" + p.version, "{dsn_envid}" + p.envid,
-			"{server_name}mx.tlsonly.invalid", "{cert_fp}" + noFingerprint, "h", "f" + bare(p.from)} {
-			script.WriteString(".D" + define + "\n")
-		}
-		script.WriteString("tls_rcpt " + cmp.Or(p.to, address) + "\n")
+		script.WriteString(p.script())
 	}
 	// A ruleset that breaks off makes the exit status, but comes to an answer. A file with faults does, too; the daemon
 	// would not start with it.
@@ -183,7 +251,8 @@ func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string
 	var answers []string
 	for line := range strings.SplitSeq(string(out), "\n") {
 		set, answer, ok := strings.Cut(line, "returns: ")
-		if ok && strings.TrimSpace(strings.TrimLeft(set, "> ")) == "tls_rcpt" {
+		asked := len(answers) < len(ps) && strings.TrimSpace(strings.TrimLeft(set, "> ")) == ps[len(answers)].ruleset()
+		if ok && asked {
 			answers = append(answers, strings.TrimSpace(answer))
 		}
 	}

@@ -11,6 +11,13 @@
 //     fingerprint of its certificate. PASS is the only answer that lets mail go, but for one kind: mail without a tag, to
 //     which nothing was promised, goes over TLS when nobody answers.
 //
+// What Sendmail writes itself would be lost by a refusal in the process that
+// writes it: the reason for the report is taken for that of the refusal. So it
+// is left in the queue there, by two rules for two cases. Where the process has
+// used the mailer before, ruleset 1 has a lookup that fails for now, and nothing
+// is tried; else the session is new, and tls_server ends it. What is read from
+// the queue has passed ruleset 0 there, and is known by its queue id.
+//
 // It doesn't decide who needs TLS, nor which host is the right one; that is rules and internal/socketmap. So Sendmail needs
 // no authorities' certificates of its own, and gets MTA-STS and DANE, which Debian's lacks. The caller holds the endpoints
 // of the daemon in Sendmail's spelling (Endpoint), and restarts Sendmail after Apply.
@@ -22,8 +29,7 @@
 //
 // BUGS: mail that leaves by other ways than SMTP and LMTP (UUCP, programs) meets no tls_rcpt. Where the socket map's file is
 // gone, or the daemon hangs, Sendmail defers all mail it asks about, whatever the rules make of that. The milter is the last of
-// the filters, so that none takes the tag away; it gives the sender back as the client gave it, whatever one before it made
-// of it.
+// the filters, so that none takes the tag away; it gives the sender back as those before it left it.
 package sendmail
 
 import (
@@ -59,6 +65,11 @@ type Settings struct {
 
 	// Held is what only Doctor looks at: mail that must not leave in the clear, to be asked of the daemon.
 	Held []Question
+	// So are these: FreeBounces is [binding] bounces = "others", Followed says
+	// that the daemon reads this sendmail.cf, and Protects whether an enforcing
+	// rule names a sender; nil: none does.
+	FreeBounces, Followed bool
+	Protects              func(addr.Address) bool
 }
 
 // Question is a sender and a recipient.
@@ -179,6 +190,14 @@ func Snippet(s Settings) string {
 	line("`define(`confBIND_OPTS', ifdef(`confBIND_OPTS', `defn(`confBIND_OPTS') ')`-DNSRCH')')dnl")
 	line("LOCAL_CONFIG")
 	b.WriteString(s.config())
+	line("LOCAL_RULE_0")
+	b.WriteString(readRules)
+	line("LOCAL_RULE_1")
+	b.WriteString(writtenRules)
+	line("LOCAL_RULE_3")
+	b.WriteString(readAtOnceRules)
+	line("LOCAL_TLS_SERVER")
+	b.WriteString(serverRules)
 	line("LOCAL_TLS_RCPT")
 	b.WriteString(rcptRules)
 	line("LOCAL_RULESETS")
@@ -206,49 +225,3 @@ func (s Settings) config() string {
 		"ENDPOINT", s.Socketmap,
 	).Replace(configLines)
 }
-
-// No line of these may hold a word of m4's (it reads comments too) nor a back quote.
-const configLines = `# What {verify} says of a session that is encrypted; {cipher_bits} may still be that of the session the mail came by.
-C{TlsonlyEncrypted}OK TRUSTED FAIL NO NOT
-C{TlsonlyOld}OLD
-# Tags of messages that must not leave in the clear, whoever says what.
-C{TlsonlyNever}encrypt name
-# -f: the key as it is, for folding cuts it at 256 octets. -T: what marks a failure that may pass.
-Ktls_rcpt socket -f -dSECONDS -T<TMPF> ENDPOINT
-`
-
-const rcptRules = `# Rules that break off (an address too long to rewrite, a map that is gone) are taken for consent. So the work is done
-# in TlsonlyRcpt, and only its word PASS is consent.
-R$*			$: $>TlsonlyRcpt <?> $1
-RPASS			$@ OK
-RNOTLS $*		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name} ", verify=" $1
-RNOTRIGHT		$#error $@ 4.7.10 $: "451 4.7.10 TLS required: " $&{server_name} " is not authenticated"
-RDEFER			$#error $@ 4.7.10 $: "451 4.7.10 TLS required: no TLS at " $&{server_name}
-RREJECT			$#error $@ 5.0.0 $: "550 5.7.10 TLS required: no TLS at " $&{server_name}
-R$*			$#error $@ 4.7.5 $: "451 4.7.5 TLS required or not: tlsonly does not answer"
-`
-
-const answerRules = `STlsonlyRcpt
-R<?> $*			$: <free> $&{verify} $| $&{tls_version} $| $&{dsn_envid} $| $1
-# A version too old is no TLS: it takes the place of the word for encrypted.
-R<free> $={TlsonlyEncrypted} $| $={TlsonlyOld} $| $* $| $*	$: <free> $2 $| $3 $| $4
-R<free> $* $| $* $| $* $| $*		$: <free> $1 $| $3 $| $4
-# The tag. A level that is not known here asks for the most.
-R<free> $* $| TLSONLY . ask . $* $| $*		$: <ask> $1 $| $3
-R<free> $* $| TLSONLY . encrypt . $* $| $*	$: <encrypt> $1 $| $3
-R<free> $* $| TLSONLY . $* $| $*		$: <name> $1 $| $3
-R<free> $* $| $* $| $*			$: <free> $1 $| $3
-R<$-> $={TlsonlyEncrypted} $| $*	$: <$1 TLS> $2 $| $3
-R<$={TlsonlyNever}> $* $| $*		$@ NOTLS $2
-R<$-> $* $| $*			$: <$1 CLEAR> $2 $| $3
-# The question. What the host proves is the daemon's to judge, by the certificate it showed and the way that led to it.
-R<$- $-> $* $| $*	$: <$1 $2> $(tls_rcpt v2<$3><$&{cert_fp}><$&{server_name}><$&h><$1><$&f><$4> $: NOTFOUND $)
-R<$- $-> PASS		$@ PASS
-R<$- CLEAR> DEFER	$@ DEFER
-R<$- CLEAR> REJECT	$@ REJECT
-R<$- TLS> DEFER		$@ NOTRIGHT
-R<$- TLS> REJECT	$@ NOTRIGHT
-# Nobody answers. To mail without a tag nothing was promised, so what has TLS does not stop with the daemon.
-R<free TLS> $*		$@ PASS
-R$*			$@ NOANSWER
-`

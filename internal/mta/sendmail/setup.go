@@ -62,7 +62,7 @@ func (in Installation) Apply(ctx context.Context, s Settings, now time.Time) (Ch
 var ownInclude = regexp.MustCompile("(?m)^[ \t]*include\\(`?[^)]*/cf/m4/cf\\.m4'?\\)")
 
 // What a site may have of its own that would be there twice, which Sendmail reads as something else than either.
-var rivals = regexp.MustCompile("(?m)^[ \t]*(LOCAL_TLS_RCPT\\b|(?:INPUT_)?MAIL_FILTER\\(`?tlsonly'?|SLocal_tls_rcpt\\b|Ktls_rcpt\\b)")
+var rivals = regexp.MustCompile("(?m)^[ \t]*(LOCAL_TLS_RCPT\\b|(?:INPUT_)?MAIL_FILTER\\(`?tlsonly'?|SLocal_tls_rcpt\\b|Ktls_rcpt\\b|Ktls_report\\b|Ktls_read\\b)")
 
 // merge puts the lines at the end of mc, in place of those of an earlier run.
 func merge(mc, snippet string) (string, error) {
@@ -141,8 +141,11 @@ func (in Installation) build(ctx context.Context, dir, mc string, s Settings) (t
 		found = append(found, proofs...)
 	}
 	for _, f := range found {
-		if f.Level == mta.Hole && f.Remedy == runSetup {
+		switch {
+		case f.Level == mta.Hole && f.Remedy == runSetup:
 			return nil, fmt.Errorf("the new sendmail.cf doesn't bind, so nothing was changed: %s", f.Text)
+		case f.Level == mta.Broken && f.Code == proofRead:
+			return nil, fmt.Errorf("with the new sendmail.cf, so nothing was changed: %s: %s", f.Text, f.Remedy)
 		}
 	}
 	return text, nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"tlsonly/internal/addr"
@@ -51,13 +50,9 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 		VirtualBelow: strings.Contains(c.text, "$* $={VirtHost}"),
 		SmartHost:    c.macro["S"], MailHub: c.macro["H"], LocalRelay: c.macro["R"], UserRelay: c.macro["L"]}
 	take := func(to *[]string, name, class, path, line string) {
-		path = filepath.Join("/", in.Root, strings.TrimSuffix(path, ".db"))
-		switch class {
-		case "hash", "btree", "dbm", "cdb", "implicit", "text", "":
-			if path != "/" && !madeElsewhere(path) {
-				*to = append(*to, path)
-				return
-			}
+		if path, ok := in.sourceOf(class, path); ok {
+			*to = append(*to, path)
+			return
 		}
 		s.Unread = append(s.Unread, Unread{name, line})
 	}
