@@ -2,7 +2,6 @@ package postfix
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"tlsonly/internal/addr"
