@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"tlsonly/internal/mta"
@@ -15,7 +16,10 @@ import (
 func TestCodes(t *testing.T) {
 	// What adds a finding: the code is the first word in kebab case, or follows the level or the field's name.
 	calls := regexp.MustCompile(`(?:d|f)\.(?:ok|warn|broken|down|hole)\("([a-z-]+)"|(?:warn|fault|warning|fail)\("([a-z]+-[a-z-]+)"|` +
-		`(?:finding|resolverFinding)\(mta\.\w+, "([a-z-]+)"|Code: +"([a-z-]+)"|d\.faultless\(before, "([a-z-]+)"|f\.filter\("([a-z-]+)"`)
+		`(?:finding|resolverFinding)\(mta\.\w+, "([a-z-]+)"|Code: +"([a-z-]+[a-z])"|d\.faultless\(before, "([a-z-]+)"|f\.filter\("([a-z-]+)"`)
+	// Sendmail's have one beginning, and its proofs another.
+	sendmails := regexp.MustCompile(`found\.add\(mta\.\w+, (?:code\+)?"([a-z-]+)"|found\.add\(mta\.OK, code, where, "each (recipient)`)
+	proofs := regexp.MustCompile(`code: "([a-z-]+)"`)
 	used := make(map[string]string)
 	for _, pattern := range []string{"postfix/*.go", "sendmail/*.go", "../../cmd/tlsonly/*.go"} {
 		files, err := filepath.Glob(pattern)
@@ -28,6 +32,16 @@ func TestCodes(t *testing.T) {
 			}
 			for _, m := range calls.FindAllStringSubmatch(read(t, file), -1) {
 				used[m[1]+m[2]+m[3]+m[4]+m[5]+m[6]] = file
+			}
+			for _, m := range sendmails.FindAllStringSubmatch(read(t, file), -1) {
+				if strings.HasPrefix(m[1], "-") { // of both maps
+					used["sendmail-rcpt-map"+m[1]], used["sendmail-report-map"+m[1]] = file, file
+				} else {
+					used["sendmail-"+m[1]+strings.ReplaceAll(m[2], "recipient", "rcpt-map")] = file
+				}
+			}
+			for _, m := range proofs.FindAllStringSubmatch(read(t, file), -1) {
+				used["sendmail-proof-"+m[1]] = file
 			}
 		}
 	}

@@ -22,9 +22,9 @@ func (d *doctor) surroundings() {
 	}
 	for _, name := range copySettings {
 		for _, at := range d.settings(name, "cleanup") {
-			if d.UserRules {
-				d.hole("logins-copies", at.where, "name the senders in the rule, too (from), or take the copies out",
-					"%s = %s: delivery doesn't see a login, so nothing holds copies of mail that a rule by user binds", name, at.value)
+			if d.UserRules && d.Senders == SendersTable {
+				d.hole("logins-copies", at.where, `[binding] senders = "map", or name the senders in the rule, too (from)`,
+					"%s = %s: a table of senders doesn't know who sends by a login, so nothing holds copies of mail that a rule by user binds", name, at.value)
 				continue
 			}
 			d.ok("copies-bound", at.where, "%s = %s: not judged when mail is accepted, but bound at delivery like the rest", name, at.value)
