@@ -16,7 +16,8 @@ func finding(level mta.Level, code, where, remedy, format string, args ...any) m
 		Text: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
-// accept marks the findings that the site has judged, and adds one for each acceptance without any.
+// accept marks the findings that the site has judged, and adds one for each
+// acceptance without any.
 func accept(found []mta.Finding, accepted []config.Acceptance) []mta.Finding {
 	used := make([]bool, len(accepted))
 	for i, f := range found {
@@ -73,7 +74,8 @@ func countLevels(found []mta.Finding) map[mta.Level]int {
 	return count
 }
 
-// Exit statuses of monitoring plugins (Monitoring Plugins Development Guidelines).
+// Exit statuses of monitoring plugins (Monitoring Plugins Development
+// Guidelines).
 const (
 	nagiosOK = iota
 	nagiosWarning
@@ -81,8 +83,8 @@ const (
 	nagiosUnknown
 )
 
-// nagios answers in one line, with performance data, and returns the status. What leaks or stops counts for more than what could
-// not be found out.
+// nagios answers in one line, with performance data, and returns the status.
+// What leaks or stops counts for more than what could not be found out.
 func (p *program) nagios(found []mta.Finding, err error) int {
 	count := countLevels(found)
 	status, word := nagiosOK, "OK"

@@ -10,9 +10,11 @@ import (
 	"tlsonly/internal/mta"
 )
 
-// Doctor reports whether the Postfix of the instance is bound as the settings want it, in the order in which mail goes. It asks
-// the processes that run, and the socket map what Postfix would ask, as the user that Postfix is; it sends no mail and changes
-// nothing. The error is for a Postfix whose settings can't be read.
+// Doctor reports whether the Postfix of the instance is bound as the settings
+// want it, in the order in which mail goes. It asks the processes that run, and
+// the socket map what Postfix would ask, as the user that Postfix is; it sends
+// no mail and changes nothing. The error is for a Postfix whose settings can't
+// be read.
 func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) {
 	f, err := Read(ctx, i)
 	if err != nil {
@@ -114,7 +116,8 @@ type setting struct {
 	service      Service // one that has it
 }
 
-// settings returns the values that a parameter has for the services that run one of the programs, each once.
+// settings returns the values that a parameter has for the services that run
+// one of the programs, each once.
 func (d *doctor) settings(name string, commands ...string) []setting {
 	var found []setting
 	seen := make(map[string]bool)
@@ -140,12 +143,14 @@ func (f Facts) owner() *user.User {
 
 func (d *doctor) version() {
 	if !d.atLeast(3, 0) {
-		d.hole("version-too-old", "", "upgrade postfix to 3.0 or later", "postfix %d.%d can't be bound", d.Major, d.Minor)
+		d.hole("version-too-old", "", "upgrade postfix to 3.0 or later",
+			"postfix %d.%d can't be bound", d.Major, d.Minor)
 	}
 	if text := d.reportsUnknown(d.Reports); text != "" {
 		d.warn("version-reports", "", d.reportsRemedy(), "%s", text)
 	}
 }
 
-// reloadTime is how long the master may take for a reload: the command doesn't wait for it.
+// reloadTime is how long the master may take for a reload: the command doesn't
+// wait for it.
 const reloadTime = 2 * time.Second

@@ -7,8 +7,8 @@ import (
 	"tlsonly/internal/addr"
 )
 
-// local compares what is delivered here with what the daemon knows of it. Postfix tells it with each recipient, but not of
-// mail from sendmail(1).
+// local compares what is delivered here with what the daemon knows of it.
+// Postfix tells it with each recipient, but not of mail from sendmail(1).
 func (d *doctor) local() {
 	var missing []string
 	for _, name := range []string{"mydestination", "virtual_mailbox_domains", "virtual_alias_domains"} {
@@ -31,7 +31,8 @@ func (d *doctor) local() {
 		}
 		if _, hop, _ := strings.Cut(d.value("relay_transport"), ":"); hop == "" { // else nothing holds it: route has said so
 			d.warn("local-unnamed", inMain("relay_domains"), `[forwarding] local = ["`+domain+`"] in tlsonly.toml, if the inner host needs no TLS`,
-				"relay_domains = %s is a protected sender's: mail for it, from whomever, waits unless the inner host offers TLS", domain)
+				"relay_domains = %s is a protected sender's: mail for it, from whomever, waits "+
+					"unless the inner host offers TLS", domain)
 		}
 	}
 }
