@@ -20,10 +20,10 @@ func protects(set *rules.Set, now time.Time) func(addr.Pattern) postfix.Share {
 		}
 		share := postfix.None
 		for _, r := range set.Rules() {
-			if !r.Enforcing() || !r.Active(now) || len(r.Forwarder) > 0 || len(r.User) > 0 {
+			if !r.Enforcing() || !r.Active(now) || len(r.Forwarder) > 0 {
 				continue
 			}
-			if len(r.From) == 0 {
+			if len(r.From) == 0 && len(r.User) == 0 {
 				return postfix.All
 			}
 			for _, from := range r.From {

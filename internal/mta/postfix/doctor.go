@@ -27,6 +27,9 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 	if d.smap, err = f.socket(s.Socketmap); err != nil {
 		return nil, err
 	}
+	d.filters(ctx) // first, for what comes back from a filter has been shown to the milter
+	filters := d.found
+	d.found = nil
 	d.version()
 	d.running(ctx)
 	d.milters(ctx)
@@ -36,7 +39,7 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 	d.senderMap(ctx)
 	d.policies(ctx)
 	d.routes(ctx)
-	d.filters(ctx)
+	d.found = append(d.found, filters...)
 	d.relays(ctx)
 	d.senders(ctx)
 	d.local()
@@ -55,6 +58,7 @@ type doctor struct {
 	away         bool       // nobody answers at the socket map, which is a finding by itself
 	stopped      bool       // Postfix doesn't run, or nobody can tell
 	copies       []target
+	filtering    bool // a FILTER action names a content filter on this machine
 	found        []mta.Finding
 }
 

@@ -178,11 +178,12 @@ func (f filterSearch) filter(code string, e entry, words []string) {
 	if len(words) > 1 {
 		route = words[1]
 	}
+	_, hop, _ := strings.Cut(route, ":")
+	f.filtering = f.filtering || loopback(hop)
 	b, why := f.bondOf(route)
 	if b != held && b != loose || !f.first(fmt.Sprint(code, e)) {
 		return
 	}
-	_, hop, _ := strings.Cut(route, ":")
 	f.hole(code, e.where, fmt.Sprintf("FILTER %s:%s, by our strict transport, or take the entry out", transportPrefix, hop),
 		"FILTER %s for %s takes the mail after it was judged for another route: %s",
 		route, e.key, why)

@@ -191,7 +191,7 @@ func (d *doctor) milterEntry(s Service, item string) map[string]string {
 
 // filtered reports whether some mail goes to a content filter and comes back.
 func (d *doctor) filtered() bool {
-	return d.value("content_filter") != "" || slices.ContainsFunc(d.Services, func(s Service) bool { return s.Options["content_filter"] != "" })
+	return d.filtering || d.value("content_filter") != "" || slices.ContainsFunc(d.Services, func(s Service) bool { return s.Options["content_filter"] != "" })
 }
 
 // loopback reports whether a host:port, with brackets or without, is on this

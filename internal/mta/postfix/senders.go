@@ -15,7 +15,11 @@ import (
 // seen on the wire only.
 func (d *doctor) senders(ctx context.Context) {
 	before := len(d.found)
+	site := (&planner{Settings: d.Settings, facts: d.Facts}).site()
 	for _, at := range d.settings("smtp_generic_maps", "smtp") {
+		if isOwn(at.service) && at.value == d.option(site, "smtp_generic_maps") {
+			continue // inherited
+		}
 		d.rewrites(ctx, "smtp_generic_maps", at, true)
 	}
 	for name, classes := range map[string]string{"sender_canonical_maps": "sender_canonical_classes", "canonical_maps": "canonical_classes"} {
@@ -52,7 +56,7 @@ func (d *doctor) rewrites(ctx context.Context, name string, at setting, generic 
 			from, ok := d.side(e.key)
 			to, ok2 := d.side(e.value)
 			if ok && ok2 {
-				d.rewritten(name, e.where, e.key, e.value, d.Protects(from), d.Protects(to), generic)
+				d.rewritten(name, e.where, d.full(e.key), d.full(e.value), d.Protects(from), d.Protects(to), generic)
 			}
 		}
 		if err == nil {
@@ -80,11 +84,16 @@ func (d *doctor) side(s string) (addr.Pattern, bool) {
 		p, err := addr.ParsePattern("*")
 		return p, err == nil && s == "*"
 	}
-	if !strings.Contains(s, "@") {
-		s += "@" + d.value("myorigin")
-	}
-	p, err := addr.ParsePattern(s)
+	p, err := addr.ParsePattern(d.full(s))
 	return p, err == nil
+}
+
+// full completes a bare name as Postfix does.
+func (d *doctor) full(s string) string {
+	if s == "*" || strings.Contains(s, "@") {
+		return s
+	}
+	return s + "@" + d.value("myorigin")
 }
 
 // rewritten judges one change of senders.
