@@ -46,7 +46,7 @@ func (p *program) printFindings(found []mta.Finding) {
 		if f.Where != "" {
 			where = "  " + f.Where
 		}
-		fmt.Fprintf(p.stdout, "%s  %s%s: %s\n", paint(terminal(p.stdout), colours[f.Level], fmt.Sprintf("%-11s", f.Level)), f.Code, where, oneLine(f.Text))
+		fmt.Fprintf(p.stdout, "%s  %s%s: %s\n", paint(terminal(p.stdout), colours[f.Level], fmt.Sprintf("%-11s", f.Level)), cmp.Or(f.Code, f.Check), where, oneLine(f.Text))
 		switch {
 		case f.Level == mta.Accepted:
 			fmt.Fprintf(p.stdout, "             accepted: %s\n", oneLine(f.Reason))
