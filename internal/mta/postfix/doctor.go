@@ -21,6 +21,7 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 		return nil, err
 	}
 	d := doctor{Settings: s.withDefaults(), Facts: f, instance: i, postfix: f.owner()}
+	d.until = time.Now().Add(d.Patience)
 	if d.milter, err = f.socket(s.Milter); err != nil {
 		return nil, err
 	}
@@ -56,6 +57,7 @@ type doctor struct {
 	milter, smap string
 	postfix      *user.User // nil: unknown here
 	away         bool       // nobody answers at the socket map, which is a finding by itself
+	until        time.Time  // a reload is done by then
 	stopped      bool       // Postfix doesn't run, or nobody can tell
 	copies       []target
 	filtering    bool // a FILTER action names a content filter on this machine

@@ -97,10 +97,10 @@ func (d *doctor) reloaded(ctx context.Context, master int) {
 	}
 }
 
-// within asks until the answer is yes, as long as a reload may take.
+// within asks until the answer is yes, as long as a reload may take that was
+// asked for just before doctor began.
 func (d *doctor) within(ctx context.Context, yes func() bool) {
-	end := time.Now().Add(d.Patience)
-	for !yes() && time.Now().Before(end) {
+	for !yes() && time.Now().Before(d.until) {
 		select {
 		case <-ctx.Done():
 			return
