@@ -16,7 +16,8 @@ func finding(level mta.Level, code, where, remedy, format string, args ...any) m
 		Text: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
-// accept marks the findings that the site has judged, and adds one for each acceptance without any.
+// accept marks the findings that the site has judged, and adds one for each
+// acceptance without any.
 func accept(found []mta.Finding, accepted []config.Acceptance) []mta.Finding {
 	used := make([]bool, len(accepted))
 	for i, f := range found {
@@ -45,7 +46,7 @@ func (p *program) printFindings(found []mta.Finding) {
 		if f.Where != "" {
 			where = "  " + f.Where
 		}
-		fmt.Fprintf(p.stdout, "%s  %s%s: %s\n", paint(terminal(p.stdout), colours[f.Level], fmt.Sprintf("%-11s", f.Level)), f.Code, where, oneLine(f.Text))
+		fmt.Fprintf(p.stdout, "%s  %s%s: %s\n", paint(terminal(p.stdout), colours[f.Level], fmt.Sprintf("%-11s", f.Level)), cmp.Or(f.Code, f.Check), where, oneLine(f.Text))
 		switch {
 		case f.Level == mta.Accepted:
 			fmt.Fprintf(p.stdout, "             accepted: %s\n", oneLine(f.Reason))
@@ -73,7 +74,8 @@ func countLevels(found []mta.Finding) map[mta.Level]int {
 	return count
 }
 
-// Exit statuses of monitoring plugins (Monitoring Plugins Development Guidelines).
+// Exit statuses of monitoring plugins (Monitoring Plugins Development
+// Guidelines).
 const (
 	nagiosOK = iota
 	nagiosWarning
@@ -81,8 +83,8 @@ const (
 	nagiosUnknown
 )
 
-// nagios answers in one line, with performance data, and returns the status. What leaks or stops counts for more than what could
-// not be found out.
+// nagios answers in one line, with performance data, and returns the status.
+// What leaks or stops counts for more than what could not be found out.
 func (p *program) nagios(found []mta.Finding, err error) int {
 	count := countLevels(found)
 	status, word := nagiosOK, "OK"

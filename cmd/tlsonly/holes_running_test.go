@@ -100,6 +100,31 @@ func TestMTAHolesDoctorRunning(t *testing.T) {
 		w.doctorSays(exitOK, "", "daemon-down")
 	})
 
+	t.Run("daemon that hangs", func(t *testing.T) {
+		w.t = t
+		if err := w.daemon.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		out := w.doctorSays(exitNo, "not running", "daemon-down")
+		if len(found(out, "daemon-down")) != 2 || !strings.Contains(out, "takes connections, but says nothing") {
+			t.Errorf("both sockets hang:\n%s", out)
+		}
+		if err := w.daemon.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		w.doctorSays(exitOK, "", "daemon-down")
+	})
+
+	t.Run("another program's port", func(t *testing.T) {
+		w.t = t
+		w.daemon.write("[socketmap]\nlisten = \"inet:" + w.address + "\"\n" + daemonHead + clinicRule)
+		if out := w.doctorSays(exitNo, "not running", "daemon-down"); !strings.Contains(out, "somebody else answers") {
+			t.Errorf("Postfix's own port for the maps:\n%s", out)
+		}
+		w.daemon.write(daemonHead + clinicRule)
+		w.doctorSays(exitOK, "", "daemon-down")
+	})
+
 	t.Run("daemon without the maps", func(t *testing.T) {
 		w.t = t
 		w.daemon.stop(syscall.SIGTERM)
@@ -201,7 +226,8 @@ func TestMTAHolesDoctorStore(t *testing.T) {
 	if n := w.world.DNS.Queries("good.example", dns.TypeMX); n == 0 {
 		t.Error("queries aren't counted")
 	}
-	// What doctor finds proved is an answer that an unprotected class wouldn't get.
+	// What doctor finds proved is an answer that an unprotected class wouldn't
+	// get.
 	w.daemon.start()
 	for question, want := range map[string]string{"forced1": "encrypt", "forced": "encrypt"} {
 		for _, hop := range []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587", "u.x.invalid"} {
@@ -213,7 +239,8 @@ func TestMTAHolesDoctorStore(t *testing.T) {
 	}
 }
 
-// stored returns all that the daemon knows of destinations and has noted of them.
+// stored returns all that the daemon knows of destinations and has noted of
+// them.
 func (w *wire) stored() []byte {
 	w.t.Helper()
 	var all []byte

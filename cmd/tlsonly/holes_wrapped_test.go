@@ -11,7 +11,8 @@ import (
 	"tlsonly/internal/testnet"
 )
 
-// startWrapped starts a mail host that speaks TLS at once, and counts who talks to it without.
+// startWrapped starts a mail host that speaks TLS at once, and counts who talks
+// to it without.
 func startWrapped(t *testing.T, address string) *testnet.SMTP {
 	t.Helper()
 	inner, err := testnet.StartSMTP(testnet.SMTPConfig{Listen: "127.0.0.1:0"})
@@ -60,7 +61,8 @@ func startWrapped(t *testing.T, address string) *testnet.SMTP {
 	return inner
 }
 
-// A relay that speaks TLS at once, at port 465, is reached by our transports as by the site's own client.
+// A relay that speaks TLS at once, at port 465, is reached by our transports as
+// by the site's own client.
 func TestMTAHolesWrapped(t *testing.T) {
 	isolated(t)
 	const relay = "127.0.50.1:465"
@@ -73,7 +75,8 @@ func TestMTAHolesWrapped(t *testing.T) {
 	}
 	w.reload()
 	w.doctorSays(exitNo, "broken", "transport-differs")
-	// What isn't taken over waits: the transport wants a greeting, and the host TLS.
+	// What isn't taken over waits: the transport wants a greeting, and the host
+	// TLS.
 	w.message(doctor, []string{"u@elsewhere.example"}, nil)
 	w.waits("u@elsewhere.example", "")
 	if n := len(host.Messages()); n > 0 {

@@ -8,7 +8,8 @@ import (
 	"tlsonly/rules"
 )
 
-// protects says how many of the senders that a pattern selects rules in force protect. Rules by login name nobody's address.
+// protects says how many of the senders that a pattern selects rules in force
+// protect. Rules by login name nobody's address.
 func protects(set *rules.Set, now time.Time) func(addr.Pattern) postfix.Share {
 	return func(p addr.Pattern) postfix.Share {
 		if p.Kind() == addr.Exact {
@@ -19,10 +20,10 @@ func protects(set *rules.Set, now time.Time) func(addr.Pattern) postfix.Share {
 		}
 		share := postfix.None
 		for _, r := range set.Rules() {
-			if !r.Enforcing() || !r.Active(now) || len(r.Forwarder) > 0 || len(r.User) > 0 {
+			if !r.Enforcing() || !r.Active(now) || len(r.Forwarder) > 0 {
 				continue
 			}
-			if len(r.From) == 0 {
+			if len(r.From) == 0 && len(r.User) == 0 {
 				return postfix.All
 			}
 			for _, from := range r.From {
@@ -38,8 +39,9 @@ func protects(set *rules.Set, now time.Time) func(addr.Pattern) postfix.Share {
 	}
 }
 
-// excepts reports whether a rule in force lets mail to a domain go in the clear: as an exception from another it holds for all
-// mail whose next hop has that name.
+// excepts reports whether a rule in force lets mail to a domain go in the
+// clear: as an exception from another it holds for all mail whose next hop has
+// that name.
 func excepts(set *rules.Set, now time.Time) func(addr.Domain) bool {
 	return func(d addr.Domain) bool {
 		for _, r := range set.Rules() {

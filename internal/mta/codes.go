@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// checks says of each code what was looked at. A code is never given to another finding: sites name them in [doctor] accept.
+// checks says of each code what was looked at. A code is never given to another
+// finding: sites name them in [doctor] accept.
 var checks = map[string]string{
 	"postfix-running": "running", "postfix-down": "running", "not-reloaded": "running", "not-looked-at": "running",
 	"version-too-old": "version", "version-reports": "version",
@@ -93,7 +94,8 @@ var checks = map[string]string{
 // Codes returns the codes of all findings, sorted.
 func Codes() []string { return slices.Sorted(maps.Keys(checks)) }
 
-// CheckOf says what a finding with this code is about; false for a code that no finding has.
+// CheckOf says what a finding with this code is about; false for a code that no
+// finding has.
 func CheckOf(code string) (string, bool) {
 	check, ok := checks[code]
 	return check, ok

@@ -12,9 +12,11 @@ import (
 	"tlsonly/internal/mta"
 )
 
-// Every code is one that some finding has, every finding's is known, and the manual lists them all.
+// Every code is one that some finding has, every finding's is known, and the
+// manual lists them all.
 func TestCodes(t *testing.T) {
-	// What adds a finding: the code is the first word in kebab case, or follows the level or the field's name.
+	// What adds a finding: the code is the first word in kebab case, or follows
+	// the level or the field's name.
 	calls := regexp.MustCompile(`(?:d|f)\.(?:ok|warn|broken|down|hole)\("([a-z-]+)"|(?:warn|fault|warning|fail)\("([a-z]+-[a-z-]+)"|` +
 		`(?:finding|resolverFinding)\(mta\.\w+, "([a-z-]+)"|Code: +"([a-z-]+[a-z])"|d\.faultless\(before, "([a-z-]+)"|f\.filter\("([a-z-]+)"`)
 	// Sendmail's have one beginning, and its proofs another.

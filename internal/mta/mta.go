@@ -1,5 +1,6 @@
-// Package mta holds the words in which the packages below it speak of a running MTA: what doctor finds. It answers
-// nothing by itself; what is looked at, and what it means, belongs to internal/mta/postfix and internal/mta/sendmail.
+// Package mta holds the words in which the packages below it speak of a running
+// MTA: what doctor finds. It answers nothing by itself; what is looked at, and
+// what it means, belongs to internal/mta/postfix and internal/mta/sendmail.
 package mta
 
 import "slices"

@@ -11,10 +11,12 @@ import (
 	"strings"
 )
 
-// query asks a table what Postfix's programs would, as their user and in their directory. found is false for "not found"; an
-// error means that Postfix makes the mail wait.
+// query asks a table what Postfix's programs would, as their user and in their
+// directory. found is false for "not found"; an error means that Postfix makes
+// the mail wait.
 func (d *doctor) query(ctx context.Context, table, key string) (answer string, found bool, err error) {
-	// Well above the daemon's own deadline: who isn't answered by then never is.
+	// Well above the daemon's own deadline: who isn't answered by then never
+	// is.
 	ctx, cancel := context.WithTimeout(ctx, d.Deadline+margin)
 	defer cancel()
 	cmd, err := d.instance.command(ctx, "postmap", "-q", key, table)
@@ -62,7 +64,8 @@ func (d *doctor) transportOf(ctx context.Context, tables, keys []string) (transp
 	return "", "", nil
 }
 
-// senderTables returns the tables of the sender map as a process that resolves addresses sees them.
+// senderTables returns the tables of the sender map as a process that resolves
+// addresses sees them.
 func (d *doctor) senderTables(s Service) []string {
 	return splitList(d.option(s, "sender_dependent_default_transport_maps"))
 }
@@ -92,12 +95,15 @@ func (d *doctor) senderMap(ctx context.Context) {
 		tables := d.senderTables(s)
 		i := d.ownSenders(tables)
 		if i < 0 {
-			d.hole("sender-map-missing", s.placeOf(senderMaps), runSetup, "sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is protected at delivery", s.ID(), own)
+			d.hole("sender-map-missing", s.placeOf(senderMaps), runSetup,
+				"sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is "+
+					"protected at delivery", s.ID(), own)
 			continue
 		}
 		if tables[i] != own {
 			d.warn("sender-map-number", s.placeOf(senderMaps), runSetup,
-				"sender_dependent_default_transport_maps (%s) has %s, not %s: the daemon doesn't know which transports there are", s.ID(), tables[i], own)
+				"sender_dependent_default_transport_maps (%s) has %s, not %s: the daemon "+
+					"doesn't know which transports there are", s.ID(), tables[i], own)
 		}
 		if i > 0 {
 			d.warn("sender-map-order", s.placeOf(senderMaps), "put ours first", "sender_dependent_default_transport_maps (%s): a sender in %s isn't asked of us",
@@ -111,7 +117,9 @@ func (d *doctor) senderMap(ctx context.Context) {
 	if d.away {
 		return
 	}
-	d.faultless(before, "sender-map-asked", inMain(senderMaps), "%s is asked first, and sends %d protected senders through our transports", own, len(d.Protected))
+	d.faultless(before, "sender-map-asked", inMain(senderMaps),
+		"%s is asked first, and sends %d protected senders through our transports", own,
+		len(d.Protected))
 }
 
 // overruled looks for protected senders in tables that are asked before ours.
@@ -158,15 +166,22 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 		name, _, _ := strings.Cut(answer, ":")
 		switch {
 		case err != nil:
-			d.broken("sender-map-failing", inMain(senderMaps), startDaemon()+", see its log", "postfix can't find the transport of %s: %v: all remote mail waits", a, err)
+			d.broken("sender-map-failing", inMain(senderMaps), startDaemon()+", see its log",
+				"postfix can't find the transport of %s: %v: all remote mail waits", a, err)
 			return
 		case answer == "":
-			d.hole("sender-map-unprotected", inMain(senderMaps), "have the daemon read its file (systemctl reload tlsonly, or SIGHUP); see the rules: tlsonly explain", "%s is protected, but no transport of ours is answered for it", a)
+			d.hole("sender-map-unprotected", inMain(senderMaps),
+				"have the daemon read its file (systemctl reload tlsonly, or SIGHUP); see the "+
+					"rules: tlsonly explain",
+				"%s is protected, but no transport of ours is answered for it", a)
 		default:
 			if !isOwn(Service{Name: name, Type: "unix"}) {
-				d.hole("sender-map-overruled", inMain(senderMaps), "put ours first, or take the entry out", "%s goes by %q, says %s: not through a transport of ours", a, answer, table)
+				d.hole("sender-map-overruled", inMain(senderMaps),
+					"put ours first, or take the entry out",
+					"%s goes by %q, says %s: not through a transport of ours", a, answer, table)
 			} else if _, ok := d.service(name, "unix"); !ok && !slices.Contains(d.Settings.transports(), name) {
-				d.broken("sender-map-transport", "master.cf:"+name+"/unix", runSetup, "%s goes by %q, which isn't in master.cf: its mail waits", a, answer)
+				d.broken("sender-map-transport", "master.cf:"+name+"/unix", runSetup,
+					"%s goes by %q, which isn't in master.cf: its mail waits", a, answer)
 			}
 		}
 	}
@@ -180,7 +195,8 @@ func (d *doctor) policies(ctx context.Context) {
 			number := strings.TrimPrefix(name, transportPrefix)
 			d.askPolicy(ctx, "forced"+number, number)
 		}
-		d.faultless(before, "forced-answers", "", "the policies of our transports answer, and none below encrypt")
+		d.faultless(before, "forced-answers", "",
+			"the policies of our transports answer, and none below encrypt")
 	}
 	if d.Others == OthersOff {
 		return
@@ -190,11 +206,14 @@ func (d *doctor) policies(ctx context.Context) {
 	tables := splitList(d.value("smtp_tls_policy_maps"))
 	i := slices.Index(tables, own)
 	if i < 0 {
-		d.hole("policy-missing", inMain(policyMaps), runSetup, "smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes may go in the clear", own)
+		d.hole("policy-missing", inMain(policyMaps), runSetup,
+			"smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes "+
+				"may go in the clear", own)
 		return
 	}
 	if d.heedsTLSRequired() && d.value("tls_required_enable") != "no" {
-		d.hole("policy-tls-required", inMain("tls_required_enable"), runSetup, `tls_required_enable isn't no: the policy map isn't asked for a message that says "TLS-Required: no", nor for its bounce`)
+		d.hole("policy-tls-required", inMain("tls_required_enable"), runSetup,
+			`tls_required_enable isn't no: the policy map isn't asked for a message that says "TLS-Required: no", nor for its bounce`)
 	}
 	if !d.away {
 		d.askPolicy(ctx, "policy", "")
@@ -206,12 +225,14 @@ func (d *doctor) policies(ctx context.Context) {
 	d.faultless(before, "policy-asked", inMain(policyMaps), "other mail is asked for in %s", own)
 }
 
-// askPolicy asks one map of policies. A parent domain is answered at once, whatever is known: it shows that the map is there.
+// askPolicy asks one map of policies. A parent domain is answered at once,
+// whatever is known: it shows that the map is there.
 func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 	table := "socketmap:" + d.smap + ":" + name
 	where := "socketmap:" + name
 	if _, _, err := d.query(ctx, table, ".invalid"); err != nil {
-		d.broken("policy-failing", where, startDaemon()+", see its log", "%s doesn't answer: %v: mail waits", table, err)
+		d.broken("policy-failing", where, startDaemon()+", see its log",
+			"%s doesn't answer: %v: mail waits", table, err)
 		return
 	}
 	if name == "policy" {
@@ -222,12 +243,17 @@ func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 		level, _, _ := strings.Cut(answer, " ")
 		switch {
 		case err != nil:
-			d.warn("policy-unknown", where, "ask again later: tlsonly check "+destination, "%s: the level of %s isn't known now: %v", table, destination, err)
+			d.warn("policy-unknown", where, "ask again later: tlsonly check "+destination,
+				"%s: the level of %s isn't known now: %v", table, destination, err)
 		case !found || enforcing(level):
 		case number != "" && (level == "may" || level == "none"):
-			d.warn("policy-exception", where, "see that a rule makes this exception on purpose: tlsonly explain", "%s: mail of class %s to %s may go in the clear (%s)", table, number, destination, level)
+			d.warn("policy-exception", where,
+				"see that a rule makes this exception on purpose: tlsonly explain",
+				"%s: mail of class %s to %s may go in the clear (%s)", table, number, destination,
+				level)
 		default:
-			d.hole("policy-weak", where, "see that the daemon at the socket map is tlsonly serve", "%s: %s for %s can send in the clear", table, level, destination)
+			d.hole("policy-weak", where, "see that the daemon at the socket map is tlsonly serve",
+				"%s: %s for %s can send in the clear", table, level, destination)
 		}
 	}
 }
@@ -246,17 +272,20 @@ func (d *doctor) sitePolicies(ctx context.Context, others, first []string) {
 			case level == "encrypt":
 			case enforcing(level):
 				d.warn("policy-site", e.where, `ask for it by a rule (tls = "secure", match = …)`,
-					"smtp_tls_policy_maps: %q of %s isn't asked for mail of protected senders", e.key+" "+e.value, table)
+					"smtp_tls_policy_maps: %q of %s isn't asked for mail of protected senders",
+					e.key+" "+e.value, table)
 			case slices.Contains(first, table):
 				d.warn("policy-first", e.where, "take it out, or know that only the transports of protected senders hold there",
-					"smtp_tls_policy_maps: %q of %s comes before what a destination is pinned to", e.key+" "+e.value, table)
+					"smtp_tls_policy_maps: %q of %s comes before what a destination is pinned to",
+					e.key+" "+e.value, table)
 			}
 		}
 	}
 }
 
-// aliases looks for aliases whose mail leaves in another's name. aliases(5): with owner-list, what list expands to is
-// sent by owner-list, not by the protected sender.
+// aliases looks for aliases whose mail leaves in another's name. aliases(5):
+// with owner-list, what list expands to is sent by owner-list, not by the
+// protected sender.
 func (d *doctor) aliases(ctx context.Context) {
 	tables := splitList(d.value(senderMaps))
 	if d.away || d.ownSenders(tables) < 0 {
@@ -292,7 +321,8 @@ func (d *doctor) aliases(ctx context.Context) {
 		}
 		if len(unbound) > 0 {
 			d.hole("aliases-owner", where, "name them in the rules, too",
-				"mail to these lists leaves in their owner's name, which isn't protected: %s", strings.Join(unbound, ", "))
+				"mail to these lists leaves in their owner's name, which isn't protected: %s",
+				strings.Join(unbound, ", "))
 		}
 	}
 }

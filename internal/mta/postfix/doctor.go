@@ -10,21 +10,27 @@ import (
 	"tlsonly/internal/mta"
 )
 
-// Doctor reports whether the Postfix of the instance is bound as the settings want it, in the order in which mail goes. It asks
-// the processes that run, and the socket map what Postfix would ask, as the user that Postfix is; it sends no mail and changes
-// nothing. The error is for a Postfix whose settings can't be read.
+// Doctor reports whether the Postfix of the instance is bound as the settings
+// want it, in the order in which mail goes. It asks the processes that run, and
+// the socket map what Postfix would ask, as the user that Postfix is; it sends
+// no mail and changes nothing. The error is for a Postfix whose settings can't
+// be read.
 func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) {
 	f, err := Read(ctx, i)
 	if err != nil {
 		return nil, err
 	}
 	d := doctor{Settings: s.withDefaults(), Facts: f, instance: i, postfix: f.owner()}
+	d.until = time.Now().Add(d.Patience)
 	if d.milter, err = f.socket(s.Milter); err != nil {
 		return nil, err
 	}
 	if d.smap, err = f.socket(s.Socketmap); err != nil {
 		return nil, err
 	}
+	d.filters(ctx) // first, for what comes back from a filter has been shown to the milter
+	filters := d.found
+	d.found = nil
 	d.version()
 	d.running(ctx)
 	d.milters(ctx)
@@ -34,7 +40,7 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 	d.senderMap(ctx)
 	d.policies(ctx)
 	d.routes(ctx)
-	d.filters(ctx)
+	d.found = append(d.found, filters...)
 	d.relays(ctx)
 	d.senders(ctx)
 	d.local()
@@ -51,8 +57,10 @@ type doctor struct {
 	milter, smap string
 	postfix      *user.User // nil: unknown here
 	away         bool       // nobody answers at the socket map, which is a finding by itself
+	until        time.Time  // a reload is done by then
 	stopped      bool       // Postfix doesn't run, or nobody can tell
 	copies       []target
+	filtering    bool // a FILTER action names a content filter on this machine
 	found        []mta.Finding
 }
 
@@ -114,7 +122,8 @@ type setting struct {
 	service      Service // one that has it
 }
 
-// settings returns the values that a parameter has for the services that run one of the programs, each once.
+// settings returns the values that a parameter has for the services that run
+// one of the programs, each once.
 func (d *doctor) settings(name string, commands ...string) []setting {
 	var found []setting
 	seen := make(map[string]bool)
@@ -140,12 +149,14 @@ func (f Facts) owner() *user.User {
 
 func (d *doctor) version() {
 	if !d.atLeast(3, 0) {
-		d.hole("version-too-old", "", "upgrade postfix to 3.0 or later", "postfix %d.%d can't be bound", d.Major, d.Minor)
+		d.hole("version-too-old", "", "upgrade postfix to 3.0 or later",
+			"postfix %d.%d can't be bound", d.Major, d.Minor)
 	}
 	if text := d.reportsUnknown(d.Reports); text != "" {
 		d.warn("version-reports", "", d.reportsRemedy(), "%s", text)
 	}
 }
 
-// reloadTime is how long the master may take for a reload: the command doesn't wait for it.
+// reloadTime is how long the master may take for a reload: the command doesn't
+// wait for it.
 const reloadTime = 2 * time.Second

@@ -9,10 +9,12 @@ import (
 	"tlsonly/internal/addr"
 )
 
-// A FILTER action gives a message another transport and next hop than its recipients have, after they were judged. It may come
-// from any table of access(5), and from header_checks(5).
+// A FILTER action gives a message another transport and next hop than its
+// recipients have, after they were judged. It may come from any table of
+// access(5), and from header_checks(5).
 
-// stages are the lists of restrictions of smtpd(8), without smtpd_ and _restrictions.
+// stages are the lists of restrictions of smtpd(8), without smtpd_ and
+// _restrictions.
 var stages = []string{"client", "helo", "sender", "relay", "recipient", "data", "end_of_data", "etrn"}
 
 // listable are the types of tables that can be gone through.
@@ -39,7 +41,8 @@ func (d *doctor) filters(ctx context.Context) {
 			f.checks(name, at)
 		}
 	}
-	d.faultless(before, "filter-none", "", "no FILTER in restrictions, header_checks or body_checks goes around our transports")
+	d.faultless(before, "filter-none", "",
+		"no FILTER in restrictions, header_checks or body_checks goes around our transports")
 }
 
 type filterSearch struct {
@@ -73,7 +76,8 @@ func (f filterSearch) restrictions(at setting, list []string, depth int) {
 			}
 			if f.first("policy " + service) {
 				f.warn("filter-asked", at.where, "see that the service never answers FILTER; then accept this finding",
-					"%s: check_policy_service %s cannot be looked into: an answer of FILTER goes around our transports", at.where, service)
+					"%s: check_policy_service %s cannot be looked into: an answer of FILTER "+
+						"goes around our transports", at.where, service)
 			}
 		case inBraces:
 			f.restrictions(at, splitList(inner), depth+1)
@@ -88,7 +92,8 @@ func (f filterSearch) restrictions(at setting, list []string, depth int) {
 	}
 }
 
-// table looks through a table of access(5); check is the restriction that names it.
+// table looks through a table of access(5); check is the restriction that names
+// it.
 func (f filterSearch) table(at setting, check, table string, depth int) {
 	if !f.first("access " + check + " " + table) {
 		return
@@ -110,7 +115,8 @@ func (f filterSearch) table(at setting, check, table string, depth int) {
 		}
 	}
 	f.warn("filter-asked", at.where, "see that it never answers FILTER; then accept this finding",
-		"%s: %s cannot be looked into: an answer of FILTER goes around our transports", at.where, table)
+		"%s: %s cannot be looked into: an answer of FILTER goes around our transports",
+		at.where, table)
 }
 
 // action judges what an entry of a table of access(5) does.
@@ -128,8 +134,8 @@ func (f filterSearch) action(at setting, check string, e entry, depth int) {
 	}
 }
 
-// unprotectedKey reports whether no protected sender is found under a key of check_sender_access: access(5), "EMAIL ADDRESS
-// PATTERNS".
+// unprotectedKey reports whether no protected sender is found under a key of
+// check_sender_access: access(5), "EMAIL ADDRESS PATTERNS".
 func (f filterSearch) unprotectedKey(key string) bool {
 	local, domain, isAddress := strings.Cut(key, "@")
 	switch {
@@ -138,7 +144,8 @@ func (f filterSearch) unprotectedKey(key string) bool {
 	case isAddress:
 		domain = local + "@" + domain
 	default:
-		// "domain" stands for those below it, too, unless parent_domain_matches_subdomains says otherwise.
+		// "domain" stands for those below it, too, unless
+		// parent_domain_matches_subdomains says otherwise.
 		domain = "@." + strings.TrimPrefix(key, ".")
 	}
 	p, err := addr.ParsePattern(domain)
@@ -159,7 +166,8 @@ func (f filterSearch) checks(name string, at setting) {
 		}
 		if err != nil {
 			f.warn("filter-asked", at.where, "see that it never answers FILTER; then accept this finding",
-				"%s: %s cannot be looked into: an answer of FILTER goes around our transports", name, table)
+				"%s: %s cannot be looked into: an answer of FILTER goes around our transports",
+				name, table)
 		}
 	}
 }
@@ -170,11 +178,13 @@ func (f filterSearch) filter(code string, e entry, words []string) {
 	if len(words) > 1 {
 		route = words[1]
 	}
+	_, hop, _ := strings.Cut(route, ":")
+	f.filtering = f.filtering || loopback(hop)
 	b, why := f.bondOf(route)
 	if b != held && b != loose || !f.first(fmt.Sprint(code, e)) {
 		return
 	}
-	_, hop, _ := strings.Cut(route, ":")
 	f.hole(code, e.where, fmt.Sprintf("FILTER %s:%s, by our strict transport, or take the entry out", transportPrefix, hop),
-		"FILTER %s for %s takes the mail after it was judged for another route: %s", route, e.key, why)
+		"FILTER %s for %s takes the mail after it was judged for another route: %s",
+		route, e.key, why)
 }

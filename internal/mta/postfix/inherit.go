@@ -5,17 +5,20 @@ import (
 	"strings"
 )
 
-// setLevel are the parameters that set what TLS a destination is held to, and whom its certificate must be of. In our transports
-// they are ours; all others, such as the address that mail is sent from, a client certificate, ciphers, or TLS at once at port 465,
-// the site's hosts may want of us, too.
+// setLevel are the parameters that set what TLS a destination is held to, and
+// whom its certificate must be of. In our transports they are ours; all others,
+// such as the address that mail is sent from, a client certificate, ciphers, or
+// TLS at once at port 465, the site's hosts may want of us, too.
 var setLevel = []string{
-	"smtp_tls_security_level", "smtp_tls_policy_maps", "smtp_tls_mandatory_protocols", "smtp_tls_per_site",
+	"smtp_tls_security_level",
+	"smtp_tls_policy_maps", "smtp_tls_mandatory_protocols", "smtp_tls_per_site",
 	"smtp_use_tls", "smtp_enforce_tls", "smtp_tls_enforce_peername", "tls_required_enable",
 	"smtp_tls_CAfile", "smtp_tls_CApath", // see authorities
 	"smtp_fallback_relay", // nobody has judged it
 }
 
-// site returns the client by which the site's own mail leaves, which ours are made after.
+// site returns the client by which the site's own mail leaves, which ours are
+// made after.
 func (p *planner) site() Service {
 	name, _, _ := strings.Cut(p.facts.value("default_transport"), ":")
 	if s, ok := p.facts.service(name, "unix"); ok && s.Command == "smtp" && !isOwn(s) {

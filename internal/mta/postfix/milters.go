@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// milters looks whether all mail that comes in is shown to ours, and what happens when it doesn't answer.
+// milters looks whether all mail that comes in is shown to ours, and what
+// happens when it doesn't answer.
 func (d *doctor) milters(ctx context.Context) {
 	before := len(d.found)
 	smtpds := 0
@@ -20,7 +21,8 @@ func (d *doctor) milters(ctx context.Context) {
 			}
 			if d.option(s, "smtpd_proxy_filter") != "" {
 				d.warn("milter-proxy-filter", s.placeOf("smtpd_proxy_filter"), "use content_filter, or a milter, for what the proxy does",
-					"%s has smtpd_proxy_filter: the milter never sees the end of a message there, so bounces carry its text", s.ID())
+					"%s has smtpd_proxy_filter: the milter never sees the end of a message "+
+						"there, so bounces carry its text", s.ID())
 			}
 		case "pickup", "qmqpd":
 			d.overridden(s)
@@ -37,7 +39,8 @@ func (d *doctor) milters(ctx context.Context) {
 	d.others()
 }
 
-// feeds reports whether what doesn't come by smtpd(8) can go through a cleanup service: only there its milters count.
+// feeds reports whether what doesn't come by smtpd(8) can go through a cleanup
+// service: only there its milters count.
 func (d *doctor) feeds(cleanup Service) bool {
 	if cleanup.Name == d.value("cleanup_service_name") || cleanup.Name == "cleanup" {
 		return true
@@ -55,20 +58,23 @@ func (d *doctor) overridden(s Service) bool {
 	}
 	if !d.reinjects(s, s.placeOf(name), name+" has no_milters") {
 		d.hole("milter-overridden", s.placeOf(name), "take no_milters out of it",
-			"%s: %s has no_milters: our milter isn't asked, and mail is taken without a decision", s.ID(), name)
+			"%s: %s has no_milters: our milter isn't asked, and mail is taken without a decision",
+			s.ID(), name)
 	}
 	return true
 }
 
-// reinjects says of a service without our milter that a content filter gives mail back there, which has been shown to us on its
-// way in. What filters drop is how a bounce is to look: Postfix's own bounce has the whole message then.
+// reinjects says of a service without our milter that a content filter gives
+// mail back there, which has been shown to us on its way in. What filters drop
+// is how a bounce is to look: Postfix's own bounce has the whole message then.
 func (d *doctor) reinjects(s Service, where, why string) bool {
 	if s.Command != "smtpd" || !d.filtered() || !loopback(s.Name) {
 		return false
 	}
 	if d.Bounces == BouncesOthers {
 		d.hole("milter-reinjected", where, `[binding] bounces = "encrypt", or our milter there, too`,
-			"%s: %s: it seems to be where the content filter gives mail back; what asks for bounces without the text is lost on the way, "+
+			"%s: %s: it seems to be where the content filter gives mail back; what asks for "+
+				"bounces without the text is lost on the way, "+
 				`and with [binding] bounces = "others" they go in the clear`, s.ID(), why)
 		return true
 	}
@@ -100,11 +106,15 @@ func (d *doctor) milterOf(s Service, parameter string) {
 	switch action := entry["default_action"]; action {
 	case "tempfail", "reject", "quarantine", "shutdown":
 	default:
-		d.hole("milter-default-action", where, runSetup, "%s: default_action=%s for our milter: while it's away, mail is taken unseen", place, action)
+		d.hole("milter-default-action", where, runSetup,
+			"%s: default_action=%s for our milter: while it's away, mail is taken unseen", place,
+			action)
 	}
 	for _, name := range []string{"command_timeout", "content_timeout"} {
 		if got, err := parseTime(entry[name]); err != nil || got <= d.Deadline {
-			d.warn("milter-timeout", where, runSetup, "%s: %s=%s for our milter isn't above the deadline of %v: Postfix gives up before it is answered", place, name, entry[name], d.Deadline)
+			d.warn("milter-timeout", where, runSetup,
+				"%s: %s=%s for our milter isn't above the deadline of %v: Postfix gives up "+
+					"before it is answered", place, name, entry[name], d.Deadline)
 		}
 	}
 	if i > 0 {
@@ -142,18 +152,22 @@ func (d *doctor) milterMaps(ctx context.Context, at setting) {
 		entries, err := d.entries(ctx, table, at.where)
 		if err != nil {
 			d.warn("milter-maps", at.where, "see that it keeps no client from our milter",
-				"smtpd_milter_maps: %s cannot be looked into: clients in it may pass our milter by", table)
+				"smtpd_milter_maps: %s cannot be looked into: clients in it may pass our milter by",
+				table)
 			continue
 		}
 		for _, e := range entries {
 			if !slices.ContainsFunc(splitList(d.expand(e.value, nil)), d.ourMilter) {
-				d.hole("milter-maps", e.where, remedy, "smtpd_milter_maps: client %s is given %q: our milter isn't asked", e.key, e.value)
+				d.hole("milter-maps", e.where, remedy,
+					"smtpd_milter_maps: client %s is given %q: our milter isn't asked", e.key,
+					e.value)
 			}
 		}
 	}
 }
 
-// milterEntry returns the settings that hold for one milter of a service: its own, else the global ones.
+// milterEntry returns the settings that hold for one milter of a service: its
+// own, else the global ones.
 func (d *doctor) milterEntry(s Service, item string) map[string]string {
 	settings := make(map[string]string)
 	for _, name := range []string{"default_action", "command_timeout", "content_timeout"} {
@@ -171,10 +185,11 @@ func (d *doctor) milterEntry(s Service, item string) map[string]string {
 
 // filtered reports whether some mail goes to a content filter and comes back.
 func (d *doctor) filtered() bool {
-	return d.value("content_filter") != "" || slices.ContainsFunc(d.Services, func(s Service) bool { return s.Options["content_filter"] != "" })
+	return d.filtering || d.value("content_filter") != "" || slices.ContainsFunc(d.Services, func(s Service) bool { return s.Options["content_filter"] != "" })
 }
 
-// loopback reports whether a host:port, with brackets or without, is on this machine.
+// loopback reports whether a host:port, with brackets or without, is on this
+// machine.
 func loopback(hostPort string) bool {
 	host, _, err := net.SplitHostPort(hostPort)
 	if err != nil {

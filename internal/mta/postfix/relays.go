@@ -7,11 +7,13 @@ import (
 	"tlsonly/internal/addr"
 )
 
-// relays looks at next hops that stand for another domain than that of the recipient.
+// relays looks at next hops that stand for another domain than that of the
+// recipient.
 func (d *doctor) relays(ctx context.Context) {
 	if v := d.value("smtp_fallback_relay"); v != "" && d.UserRules && d.Others != OthersOff {
 		d.hole("relay-fallback", inMain("smtp_fallback_relay"), "take smtp_fallback_relay out, or give the relay TLS: postconf -e smtp_fallback_relay=",
-			"smtp_fallback_relay = %s: mail of rules by login goes there, unjudged, when its own destination fails", v)
+			"smtp_fallback_relay = %s: mail of rules by login goes there, unjudged, when its "+
+				"own destination fails", v)
 	}
 	for _, name := range []string{"relayhost", "relay_transport", "default_transport"} {
 		_, hop, found := strings.Cut(d.value(name), ":")
@@ -22,7 +24,9 @@ func (d *doctor) relays(ctx context.Context) {
 			continue
 		}
 		if name == "default_transport" {
-			d.warn("relay-nexthop", inMain(name), "set relayhost = "+hop, "default_transport has a next hop of its own, %s: mail by our transports goes by MX instead", hop)
+			d.warn("relay-nexthop", inMain(name), "set relayhost = "+hop,
+				"default_transport has a next hop of its own, %s: mail by our transports goes "+
+					"by MX instead", hop)
 		}
 		d.nextHop(name, inMain(name), hop)
 	}
@@ -39,7 +43,8 @@ func (d *doctor) relays(ctx context.Context) {
 			}
 			if err != nil {
 				d.warn("relay-asked", at.where, "see that its answers stand in brackets; then accept this finding",
-					"sender_dependent_relayhost_maps: %s cannot be looked into: an answer without brackets is taken for a mail domain", table)
+					"sender_dependent_relayhost_maps: %s cannot be looked into: an answer "+
+						"without brackets is taken for a mail domain", table)
 			}
 		}
 	}
@@ -60,34 +65,40 @@ func (d *doctor) relays(ctx context.Context) {
 	}
 }
 
-// excepted reports whether a rule exempts mail to a domain that is the next hop of mail to others, too.
+// excepted reports whether a rule exempts mail to a domain that is the next hop
+// of mail to others, too.
 func (d *doctor) excepted(hop string, domain addr.Domain) bool {
 	return !d.relay(hop) && !d.Follows && d.Excepts(domain)
 }
 
-// legible looks whether a next hop is one that the daemon understands: what it can't judge it makes wait.
+// legible looks whether a next hop is one that the daemon understands: what it
+// can't judge it makes wait.
 func (d *doctor) legible(name, where, hops string) bool {
 	for _, hop := range strings.FieldsFunc(hops, func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
 		if _, err := addr.ParseDestination(hop); err != nil {
 			d.broken("relay-form", where, "write the host in brackets, and its port as a number",
-				"%s: %v: the daemon doesn't understand it, and mail that goes there waits", name, err)
+				"%s: %v: the daemon doesn't understand it, and mail that goes there waits",
+				name, err)
 			return false
 		}
 	}
 	return true
 }
 
-// nextHop judges the name of a relay. One with brackets or a port is no mail domain; one without looks like one, and an
-// exception for that domain would be an exception for all that goes there.
+// nextHop judges the name of a relay. One with brackets or a port is no mail
+// domain; one without looks like one, and an exception for that domain would be
+// an exception for all that goes there.
 func (d *doctor) nextHop(name, where, hop string) {
 	if hop == "" || strings.EqualFold(hop, "DUNNO") || !d.legible(name, where, hop) || strings.ContainsAny(hop, "[]:,") || d.relay(hop) || d.Follows {
 		return
 	}
 	if domain, err := addr.ParseDomain(hop); err == nil && d.Excepts(domain) {
 		d.hole("relay-excepted", where, "write ["+hop+"], or name it in [relay]",
-			"%s: %s is taken for a mail domain, and a rule exempts mail to it: the exception holds for all mail that goes there", name, hop)
+			"%s: %s is taken for a mail domain, and a rule exempts mail to it: the exception "+
+				"holds for all mail that goes there", name, hop)
 		return
 	}
 	d.warn("relay-domain", where, "write ["+hop+"], or name it in [relay]",
-		"%s: %s is taken for a mail domain: a rule's exception for it would hold for all mail that goes there", name, hop)
+		"%s: %s is taken for a mail domain: a rule's exception for it would hold for all mail "+
+			"that goes there", name, hop)
 }

@@ -59,7 +59,8 @@ func (d *doctor) bondOf(route string) (bond, string) {
 	return loose, why
 }
 
-// route judges one way around the sender map: transport:nexthop for what a key of transport_maps(5), or a domain, selects.
+// route judges one way around the sender map: transport:nexthop for what a key
+// of transport_maps(5), or a domain, selects.
 func (d *doctor) route(what, where, key, route string) {
 	remedy := fmt.Sprintf("leave the transport out (:nexthop), name ours (tlsonly:nexthop), or give it -o smtp_tls_security_level=encrypt; or name its destination in a rule for everybody (from = [%q])", "*")
 	b, why := d.bondOf(route)
@@ -67,7 +68,9 @@ func (d *doctor) route(what, where, key, route string) {
 	case b != held && b != loose:
 	case d.home(what, where, key, route):
 	case b == held && copied != "":
-		d.hole("route-explicit", where, remedy, "%s goes around the sender map, and %s brings copies there that nobody has judged: %s", what, copied, why)
+		d.hole("route-explicit", where, remedy,
+			"%s goes around the sender map, and %s brings copies there that nobody has judged: %s",
+			what, copied, why)
 	case b == held:
 		d.warn("route-explicit", where, remedy, "%s goes around the sender map: %s", what, why)
 	default:
@@ -75,8 +78,9 @@ func (d *doctor) route(what, where, key, route string) {
 	}
 }
 
-// home judges a way to protected senders, which bounces go: they have no sender, and a next hop of another name than the domain
-// doesn't show the daemon where they go to. It reports whether that was a hole.
+// home judges a way to protected senders, which bounces go: they have no
+// sender, and a next hop of another name than the domain doesn't show the
+// daemon where they go to. It reports whether that was a hole.
 func (d *doctor) home(what, where, key, route string) bool {
 	domain, err := addr.ParseDomain(strings.TrimPrefix(key[strings.LastIndexByte(key, '@')+1:], "."))
 	if err != nil || slices.Contains(d.Local, domain.String()) {
@@ -93,12 +97,14 @@ func (d *doctor) home(what, where, key, route string) bool {
 		return false
 	}
 	d.hole("route-home", where, `name our strict transport, tlsonly:nexthop; or [forwarding] local = ["`+domain.String()+`"], if what goes there stays at the site`,
-		"%s leads to protected senders: bounces of their mail go there by %s, which nothing holds to TLS", what, cmp.Or(transport, "the default transport"))
+		"%s leads to protected senders: bounces of their mail go there by %s, which nothing "+
+			"holds to TLS", what, cmp.Or(transport, "the default transport"))
 	return true
 }
 
-// routes looks for ways by which mail of a protected sender doesn't come through our transports. trivial-rewrite(8): only the
-// default transport depends on the sender.
+// routes looks for ways by which mail of a protected sender doesn't come
+// through our transports. trivial-rewrite(8): only the default transport
+// depends on the sender.
 func (d *doctor) routes(ctx context.Context) {
 	before := len(d.found)
 	d.copies = d.copyTargets(ctx)
@@ -114,7 +120,9 @@ func (d *doctor) routes(ctx context.Context) {
 	d.faultless(before, "route-bound", "", "no table, relay or filter goes around the sender map")
 	for _, name := range []string{"relayhost", "sender_dependent_relayhost_maps"} {
 		if v := d.value(name); v != "" {
-			d.ok("route-relay", inMain(name), "%s = %s: it is the relay that is judged; what it does with the mail is out of sight", name, v)
+			d.ok("route-relay", inMain(name),
+				"%s = %s: it is the relay that is judged; what it does with the mail is out of "+
+					"sight", name, v)
 		}
 	}
 }
@@ -137,12 +145,14 @@ func (d *doctor) transportMaps(ctx context.Context, at setting) {
 		}
 		if err != nil {
 			d.warn("route-asked", where, "see that its answers name no transport, :nexthop; then accept this finding",
-				"transport_maps: %s can only be asked, so it cannot be looked into: an answer with a transport goes around the sender map", table)
+				"transport_maps: %s can only be asked, so it cannot be looked into: an answer "+
+					"with a transport goes around the sender map", table)
 		}
 	}
 }
 
-// deliveries judges what delivers mail to domains of the site. What is delivered here is taken to stay here.
+// deliveries judges what delivers mail to domains of the site. What is
+// delivered here is taken to stay here.
 func (d *doctor) deliveries() {
 	for name, domains := range map[string]string{"local_transport": "mydestination", "virtual_transport": "virtual_mailbox_domains"} {
 		v := d.value(name)
@@ -165,14 +175,16 @@ func (d *doctor) deliveries() {
 		case v == "":
 		case s.Command == "smtp" && (b == held || b == loose):
 			d.hole("route-explicit", inMain(name), "give the transport -o smtp_tls_security_level=encrypt, or name tlsonly",
-				"%s = %s leads away what was taken as delivered here, and judged by nobody: %s", name, v, why)
+				"%s = %s leads away what was taken as delivered here, and judged by nobody: %s",
+				name, v, why)
 		default:
 			d.route(name+" = "+v, inMain(name), "", v)
 		}
 	}
 	for _, name := range []string{"mailbox_transport_maps", "fallback_transport_maps"} {
 		if v := d.value(name); v != "" {
-			d.warn("route-local", inMain(name), "see that its answers stay on this machine", "%s = %s goes around the sender map", name, v)
+			d.warn("route-local", inMain(name), "see that its answers stay on this machine",
+				"%s = %s goes around the sender map", name, v)
 		}
 	}
 }
@@ -222,7 +234,8 @@ func (d *doctor) leadsHome(key, route string) bool {
 	return other.home("", "", key, route)
 }
 
-// filter judges the way to a content filter, by which mail goes before its sender counts.
+// filter judges the way to a content filter, by which mail goes before its
+// sender counts.
 func (d *doctor) filter(where, route string) {
 	if route == "" {
 		return
@@ -232,7 +245,8 @@ func (d *doctor) filter(where, route string) {
 		d.hole("content-filter", where, "filter on this machine, or over a transport with -o smtp_tls_security_level=encrypt",
 			"content_filter = %s gets mail before our transports do: %s", route, why)
 	default:
-		d.ok("content-filter-bound", where, "content_filter = %s: mail is bound when the filter gives it back", route)
+		d.ok("content-filter-bound", where,
+			"content_filter = %s: mail is bound when the filter gives it back", route)
 	}
 }
 
@@ -245,12 +259,14 @@ func (d *doctor) clients() {
 			continue
 		}
 		if level, ok := s.Options["smtp_tls_security_level"]; ok && slices.Index(levels, level) < slices.Index(levels, site) {
-			d.warn("client-level", s.placeOf("smtp_tls_security_level"), "take the option out", "%s in master.cf lowers smtp_tls_security_level from %s to %s", s.ID(), site, level)
+			d.warn("client-level", s.placeOf("smtp_tls_security_level"), "take the option out",
+				"%s in master.cf lowers smtp_tls_security_level from %s to %s", s.ID(), site, level)
 		}
 		if v, ok := s.Options["smtp_tls_policy_maps"]; ok && d.Others != OthersOff &&
 			!slices.Contains(splitList(d.expand(v, s.Options)), "socketmap:"+d.smap+":policy") {
 			d.warn("client-policies", s.placeOf("smtp_tls_policy_maps"), fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), joinLists(false, v, "$"+policyParameter)),
-				"%s in master.cf has policies of its own: destinations that are pinned aren't held to it there", s.ID())
+				"%s in master.cf has policies of its own: destinations that are pinned aren't "+
+					"held to it there", s.ID())
 		}
 	}
 }

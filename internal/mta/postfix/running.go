@@ -15,38 +15,45 @@ import (
 	"time"
 )
 
-// Files say what Postfix will be, its processes what it is. What a reload has taken out of master.cf keeps its socket file, and
-// what was put in since isn't known, so nothing is "ok" here that the processes haven't said.
+// Files say what Postfix will be, its processes what it is. What a reload has
+// taken out of master.cf keeps its socket file, and what was put in since isn't
+// known, so nothing is "ok" here that the processes haven't said.
 
-// running looks whether Postfix runs, and whether it runs with the files as they are.
+// running looks whether Postfix runs, and whether it runs with the files as
+// they are.
 func (d *doctor) running(ctx context.Context) {
 	path := filepath.Join(d.value("queue_directory"), "pid", "master.pid")
 	pid, err := holder(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		d.stopped = true
-		d.warn("not-looked-at", path, "run as root", "whether postfix runs, and with these settings, was not looked at: run as root")
+		d.warn("not-looked-at", path, "run as root",
+			"whether postfix runs, and with these settings, was not looked at: run as root")
 		return
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		d.stopped = true
-		d.warn("not-looked-at", path, "see why it can't be read", "whether postfix runs was not looked at: %v", err)
+		d.warn("not-looked-at", path, "see why it can't be read",
+			"whether postfix runs was not looked at: %v", err)
 		return
 	case pid == 0:
 		d.stopped = true
-		d.down("postfix-down", path, "postfix start", "postfix doesn't run: no mail is taken, and none leaves")
+		d.down("postfix-down", path, "postfix start",
+			"postfix doesn't run: no mail is taken, and none leaves")
 		return
 	}
 	d.reloaded(ctx, pid)
 }
 
-// holder returns the process that holds the lock on the file of master(8), 0 for none.
+// holder returns the process that holds the lock on the file of master(8), 0
+// for none.
 func holder(path string) (int, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	// SECURITY: master(8) takes it for itself at its start and fails without, so it is given back at once.
+	// SECURITY: master(8) takes it for itself at its start and fails without,
+	// so it is given back at once.
 	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); {
 	case err == nil:
 		return 0, syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
@@ -64,7 +71,8 @@ func holder(path string) (int, error) {
 	return pid, nil
 }
 
-// reloaded compares the files with the start of qmgr, which a reload starts anew.
+// reloaded compares the files with the start of qmgr, which a reload starts
+// anew.
 func (d *doctor) reloaded(ctx context.Context, master int) {
 	var stale []string
 	var unknown error
@@ -78,19 +86,21 @@ func (d *doctor) reloaded(ctx context.Context, master int) {
 	})
 	switch {
 	case unknown != nil:
-		d.warn("not-looked-at", "qmgr", "postfix reload, to be sure", "whether postfix has read its settings was not looked at: %v", unknown)
+		d.warn("not-looked-at", "qmgr", "postfix reload, to be sure",
+			"whether postfix has read its settings was not looked at: %v", unknown)
 	case len(stale) > 0:
 		d.hole("not-reloaded", stale[0], reload,
-			"%s changed after postfix read it: what runs is not what the files say", strings.Join(stale, ", "))
+			"%s changed after postfix read it: what runs is not what the files say",
+			strings.Join(stale, ", "))
 	default:
 		d.ok("postfix-running", "", "postfix runs, with its settings as they are in the files")
 	}
 }
 
-// within asks until the answer is yes, as long as a reload may take.
+// within asks until the answer is yes, as long as a reload may take that was
+// asked for just before doctor began.
 func (d *doctor) within(ctx context.Context, yes func() bool) {
-	end := time.Now().Add(d.Patience)
-	for !yes() && time.Now().Before(end) {
+	for !yes() && time.Now().Before(d.until) {
 		select {
 		case <-ctx.Done():
 			return
@@ -99,8 +109,8 @@ func (d *doctor) within(ctx context.Context, yes func() bool) {
 	}
 }
 
-// changedSince names the files that a process that started then can't know. The time of the inode counts: a copy that is put
-// back keeps the time of its text.
+// changedSince names the files that a process that started then can't know. The
+// time of the inode counts: a copy that is put back keeps the time of its text.
 func (d *doctor) changedSince(started time.Time) []string {
 	var stale []string
 	files := []string{"main.cf", "master.cf"}
@@ -121,7 +131,8 @@ func (d *doctor) changedSince(started time.Time) []string {
 // clockGrain is how exactly the start of a process is known.
 const clockGrain = 30 * time.Millisecond
 
-// qmgrStart returns when the queue manager of a master process started: proc(5).
+// qmgrStart returns when the queue manager of a master process started:
+// proc(5).
 func qmgrStart(master int) (time.Time, error) {
 	names, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil || len(names) == 0 {
@@ -165,7 +176,8 @@ func bootTime() (time.Time, error) {
 	return now.Add(-time.Duration(up * float64(time.Second))), err
 }
 
-// known looks whether the running master listens for a transport. The file of its socket proves nothing: a reload leaves it.
+// known looks whether the running master listens for a transport. The file of
+// its socket proves nothing: a reload leaves it.
 func (d *doctor) known(ctx context.Context, s Service) {
 	if d.stopped {
 		return // a finding by itself
@@ -186,9 +198,11 @@ func (d *doctor) known(ctx context.Context, s Service) {
 	switch {
 	case failed == nil:
 	case errors.Is(failed, fs.ErrPermission):
-		d.warn("not-looked-at", path, "run as root", "whether postfix knows transport %s was not looked at: run as root", s.Name)
+		d.warn("not-looked-at", path, "run as root",
+			"whether postfix knows transport %s was not looked at: run as root", s.Name)
 	default:
 		d.hole("transport-unknown", inMaster(s), reload,
-			"the running postfix doesn't know transport %s (%v): mail of its senders leaves by another one, or waits", s.Name, failed)
+			"the running postfix doesn't know transport %s (%v): mail of its senders leaves by "+
+				"another one, or waits", s.Name, failed)
 	}
 }

@@ -9,11 +9,17 @@ import (
 	"tlsonly/internal/addr"
 )
 
-// senders looks for settings that give a message another sender after the milter has judged it. The address of a sender at
-// delivery is that in the queue, so what cleanup(8) makes of it counts; what smtp(8) makes of it is seen on the wire only.
+// senders looks for settings that give a message another sender after the
+// milter has judged it. The address of a sender at delivery is that in the
+// queue, so what cleanup(8) makes of it counts; what smtp(8) makes of it is
+// seen on the wire only.
 func (d *doctor) senders(ctx context.Context) {
 	before := len(d.found)
+	site := (&planner{Settings: d.Settings, facts: d.Facts}).site()
 	for _, at := range d.settings("smtp_generic_maps", "smtp") {
+		if isOwn(at.service) && at.value == d.option(site, "smtp_generic_maps") {
+			continue // inherited
+		}
 		d.rewrites(ctx, "smtp_generic_maps", at, true)
 	}
 	for name, classes := range map[string]string{"sender_canonical_maps": "sender_canonical_classes", "canonical_maps": "canonical_classes"} {
@@ -28,13 +34,17 @@ func (d *doctor) senders(ctx context.Context) {
 			d.masquerades(at)
 		}
 	}
-	d.faultless(before, "sender-kept", "", "no setting makes a protected sender of another one, or another one of a protected sender")
+	d.faultless(before, "sender-kept", "",
+		"no setting makes a protected sender of another one, or another one of a protected sender")
 	if v := d.value("recipient_delimiter"); v != "" && v != "+" {
-		d.warn("sender-delimiter", inMain("recipient_delimiter"), "name addresses with extensions in the rules, or use +", "recipient_delimiter = %s: only + is known as one", v)
+		d.warn("sender-delimiter", inMain("recipient_delimiter"),
+			"name addresses with extensions in the rules, or use +",
+			"recipient_delimiter = %s: only + is known as one", v)
 	}
 }
 
-// rewrites compares the two sides of each entry of a table of canonical(5) or generic(5).
+// rewrites compares the two sides of each entry of a table of canonical(5) or
+// generic(5).
 func (d *doctor) rewrites(ctx context.Context, name string, at setting, generic bool) {
 	for _, table := range splitList(at.value) {
 		entries, err := d.entries(ctx, table, at.where)
@@ -46,7 +56,7 @@ func (d *doctor) rewrites(ctx context.Context, name string, at setting, generic 
 			from, ok := d.side(e.key)
 			to, ok2 := d.side(e.value)
 			if ok && ok2 {
-				d.rewritten(name, e.where, e.key, e.value, d.Protects(from), d.Protects(to), generic)
+				d.rewritten(name, e.where, d.full(e.key), d.full(e.value), d.Protects(from), d.Protects(to), generic)
 			}
 		}
 		if err == nil {
@@ -62,7 +72,8 @@ func (d *doctor) rewrites(ctx context.Context, name string, at setting, generic 
 			}
 		}
 		d.warn("sender-asked", at.where, "name senders in the rules as they are before and after; then accept this finding",
-			"%s: %s cannot be looked into: senders may be rewritten after they were judged", name, table)
+			"%s: %s cannot be looked into: senders may be rewritten after they were judged",
+			name, table)
 	}
 }
 
@@ -73,11 +84,16 @@ func (d *doctor) side(s string) (addr.Pattern, bool) {
 		p, err := addr.ParsePattern("*")
 		return p, err == nil && s == "*"
 	}
-	if !strings.Contains(s, "@") {
-		s += "@" + d.value("myorigin")
-	}
-	p, err := addr.ParsePattern(s)
+	p, err := addr.ParsePattern(d.full(s))
 	return p, err == nil
+}
+
+// full completes a bare name as Postfix does.
+func (d *doctor) full(s string) string {
+	if s == "*" || strings.Contains(s, "@") {
+		return s
+	}
+	return s + "@" + d.value("myorigin")
 }
 
 // rewritten judges one change of senders.
@@ -85,14 +101,17 @@ func (d *doctor) rewritten(name, where, from, to string, before, after Share, ge
 	switch {
 	case after != None && before != All:
 		d.hole("sender-rewritten", where, "name "+from+" in the rules, too",
-			"%s: %s becomes %s, which is protected, after its mail was judged, or let through, as another's", name, from, to)
+			"%s: %s becomes %s, which is protected, after its mail was judged, or let through, "+
+				"as another's", name, from, to)
 	case !generic && before != None && after != All: // in the queue: our transports are chosen by it
 		d.hole("sender-rewritten", where, "name "+to+" in the rules, too",
-			"%s: %s, which is protected, becomes %s, for which no transport of ours is chosen", name, from, to)
+			"%s: %s, which is protected, becomes %s, for which no transport of ours is chosen",
+			name, from, to)
 	}
 }
 
-// rewritesPattern judges a rule of regexp_table(5), as far as its domains stand in it.
+// rewritesPattern judges a rule of regexp_table(5), as far as its domains stand
+// in it.
 func (d *doctor) rewritesPattern(name string, e entry, generic bool) {
 	_, host, hasHost := strings.Cut(e.value, "@")
 	if !hasHost {
@@ -118,7 +137,8 @@ func (d *doctor) rewritesPattern(name string, e entry, generic bool) {
 // plainDomain is the end of a regular expression that stands for one domain.
 var plainDomain = regexp.MustCompile(`@((?:[A-Za-z0-9-]+\\\.)*[A-Za-z0-9-]+)\$$`)
 
-// patternDomain returns the domain whose addresses alone a regular expression matches.
+// patternDomain returns the domain whose addresses alone a regular expression
+// matches.
 func patternDomain(pattern string) (addr.Pattern, bool) {
 	m := plainDomain.FindStringSubmatch(pattern)
 	if m == nil || strings.Contains(pattern, "|") {
@@ -128,7 +148,8 @@ func patternDomain(pattern string) (addr.Pattern, bool) {
 	return p, err == nil
 }
 
-// matches reports whether a regular expression of Postfix matches; one that can't be understood may.
+// matches reports whether a regular expression of Postfix matches; one that
+// can't be understood may.
 func matches(pattern, s string) bool {
 	re, err := regexp.Compile("(?i)" + pattern)
 	return err != nil || re.MatchString(s)

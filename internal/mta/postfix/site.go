@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/mta"
 )
 
 // relay reports whether the daemon knows a next hop as a relay, however it is written.
@@ -37,9 +38,13 @@ func (d *doctor) local() {
 		if err != nil || d.Protects(p) == None || slices.Contains(d.Local, strings.ToLower(domain)) || d.Others == OthersOff {
 			continue
 		}
-		if _, hop, _ := strings.Cut(d.value("relay_transport"), ":"); hop == "" { // else nothing holds it: route has said so
+		said := slices.ContainsFunc(d.found, func(f mta.Finding) bool {
+			return f.Code == "route-home" && strings.Contains(f.Text, domain)
+		})
+		if !said { // else nothing holds what goes there, and nothing waits
 			d.warn("local-unnamed", inMain("relay_domains"), `[forwarding] local = ["`+domain+`"] in tlsonly.toml, if the inner host needs no TLS`,
-				"relay_domains = %s is a protected sender's: mail for it, from whomever, waits unless the inner host offers TLS", domain)
+				"relay_domains = %s is a protected sender's: mail for it, from whomever, waits "+
+					"unless the inner host offers TLS", domain)
 		}
 	}
 }

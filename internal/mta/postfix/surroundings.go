@@ -18,7 +18,9 @@ func (d *doctor) surroundings() {
 		d.certificates()
 	}
 	if v := d.value("internal_mail_filter_classes"); v != "" {
-		d.warn("milter-bounces", inMain("internal_mail_filter_classes"), "leave bounce out of it", "internal_mail_filter_classes = %s: a bounce that the milter refuses makes the message wait", v)
+		d.warn("milter-bounces", inMain("internal_mail_filter_classes"), "leave bounce out of it",
+			"internal_mail_filter_classes = %s: a bounce that the milter refuses makes the "+
+				"message wait", v)
 	}
 	for _, name := range copySettings {
 		for _, at := range d.settings(name, "cleanup") {
@@ -27,11 +29,14 @@ func (d *doctor) surroundings() {
 					"%s = %s: a table of senders doesn't know who sends by a login, so nothing holds copies of mail that a rule by user binds", name, at.value)
 				continue
 			}
-			d.ok("copies-bound", at.where, "%s = %s: not judged when mail is accepted, but bound at delivery like the rest", name, at.value)
+			d.ok("copies-bound", at.where,
+				"%s = %s: not judged when mail is accepted, but bound at delivery like the rest",
+				name, at.value)
 		}
 	}
 	if v := d.Set["virtual_alias_domains"]; v != "" {
-		d.ok("aliases-bound", inMain("virtual_alias_domains"), "virtual_alias_domains = %s: the sender stays, what leaves is bound", v)
+		d.ok("aliases-bound", inMain("virtual_alias_domains"),
+			"virtual_alias_domains = %s: the sender stays, what leaves is bound", v)
 	}
 	d.lifetime()
 }
@@ -47,17 +52,21 @@ func (d *doctor) lifetime() {
 			if lasts, err := parseTime(value); err == nil && lasts+24*time.Hour > d.Keep {
 				days := int((lasts+24*time.Hour-1)/(24*time.Hour)) + 1
 				d.warn("queue-lifetime", at.where, fmt.Sprintf(`[binding] keep = "%dd" in tlsonly.toml`, days),
-					"%s = %s: mail may wait longer than what binds it is kept ([binding] keep = %v)", name, at.value, d.Keep)
+					"%s = %s: mail may wait longer than what binds it is kept ([binding] keep = "+
+						"%v)", name, at.value, d.Keep)
 			}
 		}
 	}
 }
 
-// logins looks whether a login can send in a name that isn't its own: then a rule by user binds at acceptance only.
+// logins looks whether a login can send in a name that isn't its own: then a
+// rule by user binds at acceptance only.
 func (d *doctor) logins() {
 	const remedy = "smtpd_sender_login_maps and reject_sender_login_mismatch in smtpd_sender_restrictions"
 	if d.value("smtpd_sender_login_maps") == "" {
-		d.warn("logins-any", inMain("smtpd_sender_login_maps"), remedy, "rules name users, but no smtpd_sender_login_maps say which senders are theirs: with another sender a rule binds at acceptance only")
+		d.warn("logins-any", inMain("smtpd_sender_login_maps"), remedy,
+			"rules name users, but no smtpd_sender_login_maps say which senders are theirs: "+
+				"with another sender a rule binds at acceptance only")
 		return
 	}
 	before := len(d.found)
@@ -72,7 +81,9 @@ func (d *doctor) logins() {
 			}
 		}
 		if !refuses {
-			d.warn("logins-any", inMaster(s), remedy, "%s: rules name users, but a login may use any sender: with another one a rule binds at acceptance only", s.ID())
+			d.warn("logins-any", inMaster(s), remedy,
+				"%s: rules name users, but a login may use any sender: with another one a rule "+
+					"binds at acceptance only", s.ID())
 		}
 	}
 	d.faultless(before, "logins-own", "", "a login may use its own senders only")
@@ -123,7 +134,8 @@ func (d *doctor) copyTargets(ctx context.Context) (found []target) {
 	return found
 }
 
-// copied says by which setting copies may come to what a key of transport_maps(5), or a domain, selects; "" for none.
+// copied says by which setting copies may come to what a key of
+// transport_maps(5), or a domain, selects; "" for none.
 func (d *doctor) copied(key string) string {
 	if key == "" {
 		return ""
@@ -136,7 +148,8 @@ func (d *doctor) copied(key string) string {
 	return ""
 }
 
-// selects reports whether a key of transport_maps(5) may select an address. A domain stands for what is below it, too, where
+// selects reports whether a key of transport_maps(5) may select an address. A
+// domain stands for what is below it, too, where
 // parent_domain_matches_subdomains says so, as it does for relay_domains.
 func selects(key string, a addr.Address) bool {
 	local, domain, isAddress := strings.Cut(key, "@")

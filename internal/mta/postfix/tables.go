@@ -11,7 +11,8 @@ import (
 	"unicode"
 )
 
-// entry is a line of a table. Where says which: FILE:LINE, or the setting whose value has the table in it.
+// entry is a line of a table. Where says which: FILE:LINE, or the setting whose
+// value has the table in it.
 type entry struct {
 	key, value, where string
 	pattern           bool // the key is a regular expression
@@ -20,8 +21,8 @@ type entry struct {
 // asked are the types of tables that can only be asked.
 var asked = []string{"socketmap", "tcp", "ldap", "mysql", "pgsql", "sqlite", "memcache", "mongodb", "nis", "nisplus", "netinfo", "environ", "unix"}
 
-// entries reads a whole table, named by the setting where. The error is for what of it can only be asked, or not read; the
-// entries are those of the rest.
+// entries reads a whole table, named by the setting where. The error is for
+// what of it can only be asked, or not read; the entries are those of the rest.
 func (d *doctor) entries(ctx context.Context, table, where string) ([]entry, error) {
 	table = strings.TrimPrefix(table, "proxy:")
 	kind, path, _ := strings.Cut(table, ":")
@@ -69,7 +70,8 @@ func (d *doctor) together(ctx context.Context, tables []string, where string) (f
 	return found, err
 }
 
-// compiled lists a table that postmap(1) has made. Its lines are those of the text it was made from, where that is still there.
+// compiled lists a table that postmap(1) has made. Its lines are those of the
+// text it was made from, where that is still there.
 func (d *doctor) compiled(ctx context.Context, table, path string) ([]entry, error) {
 	out, _, err := d.instance.run(ctx, d.value("queue_directory"), "postmap", "-s", table)
 	if err != nil {
@@ -103,7 +105,8 @@ func braced(s string) (string, bool) {
 	return s, false
 }
 
-// inlineEntries reads what stands in "inline:{ key=value, { key = text with blanks } }".
+// inlineEntries reads what stands in "inline:{ key=value, { key = text with
+// blanks } }".
 func inlineEntries(inner, where string) (found []entry) {
 	for _, item := range splitList(inner) {
 		item, _ = braced(item)
@@ -115,7 +118,8 @@ func inlineEntries(inner, where string) (found []entry) {
 	return found
 }
 
-// patternEntries reads a table of patterns: a file, or since Postfix 3.7 rules in braces.
+// patternEntries reads a table of patterns: a file, or since Postfix 3.7 rules
+// in braces.
 func patternEntries(kind, path, where string) (found []entry, err error) {
 	var lines []logicalLine
 	if inner, inline := braced(path); inline {
@@ -135,7 +139,8 @@ func patternEntries(kind, path, where string) (found []entry, err error) {
 	return found, nil
 }
 
-// cutPattern splits a rule into pattern and result; false for what is none, "if" and "endif".
+// cutPattern splits a rule into pattern and result; false for what is none,
+// "if" and "endif".
 func cutPattern(kind, text string) (pattern, result string, ok bool) {
 	if kind == "cidr" {
 		key, value := cutKey(text)
@@ -180,7 +185,8 @@ func cutKey(text string) (key, value string) {
 // logicalLine is a line with those that continue it, and where it begins.
 type logicalLine struct{ text, where string }
 
-// logicalLines reads a file as Postfix reads its tables: postmap(1), "TABLE FORMAT".
+// logicalLines reads a file as Postfix reads its tables: postmap(1), "TABLE
+// FORMAT".
 func logicalLines(path string) ([]logicalLine, error) {
 	text, err := os.ReadFile(filepath.Clean(path))
 	if err != nil {

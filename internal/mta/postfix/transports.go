@@ -22,31 +22,40 @@ func (d *doctor) transports(ctx context.Context) {
 			d.alike(s)
 			d.known(ctx, s)
 		case d.counts(name):
-			d.broken("transport-missing", "master.cf:"+name+"/unix", runSetup, "transport %s isn't in master.cf: mail of its senders waits", name)
+			d.broken("transport-missing", "master.cf:"+name+"/unix", runSetup,
+				"transport %s isn't in master.cf: mail of its senders waits", name)
 		default:
-			d.warn("transport-missing", "master.cf:"+name+"/unix", runSetup, "transport %s isn't in master.cf: mail of its senders goes by %s", name, transportPrefix)
+			d.warn("transport-missing", "master.cf:"+name+"/unix", runSetup,
+				"transport %s isn't in master.cf: mail of its senders goes by %s", name,
+				transportPrefix)
 		}
 	}
 	for _, name := range splitList(d.value("defer_transports")) {
 		if slices.Contains(d.Settings.transports(), name) {
-			d.broken("transport-deferred", inMain("defer_transports"), "take "+name+" out of it", "defer_transports has %s: mail of its senders waits until somebody asks for a queue run", name)
+			d.broken("transport-deferred", inMain("defer_transports"), "take "+name+" out of it",
+				"defer_transports has %s: mail of its senders waits until somebody asks for a "+
+					"queue run", name)
 		}
 	}
 	if site := d.value("smtp_tls_security_level"); !d.DANE && strings.HasPrefix(site, "dane") {
 		d.warn("transport-dane", inMain("smtp_tls_security_level"), "until a rule asks for dane, know that others' mail there is authenticated and protected mail is encrypted",
-			"smtp_tls_security_level = %s doesn't reach our transports: destinations with TLSA records are held to encrypt there", site)
+			"smtp_tls_security_level = %s doesn't reach our transports: destinations with TLSA "+
+				"records are held to encrypt there", site)
 	}
-	d.faultless(before, "transport-bound", "", "%s ask for TLS and have a policy of their own", strings.Join(d.Settings.transports(), ", "))
+	d.faultless(before, "transport-bound", "", "%s ask for TLS and have a policy of their own",
+		strings.Join(d.Settings.transports(), ", "))
 }
 
-// alike looks whether a transport still has what the site's own client needs to reach its hosts.
+// alike looks whether a transport still has what the site's own client needs to
+// reach its hosts.
 func (d *doctor) alike(s Service) {
 	p := planner{Settings: d.Settings, facts: d.Facts}
 	site := p.site()
 	const wrapper = "smtp_tls_wrappermode"
 	if ours, theirs := d.option(s, wrapper), d.option(site, wrapper); ours != theirs {
 		d.broken("transport-differs", inMaster(s)+"/"+wrapper, runSetup,
-			"transport %s: %s is %q, and %q for %s: hosts that take TLS at once, or only after STARTTLS, aren't reached", s.Name, wrapper, ours, theirs, site.ID())
+			"transport %s: %s is %q, and %q for %s: hosts that take TLS at once, or only after "+
+				"STARTTLS, aren't reached", s.Name, wrapper, ours, theirs, site.ID())
 	}
 	for name, value := range p.inherited(site.Options) {
 		switch name {
@@ -54,13 +63,15 @@ func (d *doctor) alike(s Service) {
 		default:
 			if ours := s.Options[name]; ours != value {
 				d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
-					"transport %s: %s is %q, and %q for %s: a host may want what it has", s.Name, name, ours, value, site.ID())
+					"transport %s: %s is %q, and %q for %s: a host may want what it has",
+					s.Name, name, ours, value, site.ID())
 			}
 		}
 	}
 }
 
-// counts reports whether mail may be given to a transport: the sender map is asked for by how many there are.
+// counts reports whether mail may be given to a transport: the sender map is
+// asked for by how many there are.
 func (d *doctor) counts(name string) bool {
 	number, err := strconv.Atoi(strings.TrimPrefix(name, transportPrefix))
 	if err != nil || d.Senders == SendersTable {
@@ -77,22 +88,26 @@ func (d *doctor) counts(name string) bool {
 
 func (d *doctor) transport(s Service) {
 	fault := func(code, parameter, format string, args ...any) {
-		d.hole(code, inMaster(s)+parameter, runSetup, "transport %s: %s", s.Name, fmt.Sprintf(format, args...))
+		d.hole(code, inMaster(s)+parameter, runSetup, "transport %s: %s", s.Name,
+			fmt.Sprintf(format, args...))
 	}
 	if s.Command != "smtp" {
 		fault("transport-program", "", "%s isn't the smtp client", s.Command)
 		return
 	}
 	if level := d.option(s, "smtp_tls_security_level"); !enforcing(level) {
-		fault("transport-level", "/smtp_tls_security_level", "smtp_tls_security_level = %s can send in the clear", level)
+		fault("transport-level", "/smtp_tls_security_level",
+			"smtp_tls_security_level = %s can send in the clear", level)
 	}
 	number := strings.TrimPrefix(s.Name, transportPrefix)
 	want := "socketmap:" + d.smap + ":forced" + number
 	switch maps, own := s.Options["smtp_tls_policy_maps"]; {
 	case !own && d.value("smtp_tls_policy_maps") != "":
-		fault("transport-policies", "/smtp_tls_policy_maps", "the site's smtp_tls_policy_maps hold here too, and an answer replaces the level")
+		fault("transport-policies", "/smtp_tls_policy_maps",
+			"the site's smtp_tls_policy_maps hold here too, and an answer replaces the level")
 	case !own || d.expand(maps, s.Options) != want:
-		fault("transport-policies", "/smtp_tls_policy_maps", "smtp_tls_policy_maps isn't %s alone, and another answer replaces the level", want)
+		fault("transport-policies", "/smtp_tls_policy_maps",
+			"smtp_tls_policy_maps isn't %s alone, and another answer replaces the level", want)
 	}
 	lowest := policy.TLS12
 	for _, c := range d.Classes {
@@ -101,28 +116,36 @@ func (d *doctor) transport(s Service) {
 		}
 	}
 	if got := d.option(s, "smtp_tls_mandatory_protocols"); lowestProtocol(got) < lowest {
-		fault("transport-protocols", "/smtp_tls_mandatory_protocols", "smtp_tls_mandatory_protocols = %s takes TLS below %v", got, lowest)
+		fault("transport-protocols", "/smtp_tls_mandatory_protocols",
+			"smtp_tls_mandatory_protocols = %s takes TLS below %v", got, lowest)
 	}
 	d.verifies("transport "+s.Name, s)
 	if v := d.option(s, "smtp_fallback_relay"); v != "" {
-		fault("transport-fallback", "/smtp_fallback_relay", "smtp_fallback_relay = %s: mail goes there, unjudged, when its own destination fails", v)
+		fault("transport-fallback", "/smtp_fallback_relay",
+			"smtp_fallback_relay = %s: mail goes there, unjudged, when its own destination fails",
+			v)
 	}
 	if d.heedsTLSRequired() && d.option(s, "tls_required_enable") != "no" {
-		fault("transport-tls-required", "/tls_required_enable", `tls_required_enable isn't no: a message that says "TLS-Required: No" goes in the clear`)
+		fault("transport-tls-required", "/tls_required_enable",
+			`tls_required_enable isn't no: a message that says "TLS-Required: No" goes in the clear`)
 	}
 	if bounces := slices.Contains(splitList(d.option(s, "smtp_delivery_status_filter")), "regexp:"+filepath.Join(d.Dir, lostFile)); bounces != (d.OnLost == OnLostBounce) {
-		d.warn("transport-on-lost", inMaster(s)+"/smtp_delivery_status_filter", runSetup, "transport %s: mail whose destination lost TLS isn't treated as on_lost = %q says", s.Name, d.OnLost)
+		d.warn("transport-on-lost", inMaster(s)+"/smtp_delivery_status_filter", runSetup,
+			"transport %s: mail whose destination lost TLS isn't treated as on_lost = %q says",
+			s.Name, d.OnLost)
 	}
 }
 
-// enforcing reports whether a security level, the first word of a policy, never sends in the clear. postconf(5),
-// smtp_tls_security_level: "dane" does where there are no TLSA records.
+// enforcing reports whether a security level, the first word of a policy, never
+// sends in the clear. postconf(5), smtp_tls_security_level: "dane" does where
+// there are no TLSA records.
 func enforcing(level string) bool {
 	return slices.Contains([]string{"encrypt", "dane-only", "fingerprint", "verify", "secure"}, level)
 }
 
-// lowestProtocol returns the lowest version that a list of TLS protocols lets through. postconf(5),
-// smtp_tls_mandatory_protocols: bounds, exclusions, or names of all that may be.
+// lowestProtocol returns the lowest version that a list of TLS protocols lets
+// through. postconf(5), smtp_tls_mandatory_protocols: bounds, exclusions, or
+// names of all that may be.
 func lowestProtocol(list string) policy.Version {
 	names := []string{"SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"}
 	first := 0
