@@ -221,6 +221,18 @@ func TestMTAHolesSendmailReports(t *testing.T) {
 			c.expect("RCPT TO:<nobody@mta.test> NOTIFY=SUCCESS", "250")
 			c.data("250", "Subject: "+w.marker)
 		}, check: waiting("doctor@clinic.example")},
+		{name: "mail hub", mc: func(string) []string {
+			return []string{"define(`MAIL_HUB', `relay:[mx1.ops.example]')dnl", "MAILER(`local')dnl"}
+		}, rules: protects(own), send: func(w *wire) { w.message("doctor@mta.test", []string{"u@refusing.example"}, nil) },
+			check: func(w *wire) {
+				refused("doctor@[mx1.ops.example]")(w)
+				w.fault("ops.example", testnet.NoFault)
+				w.anyRun()
+				w.delivered("ops.example", 1)
+			}},
+		{name: "smart host", mc: func(string) []string { return []string{"define(`SMART_HOST', `[mx1.ops.example]')dnl"} },
+			table: map[string]string{"refusing.example": "esmtp:refusing.example"},
+			send:  func(w *wire) { w.message(doctor, []string{"u@refusing.example"}, nil) }, check: waiting("doctor@clinic.example")},
 		{name: "Errors-To", mc: func(string) []string { return []string{"define(`confUSE_ERRORS_TO', `True')dnl"} },
 			send: func(w *wire) {
 				w.messageBy(dial(w.t, w.address), "doctor@good.example", []string{"u@refusing.example"}, nil, "Errors-To: <x@late.example>")

@@ -84,7 +84,7 @@ func readQuestion(key string) (question, bool) {
 		q.server = addr.MustDestination("[" + name.String() + "]")
 	}
 	q.from = readSender(fields[5])
-	recipient := fields[n-1]
+	recipient := withoutBrackets(fields[n-1])
 	known := q.from.known
 	if n == 10 {
 		q.own, _ = addr.ParseDomain(fields[7]) // else it is not known
@@ -100,4 +100,16 @@ func readQuestion(key string) (question, bool) {
 	}
 	q.via = readVia(fields[3], addr.DomainDestination(q.to.Domain))
 	return q, !q.to.Domain.IsZero() && (known && q.toKnown || q.encrypted)
+}
+
+// withoutBrackets returns a recipient at a host's name in brackets, as a mail
+// hub gets it, at the name alone. A literal address stays.
+func withoutBrackets(recipient string) string {
+	at := strings.LastIndexByte(recipient, '@') + 1
+	inner, ok := strings.CutPrefix(recipient[at:], "[")
+	name, closed := strings.CutSuffix(inner, "]")
+	if _, err := addr.ParseDomain(recipient[at:]); err == nil || !ok || !closed {
+		return recipient
+	}
+	return recipient[:at] + name
 }

@@ -84,3 +84,16 @@ func TestWrittenSender(t *testing.T) {
 		}
 	}
 }
+
+// A mail hub's recipient is at the hub's name in brackets.
+func TestHubRecipient(t *testing.T) {
+	for recipient, want := range map[string]string{
+		"a@[mx1.hub.example]": "a@mx1.hub.example", "a@[192.0.2.1]": "a@[192.0.2.1]", "a@hub.example": "a@hub.example",
+		"a@[[x]]": "", "a@[]": "", "[x]": "", "a@[x": "",
+	} {
+		q, ok := readQuestion("v3<NONE><><mx1.hub.example><[mx1.hub.example]><free><b@b.example><b@b.example><mta.test><M><" + recipient + ">")
+		if got := q.to.String(); ok != (want != "") || ok && got != want {
+			t.Errorf("%q: %q, %t", recipient, got, ok)
+		}
+	}
+}
