@@ -22,7 +22,9 @@ type Names struct {
 //
 // SECURITY: where the MTA's names aren't known, a domain without a dot may be any
 // domain of a rule that begins so.
-func (s *session) whose(set *rules.Set, path string, from addr.Address, m gomilter.Modifier) []addr.Address {
+func (s *session) whose(
+	set *rules.Set, path string, from addr.Address, m gomilter.Modifier,
+) []addr.Address {
 	found := []addr.Address{from}
 	if from.IsNull() {
 		return found
@@ -35,7 +37,8 @@ func (s *session) whose(set *rules.Set, path string, from addr.Address, m gomilt
 	own := err == nil && !host.IsLiteral()
 	full, err := addr.ParsePath(m.Get(gomilter.MacroMailAddr))
 	told := err == nil && !full.Domain.IsZero() // Postfix has completed it
-	if bare, err := addr.ParsePath(path); err == nil && !bare.IsNull() && bare.Domain.IsZero() && !told {
+	bare, err := addr.ParsePath(path)
+	if err == nil && !bare.IsNull() && bare.Domain.IsZero() && !told {
 		for _, d := range names.Origins {
 			found = append(found, addr.Address{Local: bare.Local, Domain: d})
 		}

@@ -71,7 +71,10 @@ func strictest(a, b *Rule) *Rule {
 }
 
 // mildest are the actions, the one that holds mail least first.
-var mildest = []policy.Action{policy.ActionAccept, policy.ActionTag, policy.ActionFallback, policy.ActionHold, policy.ActionDefer, policy.ActionReject}
+var mildest = []policy.Action{
+	policy.ActionAccept, policy.ActionTag, policy.ActionFallback,
+	policy.ActionHold, policy.ActionDefer, policy.ActionReject,
+}
 
 // Beginning returns the domains of senders in the rules that begin with a label: what
 // an MTA can make of a domain without a dot, as far as it bears on a rule.
@@ -97,6 +100,8 @@ func (s *Set) Beginning(label addr.Domain) []addr.Domain {
 			add(whole)
 		}
 	}
-	slices.SortFunc(found, func(a, b addr.Domain) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(found, func(a, b addr.Domain) int {
+		return strings.Compare(a.String(), b.String())
+	})
 	return found
 }

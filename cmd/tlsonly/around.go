@@ -46,7 +46,8 @@ func (d *service) readAround(ctx context.Context) {
 	defer cancel()
 	told, err := postfix.ReadAround(ctx, instance, c.Milter.Listen.String())
 	if err != nil {
-		d.log.Warn("settings of postfix not read, senders without a whole domain are judged strictly", "err", err)
+		d.log.Warn("settings of postfix not read, senders without a whole domain are judged strictly",
+			"err", err)
 		old := d.around.get()
 		old.names.Known = false
 		d.around.Store(&old)
@@ -58,7 +59,8 @@ func (d *service) readAround(ctx context.Context) {
 		for _, name := range names {
 			domain, err := addr.ParseDomain(name)
 			if err != nil {
-				d.log.Warn("name of postfix not understood, senders without a whole domain are judged strictly", "err", err)
+				d.log.Warn("name of postfix not understood, senders without a whole domain are judged strictly",
+					"err", err)
 				a.names.Known = false
 				continue
 			}
@@ -68,7 +70,8 @@ func (d *service) readAround(ctx context.Context) {
 	}
 	a.names.Origins, a.names.Below = read(told.Origins), read(told.Below)
 	for _, name := range told.Relays {
-		if hop, err := addr.ParseDestination(name); err == nil && !hop.Direct() && hop.Port() == 0 {
+		hop, err := addr.ParseDestination(name)
+		if err == nil && !hop.Direct() && hop.Port() == 0 {
 			a.relays = append(a.relays, hop)
 		}
 	}

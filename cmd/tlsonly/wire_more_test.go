@@ -355,14 +355,12 @@ user = ["alice"]
 tls = "encrypt"
 `
 
-// A rule by login binds mail whose sender's address no rule names: nothing but the policy map holds it at delivery.
+// A rule by login binds mail whose sender's address no rule names, and of which delivery shows no login.
 func TestMTAWireUser(t *testing.T) {
 	c := wireCase{
 		name:   "login",
 		logins: map[string]string{"alice": "secret"},
 		rules:  loginRule,
-		// Without the policy map alone.
-		free: map[string]string{"sender_dependent_default_transport_maps": "socketmap:inet:127.0.0.1:8892:sender"},
 		send: func(w *wire) {
 			c := dial(w.t, w.address)
 			c.login("alice", "secret")

@@ -91,6 +91,8 @@ func TestMTAWireTLSRequiredNoPolicy(t *testing.T) {
 				rules:  clinicRule + loginRule,
 			}, false)
 			w.setup()
+			// Else the map of senders would have it go by our transports.
+			w.run("postconf", "-X", "sender_dependent_default_transport_maps")
 			if !bound {
 				w.run("postconf", "-X", "tls_required_enable")
 			}

@@ -1,7 +1,6 @@
 package socketmap
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -59,12 +58,11 @@ func (s *Server) oddForced(b []byte, n int, key string, now time.Time) []byte {
 	}
 	// What the destination publishes isn't known, so the certificate names are
 	// the rule's, or else the next hop as Postfix takes it.
-	bound := policy.Binding{Level: demand.Level, MinVersion: demand.MinVersion, MinBits: demand.MinBits}
-	if len(demand.Match) > 0 {
-		for _, d := range demand.Match {
-			bound.Match = append(bound.Match, d.String())
-		}
-		slices.Sort(bound.Match)
+	bound := policy.Binding{
+		Level: demand.Level, MinVersion: demand.MinVersion, MinBits: demand.MinBits,
+	}
+	for _, d := range demand.Match {
+		bound.Match = append(bound.Match, d.String())
 	}
 	return s.write(b, MapForced, hop, bound)
 }

@@ -31,7 +31,8 @@ func (s *Store) Use(ctx context.Context, kind UsageKind, name string) error {
 	}
 	return s.update(ctx, "use", func(t *work) error {
 		err := t.exec(ctx, `INSERT INTO usage (kind, name, at) VALUES (?1, ?2, ?3)
-			ON CONFLICT (kind, name) DO UPDATE SET at = excluded.at WHERE excluded.at > usage.at`, string(kind), name, micros(t.now))
+			ON CONFLICT (kind, name) DO UPDATE SET at = excluded.at WHERE excluded.at > usage.at`,
+			string(kind), name, micros(t.now))
 		if err != nil {
 			return err
 		}

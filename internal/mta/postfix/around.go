@@ -49,7 +49,8 @@ func ReadAround(ctx context.Context, i Instance, milter string) (Around, error) 
 	a.Before = f.milterBefore(milter)
 	t := &Tables{Instance: i}
 	t.queue = f.value("queue_directory")
-	a.Relays, a.Unread = f.relays(func(table string) (map[string]string, error) { return t.List(ctx, table) })
+	list := func(table string) (map[string]string, error) { return t.List(ctx, table) }
+	a.Relays, a.Unread = f.relays(list)
 	return a, nil
 }
 
@@ -107,7 +108,8 @@ func (f Facts) milterBefore(milter string) []string {
 func (f Facts) relays(list func(table string) (map[string]string, error)) (hops, unread []string) {
 	add := func(value string) {
 		for _, hop := range splitList(value) {
-			if hop = strings.TrimPrefix(hop, "inet:"); hop != "" && !strings.HasPrefix(hop, "unix:") && !slices.Contains(hops, hop) {
+			hop = strings.TrimPrefix(hop, "inet:")
+			if hop != "" && !strings.HasPrefix(hop, "unix:") && !slices.Contains(hops, hop) {
 				hops = append(hops, hop)
 			}
 		}

@@ -40,9 +40,10 @@ func escaped(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
 		c := s[i]
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.", c) >= 0 {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-_.", c) >= 0:
 			b.WriteByte(c)
-		} else {
+		default:
 			fmt.Fprintf(&b, "%%%02X", c)
 		}
 	}
@@ -86,7 +87,7 @@ func (p *planner) probes(own map[string]string) {
 		return
 	}
 	value, refers := f.all[verifyMaps], references(senderMaps)
-	if !strings.Contains(value, "$") || !f.refersTo(value, senderMaps) && !f.refersTo(value, verifyParameter) {
+	if !f.refersTo(value, senderMaps) && !f.refersTo(value, verifyParameter) {
 		return // a list of the site's own
 	}
 	for _, r := range refers {
