@@ -223,9 +223,9 @@ func TestMTAHolesSendmailReports(t *testing.T) {
 		}, check: waiting("doctor@clinic.example")},
 		{name: "mail hub", mc: func(string) []string {
 			return []string{"define(`MAIL_HUB', `relay:[mx1.ops.example]')dnl", "MAILER(`local')dnl"}
-		}, rules: protects(own), send: func(w *wire) { w.message("doctor@mta.test", []string{"u@refusing.example"}, nil) },
+		}, rules: ruleFor(own), send: func(w *wire) { w.message("doctor@mta.test", []string{"u@refusing.example"}, nil) },
 			check: func(w *wire) {
-				refused("doctor@[mx1.ops.example]")(w)
+				refusedFor("doctor@[mx1.ops.example]")(w)
 				w.fault("ops.example", testnet.NoFault)
 				w.anyRun()
 				w.delivered("ops.example", 1)
