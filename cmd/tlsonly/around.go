@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/config"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/store"
 	"tlsonly/milter"
@@ -29,6 +30,18 @@ func (s *surroundings) get() around {
 		return *a
 	}
 	return around{}
+}
+
+// readByDaemon returns the directory of the Postfix whose settings a daemon
+// reads that systemd has started; "" for none.
+func readByDaemon(f config.Forwarding) string {
+	switch f.Postfix {
+	case "off":
+		return ""
+	case "auto":
+		return "/etc/postfix"
+	}
+	return f.Postfix
 }
 
 // aroundTime is how long the MTA's commands may take to say its settings.

@@ -109,8 +109,7 @@ func (p *program) examine(ctx context.Context, c *config.Config, which, director
 			return nil, err
 		}
 		settings := postfixSettings(c, delivery)
-		read, follows := usesPostfix(c.Forwarding)
-		settings.Follows = follows && read.Dir == directory
+		settings.Read = readByDaemon(c.Forwarding)
 		return postfix.Doctor(ctx, settings, postfix.Instance{Dir: directory})
 	}
 	settings, err := sendmailSettings(c)

@@ -278,7 +278,7 @@ func TestMTAHolesDoctorRoutes(t *testing.T) {
 		{name: "copy to a relay domain", code: "route-explicit", where: "main.cf:relay_domains",
 			calls:  []string{"-e|relay_domains=none.example|always_bcc=audit@none.example"},
 			remedy: []string{"-P|relay/unix/smtp_tls_security_level=encrypt", "-P|relay/unix/smtp_tls_policy_maps="}},
-		{name: "copies and logins", rules: clinicRule + login, code: "logins-copies", where: "main.cf:always_bcc",
+		{name: "copies and logins", file: sendersTable, rules: clinicRule + login, code: "logins-copies", where: "main.cf:always_bcc",
 			calls: []string{"-e|always_bcc=audit@none.example"}, mended: clinicRule},
 		// Neighbours.
 		{name: "relayhost has the exception's name", rules: exception + clinicRule, code: "relay-excepted", where: "main.cf:relayhost",
@@ -317,7 +317,7 @@ func TestMTAHolesDoctorRoutes(t *testing.T) {
 			calls:  []string{"-P|rewrite/unix/transport_maps=inline:{clinic.example=smtp:[mx1.none.example]}"},
 			remedy: []string{"-P|-X|rewrite/unix/transport_maps"}},
 		{name: "a port by name", level: "broken", code: "relay-form", where: "main.cf:relayhost",
-			calls: []string{"-e|relayhost=[mx1.good.example]:uucp"}, remedy: []string{"-e|relayhost=[mx1.good.example]:540"}},
+			calls: []string{"-e|relayhost=[mx1.good.example]:nobodys-service"}, remedy: []string{"-e|relayhost=[mx1.good.example]:540"}},
 		{name: "deferred", level: "broken", code: "transport-deferred", where: "main.cf:defer_transports",
 			calls: []string{"-e|defer_transports=smtp tlsonly1"}, remedy: []string{"-X|defer_transports"}},
 		{name: "queue", level: "warning", code: "queue-lifetime", where: "main.cf:maximal_queue_lifetime",

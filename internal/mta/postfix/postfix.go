@@ -51,7 +51,7 @@ type Settings struct {
 	// What only Doctor looks at.
 	Local        []string       // domains that the daemon takes as delivered here
 	Relays       []string       // next hops that it knows as relays, as Postfix writes them
-	Follows      bool           // it reads the relays of this Postfix itself
+	Read         string         // the directory of the configuration whose relays it reads itself, "" for none
 	Former       [][]Entry      // what Table was before rules of the file ended
 	UserRules    bool           // some rule names senders by their login
 	Verified     bool           // some rule wants mail to come in with a verified certificate

@@ -68,7 +68,7 @@ func (d *doctor) relays(ctx context.Context) {
 // excepted reports whether a rule exempts mail to a domain that is the next hop
 // of mail to others, too.
 func (d *doctor) excepted(hop string, domain addr.Domain) bool {
-	return !d.relay(hop) && !d.Follows && d.Excepts(domain)
+	return !d.relay(hop) && !d.follows() && d.Excepts(domain)
 }
 
 // legible looks whether a next hop is one that the daemon understands: what it
@@ -77,7 +77,7 @@ func (d *doctor) legible(name, where, hops string) bool {
 	for _, hop := range strings.FieldsFunc(hops, func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
 		if _, err := addr.ParseDestination(hop); err != nil {
 			d.broken("relay-form", where, "write the host in brackets, and its port as a number",
-				"%s: %v: the daemon doesn't understand it, and mail that goes there waits",
+				"%s: %v: the daemon doesn't understand it, and protected mail that goes there is deferred",
 				name, err)
 			return false
 		}
@@ -89,7 +89,7 @@ func (d *doctor) legible(name, where, hops string) bool {
 // domain; one without looks like one, and an exception for that domain would be
 // an exception for all that goes there.
 func (d *doctor) nextHop(name, where, hop string) {
-	if hop == "" || strings.EqualFold(hop, "DUNNO") || !d.legible(name, where, hop) || strings.ContainsAny(hop, "[]:,") || d.relay(hop) || d.Follows {
+	if hop == "" || strings.EqualFold(hop, "DUNNO") || !d.legible(name, where, hop) || strings.ContainsAny(hop, "[]:,") || d.relay(hop) || d.follows() {
 		return
 	}
 	if domain, err := addr.ParseDomain(hop); err == nil && d.Excepts(domain) {
