@@ -42,8 +42,9 @@ demo: deps-mta build
 	$(GO) build -buildvcs=false -o bin/demo ./internal/testnet/demo
 	$(SUDO) bin/demo -tlsonly bin/tlsonly
 
+# Tests with real MTAs take longer together than Go's limit for a package.
 test: deps check
-	$(GO) test -race $(TESTFLAGS) ./...
+	$(GO) test -race -timeout 60m $(TESTFLAGS) ./...
 	@[ -n "$(SUDO)" ] || ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/postfix-3.10-* >/dev/null 2>&1 || \
 		echo "SKIPPED: tests with Postfix 3.10, for want of a Debian 13: $(GO) test -v -run TLSRequiredNo ./cmd/tlsonly says why"
 	@[ -z "$(SUDO)" ] || $(MAKE) mta

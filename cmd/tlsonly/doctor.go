@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"tlsonly/internal/addr"
@@ -14,6 +15,7 @@ import (
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/store"
+	"tlsonly/rules"
 )
 
 // doctor looks whether the running MTA is really bound.
@@ -104,13 +106,20 @@ func (p *program) examine(ctx context.Context, c *config.Config, which, director
 			"[socketmap] listen is off: nothing binds the MTA at delivery")}, nil
 	}
 	if which == "postfix" {
+		var found []mta.Finding
 		delivery, err := p.delivery(ctx, c, false)
+		if errors.Is(err, fs.ErrPermission) {
+			delivery, err = rules.Alone(c.Rules), nil
+			found = append(found, finding(mta.Warning, "not-looked-at", "tlsonly.toml:store.url", "run doctor as root",
+				"the store can't be read: the numbers of classes are taken from the file alone"))
+		}
 		if err != nil {
 			return nil, err
 		}
 		settings := postfixSettings(c, delivery)
 		settings.Read = readByDaemon(c.Forwarding)
-		return postfix.Doctor(ctx, settings, postfix.Instance{Dir: directory})
+		more, err := postfix.Doctor(ctx, settings, postfix.Instance{Dir: directory})
+		return append(found, more...), err
 	}
 	settings, err := sendmailSettings(c)
 	if err != nil {

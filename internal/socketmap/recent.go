@@ -53,5 +53,5 @@ func (r *recent) has(a addr.Address, now time.Time) bool {
 // whose mail was just routed without one.
 func (s *Server) Settled(from addr.Address) bool {
 	now := s.c.Now()
-	return s.c.Rules().Class(from, now) == 0 && !s.c.Lent(from.Fold()) || !s.recent.has(from, now)
+	return s.c.Rules().Class(from, now) == 0 || !s.recent.has(from, now)
 }
