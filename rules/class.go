@@ -98,12 +98,13 @@ func (m *most) at(rs []*Rule, now time.Time) policy.Demand {
 	return d
 }
 
-// Classes returns the classes of the file, numbered from 1 in the order in which its rules first name their senders.
-// The numbers depend on the file alone, not on the day: rules that are over count, so that nothing is renumbered when
-// an exception ends while mail waits.
+// Classes returns the classes of the file, numbered from 1 in the order in
+// which its rules first name their senders. These are places in the file, on
+// any day; the numbers that an MTA knows are a Delivery's.
 func (s *Set) Classes() []Class { return s.delivery.classes }
 
-// Class returns the number of the sender's class, 0 when no enforcing rule in force names it.
+// Class returns the place of the sender's class among Classes, 0 when no
+// enforcing rule in force names it.
 func (s *Set) Class(from addr.Address, now time.Time) int {
 	n := s.delivery.classOf(from)
 	if n == 0 || !s.delivery.classes[n-1].Enforces(now) {
@@ -283,7 +284,7 @@ func (c *Class) has(i int) bool {
 	return ok
 }
 
-// Number returns the class's number, from 1.
+// Number returns the class's place in its file, from 1.
 func (c *Class) Number() int { return c.number }
 
 // Rules returns the rules of the class in their order, those that are over among them.
