@@ -153,7 +153,7 @@ deps-mta:
 	libs=$$(/sbin/ldconfig -p); has() { echo "$$libs" | grep -q "$$1"; }; \
 	if [ ! -x /usr/sbin/postfix ] || ! command -v m4 >/dev/null || ! has libldap || ! has libsasl2 || ! has libdb-5.3; then \
 		$(APT) update -qq; \
-		ldap=$$(apt-cache show libldap-2.5-0 >/dev/null 2>&1 && echo libldap-2.5-0 || echo libldap2); \
+		ldap=$$(apt-cache policy libldap-2.5-0 2>/dev/null | grep -q "Candidate: [0-9]" && echo libldap-2.5-0 || echo libldap2); \
 		$(call install,postfix m4 libsasl2-2 libdb5.3 $$ldap); \
 	fi
 
