@@ -13,8 +13,8 @@ import (
 
 // delivery returns what the daemon answers MTAs from once it has read the
 // file: the store has the numbers of classes. With use they are given out
-// now, for what is written into the MTA's files stays. Before a daemon has
-// ever run there is no store, and the file alone counts.
+// now, because what is written into the MTA's files stays. Before a daemon
+// has ever run there is no store, and the file alone counts.
 func (p *program) delivery(ctx context.Context, c *config.Config, use bool) (*rules.Delivery, error) {
 	s, err := openStore(ctx, c)
 	if errors.Is(err, fs.ErrNotExist) {

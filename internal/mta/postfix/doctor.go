@@ -28,7 +28,7 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 	if d.smap, err = f.socket(s.Socketmap); err != nil {
 		return nil, err
 	}
-	d.filters(ctx) // first, for what comes back from a filter has been shown to the milter
+	d.filters(ctx) // first, because the milter has seen what comes back from a filter
 	filters := d.found
 	d.found = nil
 	d.version()
