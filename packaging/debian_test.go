@@ -430,7 +430,7 @@ func ask() error {
 	var err error
 	for range 2 {
 		var c net.Conn
-		if c, err = net.Dial("tcp", "127.0.0.1:8892"); err != nil {
+		if c, err = net.Dial("tcp", "127.0.0.1:8690"); err != nil {
 			return err
 		}
 		if err = c.SetDeadline(time.Now().Add(30 * time.Second)); err == nil {

@@ -102,7 +102,7 @@ func installed(directory string) string {
 
 func (p *program) examine(ctx context.Context, c *config.Config, which, directory string) ([]mta.Finding, error) {
 	if c.Socketmap.Listen == (config.Endpoint{}) {
-		return []mta.Finding{finding(mta.Hole, "socketmap-off", "tlsonly.toml:socketmap.listen", `set [socketmap] listen = "inet:127.0.0.1:8892"`,
+		return []mta.Finding{finding(mta.Hole, "socketmap-off", "tlsonly.toml:socketmap.listen", `set [socketmap] listen = "inet:127.0.0.1:8690"`,
 			"[socketmap] listen is off: nothing binds the MTA at delivery")}, nil
 	}
 	if which == "postfix" {

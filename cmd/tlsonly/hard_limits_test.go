@@ -361,8 +361,8 @@ func TestMTAHardClock(t *testing.T) {
 	}
 
 	var clock jumpy
-	d, stop := serveHere(t, dir, daemonHead+"[socketmap]\nlisten = \"inet:127.0.0.1:8892\"\n[monitor]\nevery = \"1m\"\n"+clinicRule, url, clock.now)
-	_, m := startPostfix(t, map[string]string{"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8892:policy"}, nil)
+	d, stop := serveHere(t, dir, daemonHead+"[socketmap]\nlisten = \"inet:127.0.0.1:8690\"\n[monitor]\nevery = \"1m\"\n"+clinicRule, url, clock.now)
+	_, m := startPostfix(t, map[string]string{"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8690:policy"}, nil)
 	accepted := func(to, when string) {
 		t.Helper()
 		waitFor(t, "acceptance for "+to+" "+when, func() bool { got, err := answer(to); return err == nil && got == "c" })

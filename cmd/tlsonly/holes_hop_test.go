@@ -176,7 +176,7 @@ func TestMTAHolesRelaysRead(t *testing.T) {
 	}}, true)
 	ask := func() string {
 		t.Helper()
-		answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "good.example", "socketmap:inet:127.0.0.1:8892:forced1")
+		answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "good.example", "socketmap:inet:127.0.0.1:8690:forced1")
 		if err != nil {
 			t.Fatal(err)
 		}

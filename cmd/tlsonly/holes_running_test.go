@@ -231,7 +231,7 @@ func TestMTAHolesDoctorStore(t *testing.T) {
 	w.daemon.start()
 	for question, want := range map[string]string{"forced1": "encrypt", "forced": "encrypt"} {
 		for _, hop := range []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587", "u.x.invalid"} {
-			out, err := w.postfix.Run(context30(t), "", "postmap", "-q", hop, "socketmap:inet:127.0.0.1:8892:"+question)
+			out, err := w.postfix.Run(context30(t), "", "postmap", "-q", hop, "socketmap:inet:127.0.0.1:8690:"+question)
 			if err != nil || !strings.HasPrefix(out, want) {
 				t.Errorf("%s %s: %q, %v", question, hop, out, err)
 			}

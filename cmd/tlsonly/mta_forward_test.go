@@ -101,7 +101,7 @@ func TestMTAForwardBoundAtDelivery(t *testing.T) {
 		"mydestination":        "local.example",
 		"local_transport":      "local",
 		"alias_maps":           "texthash:" + aliases,
-		"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8892:policy",
+		"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8690:policy",
 	}, nil)
 	startDaemon(t, daemonHead+"[forwarding]\npostfix = \""+p.Etc+"\"\n"+staffRule)
 	c := dial(t, m.address)

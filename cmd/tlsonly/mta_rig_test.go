@@ -25,7 +25,7 @@ import (
 // What the tests named TestMTA… stand on: a real Postfix or Sendmail, the daemon as a process of its own, a small internet.
 
 // milterAddress is where the daemon of these tests listens; the namespaces are theirs alone.
-const milterAddress = "127.0.0.1:8891"
+const milterAddress = "127.0.0.1:8689"
 
 const daemonHead = `[milter]
 listen = "inet:` + milterAddress + `"
@@ -473,7 +473,7 @@ func startPostfixWith(t *testing.T, config rig.PostfixConfig) (*rig.Postfix, rea
 func startSendmail(t *testing.T, more ...string) (*rig.Sendmail, realMTA) {
 	t.Helper()
 	s, err := rig.StartSendmail(context30(t), rig.SendmailConfig{
-		Milter: "inet:8891@127.0.0.1",
+		Milter: "inet:8689@127.0.0.1",
 		Mc:     append([]string{"FEATURE(`accept_unqualified_senders')dnl"}, more...),
 	})
 	if err != nil {

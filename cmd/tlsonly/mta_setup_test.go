@@ -92,7 +92,7 @@ func TestMTASetup(t *testing.T) {
 		t.Errorf("left pinned:\n%s", pinned)
 	}
 	waitFor(t, "the daemon to know", func() bool {
-		answer, err := p.Run(context30(t), "", "postmap", "-q", "[127.25.0.1]", "socketmap:inet:127.0.0.1:8892:policy")
+		answer, err := p.Run(context30(t), "", "postmap", "-q", "[127.25.0.1]", "socketmap:inet:127.0.0.1:8690:policy")
 		return err != nil && answer == ""
 	})
 	c := dial(t, p.Addr)

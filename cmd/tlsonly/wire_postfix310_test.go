@@ -143,7 +143,7 @@ func TestMTAWireTLSReport(t *testing.T) {
 			if version, err := w.postfix.Run(context30(t), "", "postconf", "-h", "mail_version"); err != nil || strings.HasPrefix(version, "3.10.") != (c.root != "") {
 				t.Fatalf("this is Postfix %s, %v", version, err)
 			}
-			answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "sts0.example", "socketmap:inet:127.0.0.1:8892:forced1")
+			answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "sts0.example", "socketmap:inet:127.0.0.1:8690:forced1")
 			if err != nil {
 				t.Fatal(err)
 			}

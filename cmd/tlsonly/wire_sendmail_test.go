@@ -213,11 +213,11 @@ func newSendmailWireIn(t *testing.T, c sendmailCase, bound bool, world *testnet.
 	}
 	if bound {
 		config.Rules = strings.Split(sendmail.Snippet(sendmail.Settings{
-			Milter: "inet:8891@127.0.0.1", Socketmap: "inet:8892@127.0.0.1", Deadline: 3 * time.Second,
+			Milter: "inet:8689@127.0.0.1", Socketmap: "inet:8690@127.0.0.1", Deadline: 3 * time.Second,
 			MinVersion: policy.TLS12, RedactBounces: true,
 		}), "\n")
 	} else {
-		config.Milter = "inet:8891@127.0.0.1"
+		config.Milter = "inet:8689@127.0.0.1"
 	}
 	if w.sendmail, err = rig.StartSendmail(context30(t), config); err != nil {
 		t.Fatal(err)

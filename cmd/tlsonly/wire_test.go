@@ -122,7 +122,7 @@ func newWireIn(t *testing.T, c wireCase, bound bool, world *testnet.World) *wire
 	}
 	master := slices.Clone(c.master)
 	if bound && !c.setup {
-		const server = "socketmap:inet:127.0.0.1:8892:"
+		const server = "socketmap:inet:127.0.0.1:8690:"
 		settings["sender_dependent_default_transport_maps"] = server + "sender"
 		settings["smtp_tls_policy_maps"] = server + "policy"
 		for _, n := range []string{"", "1", "2"} {

@@ -182,14 +182,14 @@ func (f Forwarding) Domains() []addr.Domain {
 func Default() *Config {
 	return &Config{
 		Milter: Milter{
-			Listen:   Endpoint{Network: "tcp", Address: "127.0.0.1:8891"},
+			Listen:   Endpoint{Network: "tcp", Address: "127.0.0.1:8689"},
 			Deadline: 20 * time.Second,
 			Attest:   "warn", RedactBounces: true, Connections: 2000,
 		},
 		DNS:        DNS{DNSSEC: "auto"},
 		Probe:      Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
-		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8892"}, "3.7", 10000},
-		HTTP:       HTTP{Listen: "127.0.0.1:8893"},
+		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8690"}, "3.7", 10000},
+		HTTP:       HTTP{Listen: "127.0.0.1:8691"},
 		Binding:    Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour},
 		Store:      Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
 		Monitor:    Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},

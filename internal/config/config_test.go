@@ -95,7 +95,7 @@ func TestWhole(t *testing.T) {
 		"https://help.example.com/tls", true, "off", false, true, 500})
 	same("log", c.Log, Log{true, slog.LevelWarn, true})
 	same("socketmap", c.Socketmap, Socketmap{Endpoint{}, "3.10", 3000})
-	same("http", c.HTTP, HTTP{"192.0.2.1:8893", "$2y$12$WApznUPhDubN0oeveSXHp.JOGRMWAVVXrAzRRcZQSnzDbkzuaPXJO", "/etc/ssl/status.pem",
+	same("http", c.HTTP, HTTP{"192.0.2.1:8691", "$2y$12$WApznUPhDubN0oeveSXHp.JOGRMWAVVXrAzRRcZQSnzDbkzuaPXJO", "/etc/ssl/status.pem",
 		"/etc/ssl/private/status.key", false})
 	same("binding", c.Binding, Binding{"table", "off", "others", "bounce", 8 * 24 * time.Hour})
 	same("dns", c.DNS, DNS{"127.0.0.1:5353", "on", false})
@@ -136,7 +136,7 @@ func TestDefaults(t *testing.T) {
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("empty file: %+v, want %+v", c, want)
 	}
-	if got := c.Milter.Listen.String(); got != "inet:127.0.0.1:8891" {
+	if got := c.Milter.Listen.String(); got != "inet:127.0.0.1:8689" {
 		t.Errorf("listen %s", got)
 	}
 	r := parse(t, "[[rule]]\nname = 'a'\ntls = 'encrypt'").Rules.Rules()[0]
@@ -148,13 +148,13 @@ func TestDefaults(t *testing.T) {
 
 func TestEndpoint(t *testing.T) {
 	for in, want := range map[string]string{
-		"inet:127.0.0.1:8891":          "inet:127.0.0.1:8891",
-		"inet:8891@127.0.0.1":          "inet:127.0.0.1:8891", // Sendmail
-		"inet:8891@[127.0.0.1]":        "inet:127.0.0.1:8891",
+		"inet:127.0.0.1:8689":          "inet:127.0.0.1:8689",
+		"inet:8689@127.0.0.1":          "inet:127.0.0.1:8689", // Sendmail
+		"inet:8689@[127.0.0.1]":        "inet:127.0.0.1:8689",
 		"inet:localhost:0":             "inet:localhost:0",
-		"inet:[::1]:8891":              "inet:[::1]:8891",
-		"inet6:8891@::1":               "inet:[::1]:8891",
-		"inet6:[::1]:8891":             "inet:[::1]:8891",
+		"inet:[::1]:8689":              "inet:[::1]:8689",
+		"inet6:8689@::1":               "inet:[::1]:8689",
+		"inet6:[::1]:8689":             "inet:[::1]:8689",
 		"unix:/run/tlsonly/milter":     "unix:/run/tlsonly/milter",
 		"local:/run/tlsonly/milter":    "unix:/run/tlsonly/milter",
 		"unix:/run/tlsonly/a@b:c.sock": "unix:/run/tlsonly/a@b:c.sock",

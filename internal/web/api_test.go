@@ -199,7 +199,7 @@ func TestCrossSite(t *testing.T) {
 		{[]string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{[]string{"Sec-Fetch-Site", "same-origin"}, 200},
 		{[]string{"Origin", "https://attacker.example"}, 403},
-		{[]string{"Origin", "http://localhost:8893"}, 200},
+		{[]string{"Origin", "http://localhost:8691"}, 200},
 		{[]string{"Origin", "null"}, 403},
 	} {
 		if w := ask(s, "POST", "/v1/explain", body, test.headers...); w.Code != test.status {

@@ -85,9 +85,9 @@ func TestHeaders(t *testing.T) {
 func TestRebinding(t *testing.T) {
 	s := newTest(t, populated(), func(c *Config) { c.Host = "Status.internal" })
 	for host, want := range map[string]int{
-		"localhost:8893": 200, "LOCALHOST": 200, "127.0.0.1:8893": 200, "127.1.2.3": 200, "[::1]:8893": 200, "[::ffff:127.0.0.1]": 200, "status.internal:8893": 200,
-		"attacker.example": 421, "attacker.example:8893": 421, "localhost.attacker.example": 421, "127.0.0.1.attacker.example:8893": 421,
-		"192.0.2.1:8893": 421, "": 421, "localhost.": 421,
+		"localhost:8691": 200, "LOCALHOST": 200, "127.0.0.1:8691": 200, "127.1.2.3": 200, "[::1]:8691": 200, "[::ffff:127.0.0.1]": 200, "status.internal:8691": 200,
+		"attacker.example": 421, "attacker.example:8691": 421, "localhost.attacker.example": 421, "127.0.0.1.attacker.example:8691": 421,
+		"192.0.2.1:8691": 421, "": 421, "localhost.": 421,
 	} {
 		for _, path := range []string{"/", "/metrics", "/healthz", "/v1/destinations"} {
 			if w := ask(s, "GET", path, "", "Host", host); w.Code != want {
@@ -171,7 +171,7 @@ func TestGuessing(t *testing.T) {
 func TestServeRefuses(t *testing.T) {
 	hash := hashOf(t, "secret")
 	cert, key := writeCertificate(t, t.TempDir(), "one.example")
-	far := &net.TCPAddr{IP: net.ParseIP("192.0.2.1"), Port: 8893}
+	far := &net.TCPAddr{IP: net.ParseIP("192.0.2.1"), Port: 8691}
 	for _, test := range []struct {
 		name   string
 		at     net.Addr

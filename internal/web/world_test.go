@@ -362,7 +362,7 @@ func newTest(t testing.TB, w *world, change func(*Config)) *Server {
 
 // ask asks a server without a network, as a browser on this host would.
 func ask(s *Server, method, path string, body string, headers ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, "http://localhost:8893"+path, strings.NewReader(body))
+	r := httptest.NewRequest(method, "http://localhost:8691"+path, strings.NewReader(body))
 	r.RemoteAddr = "127.0.0.1:40000"
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")

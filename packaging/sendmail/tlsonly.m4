@@ -1,7 +1,7 @@
 dnl tlsonly: begin, written by: tlsonly setup sendmail
 dnl These lines belong at the end of sendmail.mc, after the last MAILER() and the other filters. F=T: without an answer
 dnl mail waits.
-INPUT_MAIL_FILTER(`tlsonly', `S=inet:8891@127.0.0.1, F=T, T=C:10s;S:10s;R:60s;E:300s')dnl
+INPUT_MAIL_FILTER(`tlsonly', `S=inet:8689@127.0.0.1, F=T, T=C:10s;S:10s;R:60s;E:300s')dnl
 ifelse(index(defn(`confPRIVACY_FLAGS'), `nobodyreturn'), `-1',
 `define(`confPRIVACY_FLAGS', ifdef(`confPRIVACY_FLAGS', `defn(`confPRIVACY_FLAGS')', `authwarnings')`,nobodyreturn')')dnl
 dnl The daemon knows certificates by this fingerprint. And a recipient keeps the domain it was accepted for, whatever
@@ -18,11 +18,11 @@ C{TlsonlyOld}SSLv3 TLSv1 TLSv1.1
 # Tags of messages that must not leave in the clear, whoever says what.
 C{TlsonlyNever}encrypt name
 # -f: the key as it is, for folding cuts it at 256 octets. -T: what marks a failure that may pass.
-Ktls_rcpt socket -f -d35 -T<TMPF> inet:8892@127.0.0.1
+Ktls_rcpt socket -f -d35 -T<TMPF> inet:8690@127.0.0.1
 # What Sendmail writes itself has this sender until the host is told the null one. The map says whether it may leave in the
 # process that wrote it, and fails for now where it may not.
 C{TlsonlyReport}$n
-Ktls_report socket -f -d35 -T<TMPF> inet:8892@127.0.0.1
+Ktls_report socket -f -d35 -T<TMPF> inet:8690@127.0.0.1
 Ktls_read macro
 LOCAL_RULE_0
 R$*			$: $1 $| <$&f>

@@ -335,7 +335,7 @@ func TestApplyPutsBack(t *testing.T) {
 
 // What only some versions of Postfix have.
 func TestDoctorByVersion(t *testing.T) {
-	const transport = "tlsonly unix - - y - - smtp -o smtp_tls_security_level=encrypt -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced -o smtp_tls_mandatory_protocols=>=TLSv1.2"
+	const transport = "tlsonly unix - - y - - smtp -o smtp_tls_security_level=encrypt -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_mandatory_protocols=>=TLSv1.2"
 	for _, c := range []struct {
 		version, service string
 		main             map[string]string
@@ -350,7 +350,7 @@ func TestDoctorByVersion(t *testing.T) {
 		{"3.4.2", strings.Replace(transport, ">=TLSv1.2", "!SSLv2,!SSLv3", 1), nil, 1},
 	} {
 		service := c.service + " -o tls_append_default_CA=yes"
-		d := doctor{Settings: Settings{}.withDefaults(), Facts: facts(t, c.version, c.main, service), smap: "inet:127.0.0.1:8892", stopped: true}
+		d := doctor{Settings: Settings{}.withDefaults(), Facts: facts(t, c.version, c.main, service), smap: "inet:127.0.0.1:8690", stopped: true}
 		d.Facts.all["queue_directory"] = t.TempDir()
 		d.transports(t.Context())
 		if found := bad(d.found); len(found) != c.want {

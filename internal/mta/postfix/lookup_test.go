@@ -16,7 +16,7 @@ import (
 
 func TestOwnSenders(t *testing.T) {
 	for table, want := range map[string]bool{
-		"socketmap:inet:127.0.0.1:8892:sender": true, "socketmap:unix:/run/tlsonly/map:sender10": true,
+		"socketmap:inet:127.0.0.1:8690:sender": true, "socketmap:unix:/run/tlsonly/map:sender10": true,
 		"regexp:/etc/postfix/tlsonly_senders.regexp": true,
 		"regexp:/etc/postfix/senders.regexp":         false, "hash:/etc/postfix/senders": false, "socketmap:inet:127.0.0.1:9000:senders": false,
 	} {

@@ -48,7 +48,7 @@ func facts(t *testing.T, version string, main map[string]string, services ...str
 }
 
 func inet() Settings {
-	return Settings{Milter: "inet:127.0.0.1:8891", Socketmap: "inet:127.0.0.1:8892", Classes: []Class{{Number: 1}}}
+	return Settings{Milter: "inet:127.0.0.1:8689", Socketmap: "inet:127.0.0.1:8690", Classes: []Class{{Number: 1}}}
 }
 
 // change finds what a plan makes of something.
@@ -62,7 +62,7 @@ func change(setup Setup, name string) (string, bool) {
 }
 
 func TestPlanParameters(t *testing.T) {
-	const entry = "{ inet:127.0.0.1:8891, command_timeout=30s, content_timeout=300s, default_action=tempfail, protocol=6 }"
+	const entry = "{ inet:127.0.0.1:8689, command_timeout=30s, content_timeout=300s, default_action=tempfail, protocol=6 }"
 	for _, c := range []struct {
 		name, have string // a parameter of the site
 		of, want   string // what becomes of a parameter; "-": stays
@@ -76,9 +76,9 @@ func TestPlanParameters(t *testing.T) {
 		{"smtpd_milters", "inet:localhost:11332", "non_smtpd_milters", "$tlsonly_milter", nil},
 		{"smtpd_milters", "$tlsonly_milter, inet:localhost:11332", "smtpd_milters", "-", nil}, // the admin's order
 		{"smtpd_milters", "${tlsonly_milter}", "smtpd_milters", "-", nil},
-		{"smtpd_milters", "inet:127.0.0.1:8891, inet:a:1", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil}, // by hand
-		{"smtpd_milters", "inet:127.0.0.1:88912, inet:127.0.0.1:8891", "smtpd_milters", "$tlsonly_milter, inet:127.0.0.1:88912", nil},
-		{"smtpd_milters", "inet:a:1 { inet:127.0.0.1:8891, default_action=accept }", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil},
+		{"smtpd_milters", "inet:127.0.0.1:8689, inet:a:1", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil}, // by hand
+		{"smtpd_milters", "inet:127.0.0.1:86892, inet:127.0.0.1:8689", "smtpd_milters", "$tlsonly_milter, inet:127.0.0.1:86892", nil},
+		{"smtpd_milters", "inet:a:1 { inet:127.0.0.1:8689, default_action=accept }", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil},
 		{"non_smtpd_milters", "$smtpd_milters", "non_smtpd_milters", "-", nil}, // asked twice otherwise
 		{"non_smtpd_milters", "${smtpd_milters}", "non_smtpd_milters", "-", nil},
 		{"non_smtpd_milters", "unix:a.sock", "non_smtpd_milters", "$tlsonly_milter, unix:a.sock", nil},
@@ -86,18 +86,18 @@ func TestPlanParameters(t *testing.T) {
 		{"tlsonly_milter", "{ inet:127.0.0.1:7777 }", "tlsonly_milter", entry, nil}, // the port was changed
 		{"", "", "tlsonly_milter", strings.Replace(strings.Replace(entry, "30s", "400s", 1), "300s", "400s", 1), func(s *Settings) { s.Deadline = 390 * time.Second }},
 		{"", "", "tlsonly_milter", strings.Replace(entry, "30s", "36s", 1), func(s *Settings) { s.Deadline = 25500 * time.Millisecond }},
-		{"", "", "tlsonly_milter", strings.Replace(entry, "inet:127.0.0.1:8891", "unix:tlsonly/m.sock", 1), func(s *Settings) { s.Milter = "unix:/var/spool/postfix/tlsonly/m.sock" }},
+		{"", "", "tlsonly_milter", strings.Replace(entry, "inet:127.0.0.1:8689", "unix:tlsonly/m.sock", 1), func(s *Settings) { s.Milter = "unix:/var/spool/postfix/tlsonly/m.sock" }},
 
-		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender1", nil},
-		{"tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender1", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender2",
+		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender1", nil},
+		{"tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender1", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender2",
 			func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }},
-		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8892:sender0", func(s *Settings) { s.Classes = nil }},
+		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender0", func(s *Settings) { s.Classes = nil }},
 		{"", "", "tlsonly_sender_map", "regexp:/etc/postfix/tlsonly_senders.regexp", func(s *Settings) { s.Senders = SendersTable }},
 		{"", "", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
 		{"sender_dependent_default_transport_maps", "hash:/etc/postfix/out, hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:/etc/postfix/out, hash:b", nil},
 		{"sender_dependent_default_transport_maps", "hash:a   hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:a   hash:b", nil}, // several lines come as one
-		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8892:sender12", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
-		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8892:sender", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender12", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
 
 		{"", "", "tlsonly_policy_map", "socketmap:unix:tlsonly/map:policy", func(s *Settings) { s.Socketmap = "unix:tlsonly/map" }},
 		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", nil},
@@ -106,7 +106,7 @@ func TestPlanParameters(t *testing.T) {
 		{"tlsonly_policy_map", "x", "tlsonly_policy_map", "", func(s *Settings) { s.Others = OthersOff }},
 		{"", "", "tlsonly_policy_map", "-", func(s *Settings) { s.Others = OthersOff }},
 		{"smtp_fallback_relay", "relay.test", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_fallback_relay= -o smtp_tls_mandatory_protocols=>=TLSv1.2 " +
-			"-o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1", nil},
+			"-o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1", nil},
 		// Postfix 3.10 and later, which heed TLS-Required.
 		{"3.7.11", "", "tls_required_enable", "-", nil},
 		{"3.10.13", "", "tls_required_enable", "$tlsonly_tls_required", nil},
@@ -136,7 +136,7 @@ func TestPlanParameters(t *testing.T) {
 }
 
 func TestPlanServices(t *testing.T) {
-	const common = " -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1"
+	const common = " -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1"
 	bounce := func(s *Settings) { s.OnLost = OnLostBounce }
 	hide := func(s *Settings) { s.HideHeader = true }
 	for _, c := range []struct {
@@ -150,9 +150,9 @@ func TestPlanServices(t *testing.T) {
 		{"3.10.13", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
 		{"3.11-20250717", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
 		// The strict transport: the strictest of all.
-		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
 			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}, {2, policy.TLS13}} }},
-		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8892:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
 			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}} }},
 		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_delivery_status_filter=regexp:/etc/postfix/tlsonly_on_lost.regexp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, bounce},
 		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
@@ -279,8 +279,8 @@ func TestPlanRefuses(t *testing.T) {
 		{"3.7.11", "unix:/var/spool/postfix/m", "unix:s", "", nil},
 		{"3.7.11", "unix:/var/spool/postfixm", "unix:s", "runs chrooted", nil},
 		{"3.7.11", "unix:a b", "unix:s", "no path with a blank", nil},
-		{"3.7.11", "8891", "unix:s", "want \"inet:host:port\"", nil},
-		{"3.7.11", "inet:8891", "unix:s", "want \"inet:host:port\"", nil},
+		{"3.7.11", "8689", "unix:s", "want \"inet:host:port\"", nil},
+		{"3.7.11", "inet:8689", "unix:s", "want \"inet:host:port\"", nil},
 	} {
 		_, err := Plan(Settings{Milter: c.milter, Socketmap: c.socketmap}, facts(t, c.version, nil, c.services...))
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {

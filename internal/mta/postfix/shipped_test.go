@@ -23,7 +23,7 @@ func TestShipped(t *testing.T) {
 		}
 		return strings.Join(kept, "")
 	}
-	s := Settings{Milter: "inet:127.0.0.1:8891", Socketmap: "inet:127.0.0.1:8892", Deadline: 20 * time.Second, Classes: []Class{{Number: 1}},
+	s := Settings{Milter: "inet:127.0.0.1:8689", Socketmap: "inet:127.0.0.1:8690", Deadline: 20 * time.Second, Classes: []Class{{Number: 1}},
 		OnLost: OnLostBounce, DANE: true, CAFile: "/etc/ssl/certs/ca-certificates.crt"}
 	print := func() string {
 		t.Helper()

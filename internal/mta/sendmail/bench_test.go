@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 // settings are those of all tests; the two endpoints are the namespaces' own.
 func settings() Settings {
 	return Settings{
-		Milter:        "inet:8891@127.0.0.1",
-		Socketmap:     "inet:8892@127.0.0.1",
+		Milter:        "inet:8689@127.0.0.1",
+		Socketmap:     "inet:8690@127.0.0.1",
 		Deadline:      5 * time.Second,
 		MinVersion:    policy.TLS12,
 		RedactBounces: true,
@@ -143,7 +143,7 @@ func startMilter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := milter.Listen("tcp", "127.0.0.1:8891", 0)
+	listener, err := milter.Listen("tcp", "127.0.0.1:8689", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ type fakeMap struct {
 
 func startMap(t *testing.T, says string) *fakeMap {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:8892")
+	l, err := net.Listen("tcp", "127.0.0.1:8690")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func TestDoctorReports(t *testing.T) {
 			func(s string) string { return strings.ReplaceAll(s, "Ktls_report ", "Kother ") }},
 		{"a map elsewhere", "sendmail-report-map-elsewhere", mta.Hole, nil,
 			func(s string) string {
-				return regexp.MustCompile("(Ktls_report .*)8892").ReplaceAllString(s, "${1}8893")
+				return regexp.MustCompile("(Ktls_report .*)8690").ReplaceAllString(s, "${1}8691")
 			}},
 		{"tried at once", "sendmail-proof-report-fresh", mta.Hole, nil,
 			func(s string) string { return strings.ReplaceAll(s, "RREPORT $*\t\t$#error", "RREPORT $*\t\t$@ OK") }},

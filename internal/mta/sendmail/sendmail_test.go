@@ -11,16 +11,16 @@ import (
 
 func TestEndpoint(t *testing.T) {
 	for _, c := range []struct{ network, address, want string }{
-		{"tcp", "127.0.0.1:8891", "inet:8891@127.0.0.1"},
-		{"tcp", "localhost:8891", "inet:8891@127.0.0.1"},
-		{"tcp", "0.0.0.0:8891", "inet:8891@127.0.0.1"},
-		{"tcp", "[::ffff:127.0.0.1]:8891", "inet:8891@127.0.0.1"},
-		{"tcp", "[::1]:8891", "inet6:8891@::1"},
-		{"tcp", "[::]:8891", "inet6:8891@::1"},
+		{"tcp", "127.0.0.1:8689", "inet:8689@127.0.0.1"},
+		{"tcp", "localhost:8689", "inet:8689@127.0.0.1"},
+		{"tcp", "0.0.0.0:8689", "inet:8689@127.0.0.1"},
+		{"tcp", "[::ffff:127.0.0.1]:8689", "inet:8689@127.0.0.1"},
+		{"tcp", "[::1]:8689", "inet6:8689@::1"},
+		{"tcp", "[::]:8689", "inet6:8689@::1"},
 		{"unix", "/run/tlsonly/milter.sock", "unix:/run/tlsonly/milter.sock"},
-		{"tcp", "mail.example:8891", ""},     // Sendmail would look it up for each session
+		{"tcp", "mail.example:8689", ""},     // Sendmail would look it up for each session
 		{"tcp", "127.0.0.1:milter", ""},      // a name of /etc/services
-		{"tcp", "[fe80::1%eth0]:8891", ""},   // a zone
+		{"tcp", "[fe80::1%eth0]:8689", ""},   // a zone
 		{"tcp", "127.0.0.1", ""},             // no port
 		{"unix", "run/tlsonly.sock", ""},     // relative
 		{"unix", "/run/it's, F=/x.sock", ""}, // would end the argument
@@ -40,7 +40,7 @@ func TestPackaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := Snippet(Settings{Milter: "inet:8891@127.0.0.1", Socketmap: "inet:8892@127.0.0.1", Deadline: 20 * time.Second,
+	got := Snippet(Settings{Milter: "inet:8689@127.0.0.1", Socketmap: "inet:8690@127.0.0.1", Deadline: 20 * time.Second,
 		MinVersion: policy.TLS12, RedactBounces: true})
 	if got != string(want) {
 		t.Errorf("got:\n%s", got)
@@ -55,7 +55,7 @@ func TestSnippet(t *testing.T) {
 		lacks  string
 	}{
 		{"waits longer than the daemon takes", func(s *Settings) { s.Deadline = 2 * time.Minute }, "T=C:10s;S:10s;R:135s;E:300s", ""},
-		{"the map, too", func(s *Settings) { s.Deadline = 1500 * time.Millisecond }, "socket -f -d17 -T<TMPF> inet:8892@127.0.0.1\n", ""},
+		{"the map, too", func(s *Settings) { s.Deadline = 1500 * time.Millisecond }, "socket -f -d17 -T<TMPF> inet:8690@127.0.0.1\n", ""},
 		{"TLS 1.3 only", func(s *Settings) { s.MinVersion = policy.TLS13 }, "C{TlsonlyOld}SSLv3 TLSv1 TLSv1.1 TLSv1.2\n", ""},
 		{"TLS 1.0 is enough", func(s *Settings) { s.MinVersion = policy.TLS10 }, "C{TlsonlyOld}SSLv3\n", ""},
 		{"bounces as the site has them", func(s *Settings) { s.RedactBounces = false }, "", "nobodyreturn"},

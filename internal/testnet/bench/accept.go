@@ -63,7 +63,7 @@ func accept(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	near := filepath.Join(sockets, "tlsonly")
-	milters := []string{"", "all", "envelope", "edits", "dkim", "tlsonly", "tlsonly", "inet:127.0.0.1:8883", "inet:127.0.0.1:8891", "mail"}
+	milters := []string{"", "all", "envelope", "edits", "dkim", "tlsonly", "tlsonly", "inet:127.0.0.1:8883", "inet:127.0.0.1:8689", "mail"}
 	// Postfix's own smtpd isn't used; master.cf has one more for each way.
 	services := []string{"tlsonly1 unix - - n - - discard"}
 	for i, m := range milters {
@@ -117,7 +117,7 @@ func accept(ctx context.Context, b *bench) (err error) {
 		{"tlsonly, unprotected sender", unprotected, daemon},
 		{"tlsonly, protected sender", protected, daemon},
 		{"C milter, MAIL RCPT end, TCP", protected, run("127.0.0.1:8883", program, "envelope", "inet:8883@127.0.0.1")},
-		{"tlsonly, protected sender, TCP", protected, serve("far", "inet:127.0.0.1:8891", "127.0.0.1:8891")},
+		{"tlsonly, protected sender, TCP", protected, serve("far", "inet:127.0.0.1:8689", "127.0.0.1:8689")},
 		{"C milter, MAIL only, which lets go", unprotected, null("mail")},
 	}
 	if failed != nil {

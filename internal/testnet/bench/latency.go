@@ -26,18 +26,18 @@ func latency(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	config := configuration("inet:127.0.0.1:8891", "deadline = \"3s\"", "", "off") +
+	config := configuration("inet:127.0.0.1:8689", "deadline = \"3s\"", "", "off") +
 		"[probe]\ntimeout = \"10s\"\nconcurrency = 256\n[cache]\nunknown = \"1s\"\n"
-	daemon, err := b.daemon(ctx, "latency", config, "127.0.0.1:8891")
+	daemon, err := b.daemon(ctx, "latency", config, "127.0.0.1:8689")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, daemon.stop()) }()
-	if _, err := sendAt("127.0.0.1:8891", 200, latencyDestinations, 1); err != nil { // every destination once: the good ones are known then
+	if _, err := sendAt("127.0.0.1:8689", 200, latencyDestinations, 1); err != nil { // every destination once: the good ones are known then
 		return err
 	}
 	for _, rate := range []int{200, 1000} {
-		calm, err := sendAt("127.0.0.1:8891", rate, b.count(10*rate), 0)
+		calm, err := sendAt("127.0.0.1:8689", rate, b.count(10*rate), 0)
 		if err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func latency(ctx context.Context, b *bench) (err error) {
 			what, got := "all well", calm
 			if every == 1 {
 				what = "5 % hang"
-				if got, err = sendAt("127.0.0.1:8891", rate, b.count(10*rate), 1); err != nil {
+				if got, err = sendAt("127.0.0.1:8689", rate, b.count(10*rate), 1); err != nil {
 					return fmt.Errorf("%w\n%s", err, daemon.said())
 				}
 			}

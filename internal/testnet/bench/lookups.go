@@ -123,8 +123,8 @@ func lookups(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	stops = append(stops, debian.stop)
-	config := configuration("inet:127.0.0.1:8891", "", "inet:127.0.0.1:8892", "off") + fmt.Sprintf("[probe]\nca_file = %q\n", root)
-	daemon, err := b.daemon(ctx, "lookups", config, "127.0.0.1:8892")
+	config := configuration("inet:127.0.0.1:8689", "", "inet:127.0.0.1:8690", "off") + fmt.Sprintf("[probe]\nca_file = %q\n", root)
+	daemon, err := b.daemon(ctx, "lookups", config, "127.0.0.1:8690")
 	if err != nil {
 		return err
 	}
@@ -133,9 +133,9 @@ func lookups(ctx context.Context, b *bench) (err error) {
 	servers := []server{
 		{"constant server in Go", "127.0.0.1:8462", "policy sts.example", "OK secure"},
 		{"postfix-mta-sts-resolver", "127.0.0.1:8461", "postfix sts.example", "OK secure"},
-		{"tlsonly, forced1", "127.0.0.1:8892", "forced1 sts.example", "OK secure"},
-		{"tlsonly, policy", "127.0.0.1:8892", "policy sts.example", "OK secure"},
-		{"tlsonly, sender", "127.0.0.1:8892", "sender " + protected, "OK tlsonly1:"},
+		{"tlsonly, forced1", "127.0.0.1:8690", "forced1 sts.example", "OK secure"},
+		{"tlsonly, policy", "127.0.0.1:8690", "policy sts.example", "OK secure"},
+		{"tlsonly, sender", "127.0.0.1:8690", "sender " + protected, "OK tlsonly1:"},
 	}
 	for _, connections := range []int{1, 64} {
 		rates := make([][]float64, len(servers))

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	milterAddress = "127.0.0.1:8891"
+	milterAddress = "127.0.0.1:8689"
 	smtpAddress   = "127.0.0.1:2525"
 	protected     = "doctor@clinic.example"
 	unprotected   = "news@shop.example"

@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	milterAddress = "127.0.0.1:8891"
-	mapsAddress   = "127.0.0.1:8892"
-	httpAddress   = "127.0.0.1:8893"
+	milterAddress = "127.0.0.1:8689"
+	mapsAddress   = "127.0.0.1:8690"
+	httpAddress   = "127.0.0.1:8691"
 
 	domains  = 300
 	sessions = 20
