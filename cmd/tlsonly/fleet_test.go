@@ -214,16 +214,16 @@ func TestFleet(t *testing.T) {
 	started := time.Now()
 	members := []*member{f.start("a"), f.start("b"), f.start("c")}
 	victim := members[0]
-	f.wait(time.Minute, "far enough for one to die", func() bool { victim.doomed = true; return victim.dead })
+	f.wait(5*time.Minute, "far enough for one to die", func() bool { victim.doomed = true; return victim.dead })
 	victim.end()
 	left := victim.claimed - victim.looks
 	learned := func() bool { return members[1].ledger.Waiting()+members[2].ledger.Waiting() == 0 }
-	f.wait(time.Minute, "all looked at but what the dead one had claimed", func() bool {
+	f.wait(5*time.Minute, "all looked at but what the dead one had claimed", func() bool {
 		return f.claimed == fleetKnown && len(f.looks) == fleetKnown-left && learned()
 	})
 	t.Logf("one died with %d looks done and %d claimed", victim.looks, left)
 	f.offset.Add(int64(6 * time.Minute)) // its claims run out
-	f.wait(time.Minute, "all looked at", func() bool { return len(f.looks) == fleetKnown && learned() })
+	f.wait(5*time.Minute, "all looked at", func() bool { return len(f.looks) == fleetKnown && learned() })
 
 	f.mu.Lock()
 	total, probes := 0, int64(0)

@@ -21,6 +21,10 @@ import (
 	"tlsonly/internal/testnet/rig"
 )
 
+// slowTests take longest, so they start first.
+var slowTests = []string{"TestMTAHolesDoctorRoutes", "TestMTAHolesBounces", "TestMTAMatrix", "TestMTAForwardMatrixPostfix",
+	"TestMTAForwardMatrixSendmail", "TestMTAHolesNotices", "TestMTAHolesProbesOfAddresses"}
+
 // TestMain makes this binary three things: the tests; the program, when it is called tlsonly; and itself again inside
 // namespaces of its own, where real MTAs can run.
 func TestMain(m *testing.M) {
@@ -34,6 +38,9 @@ func TestMain(m *testing.M) {
 		// Half a minute, once. Without it only its own tests can't run, and say so.
 		if err := rig.FetchPostfix310(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
+		}
+		if code, done := rig.Spread(slowTests...); done {
+			os.Exit(code)
 		}
 		switch inside, code, err := rig.Isolate(); {
 		case err == nil && !inside:

@@ -21,6 +21,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv("TLSONLY_RIG_SPREAD") != "" { // see TestSpread
+		if code, done := rig.Spread(); done {
+			os.Exit(code)
+		}
+		os.Exit(m.Run())
+	}
 	inside := rig.Enter(rig.FetchSendmail, rig.FetchUnbound)
 	if act := os.Getenv(actVar); act != "" && inside {
 		misbehave(act)
