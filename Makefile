@@ -92,7 +92,8 @@ soak: deps build
 	done
 
 # The files that decide a verdict.
-JUDGES = rules/judge.go rules/authenticate.go rules/bind.go rules/class.go rules/rules.go \
+JUDGES = internal/judge/judge.go internal/judge/authenticate.go internal/judge/enforce.go internal/judge/outcome.go \
+	rules/judge.go rules/names.go rules/class.go rules/rules.go \
 	internal/destination/destination.go internal/destination/cache.go internal/destination/host.go
 
 mutate: deps-go

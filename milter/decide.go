@@ -12,6 +12,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -308,7 +309,7 @@ func (d *Decider) owe(ctx context.Context, verdict policy.Verdict, r *rules.Rule
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
 	for _, a := range as {
-		seen := rules.Judge(r.Demand(), a) == ""
+		seen := judge.Destination(r.Demand(), a) == ""
 		if err := d.Ledger.Owe(ctx, a.Destination, r.Name, r.Demand(), r.Pin && seen); err != nil {
 			return fmt.Errorf("demand not stored: %w", err)
 		}
@@ -324,7 +325,7 @@ func (d *Decider) assess(ctx context.Context, hops []addr.Destination, asked map
 	out := make([]policy.Assessment, len(hops))
 	look := func(i int) {
 		enough := func(a policy.Assessment) bool {
-			return !slices.ContainsFunc(asked[hops[i]], func(d policy.Demand) bool { return rules.Judge(d, a) != "" })
+			return !slices.ContainsFunc(asked[hops[i]], func(d policy.Demand) bool { return judge.Destination(d, a) != "" })
 		}
 		out[i] = d.Assessor.Assess(ctx, hops[i], enough)
 		out[i].Destination = hops[i]
@@ -366,10 +367,8 @@ func cause(demand policy.Demand, j rules.Judgement, as []policy.Assessment) stri
 		if a.Detail != "" {
 			parts = append(parts, a.Detail)
 		}
-		for _, h := range a.Hosts {
-			if reason := rules.JudgeHost(demand, a, h); reason != "" {
-				parts = append(parts, hostCause(a, h, reason))
-			}
+		for _, f := range judge.Findings(demand, a) {
+			parts = append(parts, f.Host.String()+": "+f.Words)
 		}
 		break
 	}
@@ -381,49 +380,4 @@ func limited(text string) string {
 		text = strings.ToValidUTF8(text[:maxCause], "") + "…"
 	}
 	return text
-}
-
-func hostCause(a policy.Assessment, h policy.Host, reason policy.Reason) string {
-	name := h.Name.String()
-	switch {
-	case h.Detail != "":
-		return name + ": " + h.Detail
-	case h.Problem != "":
-		return name + ": " + string(h.Problem)
-	case h.DANE == policy.DANEUnknown && reason == policy.DNSFailure:
-		return name + ": " + h.DANEDetail
-	case len(h.Observations) == 0:
-		return name + ": not looked at yet"
-	}
-	o := h.Observations[len(h.Observations)-1]
-	text := name + ": " + string(o.Outcome)
-	if o.Outcome == policy.SawTLS {
-		text = fmt.Sprintf("%s: TLS %s with %d bits", name, o.Version, o.Bits)
-	}
-	why := o.Detail
-	switch reason {
-	case policy.DaneMismatch:
-		why = o.DANEDetail
-	case policy.MTASTSMismatch, policy.NotAuthenticated:
-		why = unproven(a, h, o)
-	}
-	if why != "" {
-		text += ": " + why
-	}
-	return text
-}
-
-// unproven says what a host's certificate lacks.
-func unproven(a policy.Assessment, h policy.Host, o policy.Observation) string {
-	switch {
-	case a.MTASTS.Enforces() && !a.MTASTS.Permits(h.Name):
-		return "not a host of the MTA-STS policy"
-	case o.Trust != policy.Trusted && o.TrustDetail != "":
-		return o.TrustDetail
-	case o.Trust != policy.Trusted:
-		return "no certificate seen"
-	case a.MTASTS.Problem != "":
-		return "MTA-STS: " + a.MTASTS.Problem
-	}
-	return "certificate of " + strings.Join(o.Chain[0].Names, " ")
 }

@@ -14,20 +14,20 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
-	"tlsonly/rules"
 )
 
 // checked is the answer for one destination, and a line of check --json. The README documents every field, down to the last.
 type checked struct {
-	Destination string        `json:"destination"`
-	Level       policy.Level  `json:"level"`             // the highest that is reached, "" where that isn't known
-	Asked       policy.Level  `json:"asked"`             // --tls
-	Satisfied   bool          `json:"satisfied"`         // whether Asked is
-	Reason      policy.Reason `json:"reason,omitempty"`  // why not
-	Next        policy.Level  `json:"next,omitempty"`    // the level above
-	Missing     []advice      `json:"missing,omitempty"` // what the other side lacks for it, and at single hosts for those below
-	Hosts       []checkedHost `json:"hosts,omitempty"`   // how far each mail host goes, in the order of Assessment.Hosts
+	Destination string         `json:"destination"`
+	Level       policy.Level   `json:"level"`             // the highest that is reached, "" where that isn't known
+	Asked       policy.Level   `json:"asked"`             // --tls
+	Satisfied   bool           `json:"satisfied"`         // whether Asked is
+	Reason      policy.Reason  `json:"reason,omitempty"`  // why not
+	Next        policy.Level   `json:"next,omitempty"`    // the level above
+	Missing     []judge.Advice `json:"missing,omitempty"` // what the other side lacks for it, and at single hosts for those below
+	Hosts       []checkedHost  `json:"hosts,omitempty"`   // how far each mail host goes, in the order of Assessment.Hosts
 	// Resolver says why nothing can be seen of DNSSEC, and so of DANE, from here.
 	Resolver   string             `json:"resolver_problem,omitempty"`
 	Assessment *policy.Assessment `json:"assessment,omitempty"`
@@ -98,7 +98,7 @@ func (p *program) check(ctx context.Context, args []string) int {
 		if !d.Host().IsLiteral() {
 			problem = resolver()
 		}
-		return judge(a, demand, problem)
+		return checkedAs(a, demand, problem)
 	}
 	told := "" // of the resolver, which is the same for all
 	print := func(r checked) {
@@ -263,45 +263,28 @@ func (c checked) exit() int {
 	return exitNo
 }
 
-// judge finds the highest level that a destination reaches, and whether that is enough.
-func judge(a policy.Assessment, demand policy.Demand, resolver string) checked {
+// checkedAs finds the highest level that a destination reaches, and whether that is enough.
+func checkedAs(a policy.Assessment, demand policy.Demand, resolver string) checked {
 	r := checked{Destination: a.Destination.String(), Asked: demand.Level, Assessment: &a, Resolver: resolver}
-	r.Level = reached(a, demand)
-	r.Next, r.Missing = missing(a, demand, r.Level, resolver != "")
-	r.Reason = rules.Judge(demand, a)
+	r.Level = judge.Level(demand, a)
+	r.Next, r.Missing = judge.Missing(demand, a, resolver != "")
+	r.Reason = judge.Destination(demand, a)
 	r.Satisfied = r.Reason == ""
 	for _, h := range a.Hosts {
-		r.Hosts = append(r.Hosts, judgeHost(a, h, demand))
+		r.Hosts = append(r.Hosts, checkedHostAs(a, h, demand))
 	}
 	return r
 }
 
-// judgeHost does that for a mail host.
-func judgeHost(a policy.Assessment, h policy.Host, demand policy.Demand) checkedHost {
+// checkedHostAs does that for a mail host.
+func checkedHostAs(a policy.Assessment, h policy.Host, demand policy.Demand) checkedHost {
 	one := a
 	one.Hosts = []policy.Host{h}
-	r := checkedHost{Host: h.Name, Level: reached(one, demand), Reason: rules.Judge(demand, one)}
+	r := checkedHost{Host: h.Name, Level: judge.Level(demand, one), Reason: judge.Destination(demand, one)}
 	if policy := a.MTASTS; len(policy.MX) > 0 && h.Problem == "" {
-		r.STSDetail = stsFault(a.MTASTS, h)
+		r.STSDetail = judge.STSFault(a.MTASTS, h)
 		fits := r.STSDetail == ""
 		r.MTASTS = &fits
 	}
 	return r
-}
-
-// reached is the highest level that a destination satisfies, with what else a demand asks.
-func reached(a policy.Assessment, demand policy.Demand) policy.Level {
-	if a.Problem.Permanent() {
-		return policy.LevelNone
-	}
-	best := policy.LevelMay
-	for _, demand.Level = range []policy.Level{policy.LevelEncrypt, policy.LevelSecure, policy.LevelDane} {
-		switch reason := rules.Judge(demand, a); {
-		case reason == "":
-			best = demand.Level
-		case reason.Unknown() && demand.Level == policy.LevelEncrypt:
-			best = ""
-		}
-	}
-	return best
 }

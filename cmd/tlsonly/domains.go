@@ -17,9 +17,9 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
-	"tlsonly/rules"
 )
 
 // domains answers what the store knows, beside a running daemon.
@@ -142,7 +142,7 @@ func newKnownDomain(e store.Entry) knownDomain {
 		k.Demand = &e.Demand
 	}
 	if !e.Assessment.When.IsZero() {
-		k.Level = rules.Reached(e.Assessment)
+		k.Level = judge.Reached(e.Assessment)
 	}
 	return k
 }
@@ -207,7 +207,7 @@ func (p *program) showDomain(ctx context.Context, s *store.Store, d addr.Destina
 	line("last mail", stamp(k.LastMail))
 	if k.Assessment != nil {
 		fmt.Fprintln(p.stdout)
-		judge(e.Assessment, policy.DefaultDemand(), "").print(page{w: p.stdout, colour: terminal(p.stdout), now: time.Now()})
+		checkedAs(e.Assessment, policy.DefaultDemand(), "").print(page{w: p.stdout, colour: terminal(p.stdout), now: time.Now()})
 	}
 	return nil
 }

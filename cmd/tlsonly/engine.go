@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
+	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/mtasts"
 	"tlsonly/internal/destination/starttls"
 	"tlsonly/internal/destination/webpki"
+	"tlsonly/internal/policy"
 	"tlsonly/milter"
+	"tlsonly/rules"
 )
 
 // engine is what looks at destinations.
@@ -68,6 +72,7 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 		Failure:     c.Cache.Failure,
 		Unknown:     c.Cache.Unknown,
 		Log:         log,
+		Wanted:      func() policy.Demand { return wanted(c.Rules, time.Now()) },
 	}
 	if change != nil {
 		change(e, &d)
@@ -81,6 +86,14 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 		return nil, errors.Join(err, e.policies.Close())
 	}
 	return e, nil
+}
+
+// wanted is the most that rules ask of any destination, and what is said where no
+// rule asks.
+func wanted(asked interface {
+	Strictest(addr.Domain, time.Time) policy.Demand
+}, now time.Time) policy.Demand {
+	return rules.Stricter(policy.DefaultDemand(), asked.Strictest(addr.Domain{}, now))
 }
 
 // newDecider builds what decides for one recipient, as c says.

@@ -18,12 +18,12 @@ import (
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/starttls"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/monitor"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/internal/store/storetest"
-	"tlsonly/rules"
 )
 
 const (
@@ -291,7 +291,7 @@ func testFleetAway(t *testing.T, f *fleet, server *storetest.Postgres, one, othe
 			t.Error("a new demand was acknowledged without a database")
 		}
 	}
-	if a := one.assessor.Assess(t.Context(), seen, nil); rules.Judge(fleetDemand, a) != "" {
+	if a := one.assessor.Assess(t.Context(), seen, nil); judge.Destination(fleetDemand, a) != "" {
 		t.Errorf("a look without a database: %+v", a)
 	}
 	f.wait(20*time.Second, "known to be away", func() bool { s := one.ledger.Stats(); return s.StoreAway && s.Waiting == 1 })
@@ -302,7 +302,7 @@ func testFleetAway(t *testing.T, f *fleet, server *storetest.Postgres, one, othe
 	}
 	f.wait(20*time.Second, "told to the other", func() bool { return other.ledger.Pinned(fresh) })
 	e, err := other.store.Get(t.Context(), seen)
-	if err != nil || !slices.ContainsFunc(e.Assessment.Hosts, func(h policy.Host) bool { return rules.JudgeHost(fleetDemand, e.Assessment, h) == "" }) {
+	if err != nil || !slices.ContainsFunc(e.Assessment.Hosts, func(h policy.Host) bool { return judge.Host(fleetDemand, e.Assessment, h) == "" }) {
 		t.Errorf("what was seen meanwhile: %+v, %v", e, err)
 	}
 }

@@ -20,14 +20,14 @@ import (
 // the packages below internal/testnet are free.
 var houseRules = map[string][]string{
 	"tlsonly/cmd/tlsonly":                   {"*"},
-	"tlsonly/milter":                        {"tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/milter":                        {"tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/forward":              {"tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
-	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/config":               {"tlsonly/internal/config/value", "tlsonly/internal/inbound", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/inbound":              {"tlsonly/internal/config/value", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/config/value":         {"tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/destination":          {"tlsonly/internal/destination/dns", "tlsonly/internal/destination/starttls", "tlsonly/internal/destination/dane", "tlsonly/internal/destination/webpki", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/destination":          {"tlsonly/internal/destination/dns", "tlsonly/internal/destination/starttls", "tlsonly/internal/destination/dane", "tlsonly/internal/destination/webpki", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/dns":      {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/dane":     {"tlsonly/internal/destination/webpki", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/mtasts":   {"tlsonly/internal/destination/dns", "tlsonly/internal/policy", "tlsonly/internal/addr"},
@@ -39,13 +39,14 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/received":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/starttls": {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/policy":               {"tlsonly/internal/addr"},
+	"tlsonly/internal/judge":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/classes":              {"tlsonly/internal/store", "tlsonly/rules"},
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/socketmap":            {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/socketmap":            {"tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/web":                  {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/web":                  {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/monitor":              {"tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 }
 
@@ -83,6 +84,7 @@ func TestHouse(t *testing.T) {
 			continue
 		}
 		seen++
+		oneJudge(t, p.ImportPath, p.Dir, p.GoFiles)
 		commented(t, p.ImportPath, p.Dir, p.GoFiles, p.Name)
 		if strings.HasPrefix(p.ImportPath, "tlsonly/internal/testnet") || strings.HasPrefix(p.ImportPath, "tlsonly/internal/store/storetest") {
 			continue
@@ -104,6 +106,26 @@ func TestHouse(t *testing.T) {
 	}
 	if seen < 10 {
 		t.Errorf("go list named %d packages", seen)
+	}
+}
+
+// oneJudge wants that package judge alone compares what a destination shows with
+// names and policies.
+func oneJudge(t *testing.T, path, dir string, files []string) {
+	t.Helper()
+	if path == "tlsonly/internal/judge" || path == "tlsonly/internal/policy" {
+		return
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(dir, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []string{".Bears(", ".Permits(", ".Admits("} {
+			if strings.Contains(strings.ReplaceAll(string(text), "judge.Admits(", ""), call) {
+				t.Errorf("%s/%s judges by itself: %s", path, f, call)
+			}
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/web"
@@ -77,7 +78,7 @@ func (d *service) serveHTTP(ctx context.Context, passed *sockets, served chan<- 
 }
 
 // lines are pieces of advice as they stand on a page.
-func lines(found []advice) []string {
+func lines(found []judge.Advice) []string {
 	var all []string
 	for _, f := range found {
 		text := string(f.Level)
@@ -129,7 +130,7 @@ func newWeb(d *service, c *config.Config, stopping func() error, blind func() bo
 			return explained(ctx, decider, d.delivery.Load(), append([]addr.Address{from}, d.senders.Written(from)...), to, user)
 		},
 		Advice: func(a policy.Assessment) []string {
-			_, found := missing(a, policy.DefaultDemand(), reached(a, policy.DefaultDemand()), blind())
+			_, found := judge.Missing(policy.DefaultDemand(), a, blind())
 			return lines(found)
 		},
 		OwnNetwork:  d.ledger.Suspect,

@@ -14,10 +14,10 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet"
 	"tlsonly/internal/testnet/rig"
-	"tlsonly/rules"
 )
 
 // A matrixCase is one destination, to which mail is sent under each level that enforces.
@@ -61,7 +61,7 @@ type matrixLine struct {
 	destination addr.Destination
 	mail        string // the domain of its recipients
 	known       policy.Assessment
-	bound       map[policy.Level]policy.Binding
+	bound       map[policy.Level]policy.TLSPolicy
 	postfix     map[policy.Level]verdict
 }
 
@@ -155,7 +155,7 @@ func (w *matrixWorld) place(i int, c matrixCase) *matrixLine {
 		}
 	}
 	return &matrixLine{matrixCase: c, destination: addr.MustDestination(cmp.Or(hop, name)), mail: name,
-		bound: map[policy.Level]policy.Binding{}}
+		bound: map[policy.Level]policy.TLSPolicy{}}
 }
 
 // assess has our engine look at all destinations.
@@ -179,14 +179,14 @@ func (w *matrixWorld) assess(lines []*matrixLine) {
 	looks.Wait()
 	for _, l := range lines {
 		// A question that had no answer is asked again soon.
-		unknown := rules.Judge(l.demand(policy.LevelEncrypt), l.known).Unknown()
+		unknown := judge.Destination(l.demand(policy.LevelEncrypt), l.known).Unknown()
 		if kept := l.known.Until.Sub(l.known.When); unknown && kept > c.Cache.Unknown {
 			w.t.Errorf("%s: not known, and kept for %s", l.name, kept)
 		}
 		for _, level := range matrixLevels() {
-			bound, ok := rules.Bind(l.demand(level), l.known)
+			bound, ok := judge.Enforcement(l.demand(level), l.known)
 			if !ok { // mail waits, whatever Postfix could do
-				bound = policy.Binding{Level: level, Match: []string{l.destination.Host().String()}}
+				bound = policy.TLSPolicy{Level: level, Match: []string{l.destination.Host().String()}}
 			}
 			l.bound[level] = bound
 		}
@@ -257,7 +257,7 @@ func (w *matrixWorld) deliver(lines []*matrixLine, root string) {
 }
 
 // tlsPolicy writes a binding as the socketmap does, but for the TLS version and ciphers.
-func tlsPolicy(b policy.Binding) string {
+func tlsPolicy(b policy.TLSPolicy) string {
 	switch b.Level {
 	case policy.LevelSecure:
 		return "secure match=" + strings.Join(b.Match, ":") + " servername=hostname"
@@ -277,7 +277,7 @@ func judgeMatrix(t *testing.T, lines []*matrixLine) {
 	for _, l := range lines {
 		for _, level := range matrixLevels() {
 			demand := l.demand(level)
-			reason := rules.Judge(demand, l.known)
+			reason := judge.Destination(demand, l.known)
 			if ours, want := reason == "", level.Rank() <= l.want.Rank(); ours != want {
 				t.Errorf("%s, %s: we say %t (%s), want %t\n%+v", l.name, level, ours, reason, want, l.known)
 			}
@@ -290,7 +290,7 @@ func judgeMatrix(t *testing.T, lines []*matrixLine) {
 				// Accepted because of one host, and taken by another that isn't good enough?
 				if i < 0 {
 					t.Errorf("%s, %s: taken by %s, which is none of %+v", l.name, level, got.by, l.known.Hosts)
-				} else if why := rules.JudgeHost(demand, l.known, l.known.Hosts[i]); why != "" {
+				} else if why := judge.Host(demand, l.known, l.known.Hosts[i]); why != "" {
 					agree, ours = false, fmt.Sprintf("accept, host %d %s", i+1, why)
 				}
 			}

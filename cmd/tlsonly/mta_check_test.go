@@ -21,6 +21,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet"
 )
@@ -301,7 +302,7 @@ func TestMTACheck(t *testing.T) {
 			t.Errorf("%s: of the resolver %q", answers[i].Destination, answers[i].Resolver)
 		}
 		for _, m := range answers[i].Missing {
-			if m.Way == wayDANE {
+			if m.Way == judge.ByDANE {
 				t.Errorf("%s: %s", answers[i].Destination, m.Text)
 			}
 		}
@@ -582,7 +583,7 @@ func TestCheckNews(t *testing.T) {
 			}}, {Name: addr.MustDomain("mx2.a.example")},
 		}}
 		change(&a)
-		return judge(a, policy.DefaultDemand(), "")
+		return checkedAs(a, policy.DefaultDemand(), "")
 	}
 	same := func(*policy.Assessment) {}
 	for _, c := range []struct {

@@ -160,7 +160,11 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		defer cancel()
 		return d.store.PutPolicy(ctx, store.Policy(p))
 	}
-	d.assessor, err = newEngine(c, log, save, func(_ *engine, dc *destination.Config) { dc.Found, dc.Now = d.ledger.Found, now; d.tally.watch(dc) })
+	d.assessor, err = newEngine(c, log, save, func(_ *engine, dc *destination.Config) {
+		dc.Found, dc.Now = d.ledger.Found, now
+		dc.Wanted = func() policy.Demand { return wanted(d.delivery.Load(), now()) }
+		d.tally.watch(dc)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 )
 
@@ -221,8 +222,8 @@ func (p page) host(a policy.Assessment, h policy.Host, far checkedHost) {
 		switch {
 		case o.DANE == policy.DANEMismatch:
 			p.hued(6, "DANE", red, "%s: %s", o.DANE, o.DANEDetail)
-		case otherName(a, h, o):
-			p.hued(6, "DANE", red, "%s, but the certificate is for %s", o.DANE, subject(o.Chain[0]))
+		case judge.OtherName(a, h, o):
+			p.hued(6, "DANE", red, "%s, but the certificate is for %s", o.DANE, judge.Subject(o.Chain[0]))
 		case o.DANE != policy.DANENotMatched:
 			p.hued(6, "DANE", green, "%s", o.DANE)
 		}
@@ -231,7 +232,7 @@ func (p page) host(a policy.Assessment, h policy.Host, far checkedHost) {
 
 // advice shows what is missing, each text once for all hosts that it is about.
 func (p page) advice(c checked) {
-	var last advice
+	var last judge.Advice
 	ways := 0
 	for i, m := range c.Missing {
 		if i == 0 || m.Level != last.Level || m.Way != last.Way {
@@ -242,7 +243,7 @@ func (p page) advice(c checked) {
 			fmt.Fprintf(p.w, "  %s:\n", heading(c.Level, m, ways > 1))
 		}
 		last = m
-		alike := func(o advice) bool { return o.Level == m.Level && o.Way == m.Way && o.Text == m.Text }
+		alike := func(o judge.Advice) bool { return o.Level == m.Level && o.Way == m.Way && o.Text == m.Text }
 		if slices.ContainsFunc(c.Missing[:i], alike) {
 			continue
 		}
@@ -266,7 +267,7 @@ func (p page) advice(c checked) {
 }
 
 // heading says what advice is for.
-func heading(reached policy.Level, m advice, or bool) string {
+func heading(reached policy.Level, m judge.Advice, or bool) string {
 	text := "for level " + string(m.Level)
 	if reached != "" && reached.Rank() >= m.Level.Rank() {
 		text += " at every host"
@@ -277,7 +278,7 @@ func heading(reached policy.Level, m advice, or bool) string {
 	case or:
 		text = "or"
 	}
-	return text + ", by " + map[string]string{wayDANE: "DANE", waySTS: "MTA-STS", wayCertificate: "its certificate"}[m.Way]
+	return text + ", by " + map[string]string{judge.ByDANE: "DANE", judge.BySTS: "MTA-STS", judge.ByCertificate: "its certificate"}[m.Way]
 }
 
 // some lists the first few.
@@ -299,11 +300,11 @@ func (p page) observation(o policy.Observation) {
 	}
 	switch o.Outcome {
 	case policy.SawTLS:
-		row("STARTTLS", "%s", describe(o))
+		row("STARTTLS", "%s", judge.Spoken(o))
 	case policy.SawNoSTARTTLS:
 		p.hued(6, "STARTTLS", red, "not offered")
 	default:
-		p.hued(6, stageName(o.Stage), yellow, "%s", problem(o))
+		p.hued(6, stageName(o.Stage), yellow, "%s", judge.Fault(o))
 	}
 	if len(o.Accepts) > 0 {
 		row("accepts", "TLS %s", list(o.Accepts))
@@ -323,7 +324,7 @@ func (p page) observation(o policy.Observation) {
 		if !c.NotAfter.IsZero() {
 			left = fmt.Sprintf(", until %s (%s)", c.NotAfter.Format(time.DateOnly), daysLeft(c.NotAfter, p.now))
 		}
-		row(key, "%s%s%s, %s", subject(c), by, left, orNone(c.Key))
+		row(key, "%s%s%s, %s", judge.Subject(c), by, left, orNone(c.Key))
 	}
 	switch {
 	case o.Trust == policy.Trusted:
@@ -404,47 +405,6 @@ func matched(h policy.Host, r policy.TLSA) string {
 		}
 	}
 	return ""
-}
-
-// describe says in words what TLS an address speaks.
-func describe(o policy.Observation) string {
-	s := fmt.Sprintf("TLS %s %s, %d bits", o.Version, o.Cipher, o.Bits)
-	if o.Exchange != "" {
-		s += ", " + o.Exchange
-	}
-	if postQuantum(o.Exchange) {
-		s += " (post-quantum)"
-	}
-	if o.HelloOnly {
-		s += " (as far as our own TLS goes)"
-	}
-	return s
-}
-
-// postQuantum reports whether a key exchange stands up to quantum computers: those with ML-KEM (FIPS 203) in them do.
-func postQuantum(exchange string) bool { return strings.Contains(exchange, "MLKEM") }
-
-// problem says in words why an address could not be got to speak TLS.
-func problem(o policy.Observation) string {
-	s := string(o.Outcome)
-	switch o.Outcome {
-	case policy.SawBroken:
-		s = "failed"
-	case policy.SawRefused:
-		s = "refused"
-	}
-	if o.Detail != "" {
-		s += ": " + o.Detail
-	}
-	return s
-}
-
-// subject is whom a certificate is for.
-func subject(c policy.Certificate) string {
-	if len(c.Names) > 0 {
-		return some(c.Names, 6)
-	}
-	return orNone(c.Subject)
 }
 
 func orNone(s string) string {

@@ -19,6 +19,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -243,7 +244,7 @@ func (a *Auditor) judge(ctx context.Context, found []Finding, known map[addr.Des
 			continue
 		}
 		as := known[f.Destination]
-		f.Level = rules.Reached(as)
+		f.Level = judge.Reached(as)
 		if as.Problem.Permanent() {
 			// The MTA can't send it on, and says so to whoever sent it: nothing leaves.
 			f.Detail = string(as.Problem)

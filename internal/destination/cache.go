@@ -19,6 +19,7 @@ type entry[V any] struct {
 	when  time.Time // it was found
 	until time.Time // it serves
 	soft  time.Time // it serves without another look being begun; zero: until
+	again time.Time // no earlier than this one who isn't satisfied has it looked at again
 }
 
 // serves reports whether the answer is good at now and was found no earlier than after. One from the future was found
@@ -69,6 +70,20 @@ func (c *cache[K, V]) stale(key K, now time.Time, pause time.Duration) bool {
 		return false
 	}
 	e.soft = now.Add(pause)
+	c.entries[key] = e
+	return true
+}
+
+// again reports whether one whom the answer doesn't satisfy may have the question
+// asked again, and puts that off by pause for all others.
+func (c *cache[K, V]) again(key K, now time.Time, pause time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[key]
+	if !ok || now.Before(e.again) {
+		return false
+	}
+	e.again = now.Add(pause)
 	c.entries[key] = e
 	return true
 }

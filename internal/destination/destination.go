@@ -31,6 +31,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/starttls"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 )
 
@@ -65,6 +66,9 @@ type Config struct {
 
 	Concurrency int // hosts looked at at the same time; 64
 	PerHost     int // addresses of one host tried at the same time; 1
+	// Wanted is the most that a rule asks of any destination: a look at a host ends
+	// at the first address that meets it. nil: policy.DefaultDemand.
+	Wanted func() policy.Demand
 	// AllAddresses looks at every address of a host; otherwise a look ends at the first that offers good TLS.
 	AllAddresses bool
 
@@ -152,7 +156,9 @@ func (a *Assessor) Close() error {
 
 // Assess returns what is known of d: from memory while that serves, else by looking. It returns as soon as enough
 // says that what is known so far suffices (nil: only all of it does), when all is known, or when ctx ends; then with
-// what is known by then and Partial set, or with Problem Timeout where nothing is. Safe for concurrent use.
+// what is known by then and Partial set, or with Problem Timeout where nothing is. Memory that is older than
+// Config.Failure and doesn't suffice is looked at again first, for the destination may have been mended. Safe for
+// concurrent use.
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
 	if answer, ok := a.nowhere(d); ok {
 		return answer
@@ -164,7 +170,14 @@ func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(p
 		if now := a.c.Now(); a.destinations.stale(d, now, a.c.Unknown) {
 			a.begin(d, now.Add(time.Hour), time.Time{})
 		}
-		return known
+		if enough == nil || enough(known) {
+			return known
+		}
+		since := a.c.Now().Add(-a.c.Failure)
+		if !known.When.Before(since) || !a.destinations.again(d, a.c.Now(), a.c.Unknown) {
+			return known
+		}
+		return await(ctx, d, a.begin(d, since, since), enough)
 	}
 	if mine {
 		close(f.begun)
@@ -208,12 +221,12 @@ func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Dur
 // Seed puts answers into memory that were found before this process began, or by another one.
 func (a *Assessor) Seed(known ...policy.Assessment) {
 	for _, k := range known {
-		a.destinations.put(k.Destination, entry[policy.Assessment]{k, k.When, k.Until, k.DNSUntil})
+		a.destinations.put(k.Destination, entry[policy.Assessment]{value: k, when: k.When, until: k.Until, soft: k.DNSUntil})
 		for _, h := range k.Hosts {
 			if len(h.Observations) > 0 {
 				when := h.Observations[0].When
 				h.Preference, h.Implicit = 0, false
-				a.hosts.put(hostKey{h.Name, k.Destination.PortOr(a.c.Port)}, entry[policy.Host]{h, when, a.until(when, "", []policy.Host{h}), time.Time{}})
+				a.hosts.put(hostKey{h.Name, k.Destination.PortOr(a.c.Port)}, entry[policy.Host]{value: h, when: when, until: a.until(when, "", []policy.Host{h})})
 			}
 		}
 	}
@@ -253,13 +266,13 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 		result.Partial = false
 		result.When = a.c.Now()
 		result.Until = a.until(result.When, result.Problem, result.Hosts)
-		if end := result.When.Add(a.c.Failure); broken(result) && end.Before(result.Until) {
+		if end := result.When.Add(a.c.Failure); judge.Broken(result) && end.Before(result.Until) {
 			result.Until = end // for mail is refused until then, and somebody is mending it
 		}
 		if end := result.MTASTS.Until; result.MTASTS.Enforces() && end.Before(result.Until) {
 			result.Until = end // RFC 8461, section 5.1: a policy that is over neither binds nor proves anything
 		}
-		a.destinations.land(d, entry[policy.Assessment]{result, result.When, result.Until, result.DNSUntil}, keepAssessment)
+		a.destinations.land(d, entry[policy.Assessment]{value: result, when: result.When, until: result.Until, soft: result.DNSUntil}, keepAssessment)
 		if a.c.Found != nil && a.ctx.Err() == nil {
 			a.c.Found(result)
 		}
@@ -269,7 +282,7 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 		f.finish(result)
 	}()
 
-	if old, ok := a.destinations.peek(d); ok && broken(old) {
+	if old, ok := a.destinations.peek(d); ok && judge.Broken(old) {
 		if since := a.c.Now().Add(-a.c.Failure); since.After(after) {
 			after = since
 		}
@@ -427,7 +440,7 @@ func (a *Assessor) look(key hostKey, f *flight[policy.Host]) {
 			a.c.Log.Error("panic in a look", "host", key.name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 		now := a.c.Now()
-		a.hosts.land(key, entry[policy.Host]{h, now, a.until(now, "", []policy.Host{h}), time.Time{}}, keepHost)
+		a.hosts.land(key, entry[policy.Host]{value: h, when: now, until: a.until(now, "", []policy.Host{h})}, keepHost)
 		f.finish(h)
 	}()
 	h = a.probeHost(key)

@@ -114,7 +114,7 @@ func (f *fakeHosts) Probe(ctx context.Context, t starttls.Target) policy.Observa
 	outcome, ok := f.outcomes[t.Address.Addr().String()]
 	f.mu.Unlock()
 	o := policy.Observation{Address: t.Address, Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256, Stage: policy.StageQuit,
-		Trust: policy.Trusted}
+		Trust: policy.Trusted, DANE: policy.DANEMatchEE}
 	if hang {
 		<-ctx.Done()
 		o = policy.Observation{Address: t.Address, Outcome: policy.SawTimeout, Stage: policy.StageBanner}

@@ -16,9 +16,9 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/starttls"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet"
-	"tlsonly/rules"
 )
 
 // The tests here look at hostile mail hosts and name servers with the real prober and resolver, over loopback.
@@ -144,7 +144,7 @@ func TestHardHosts(t *testing.T) {
 		for range faults {
 			r := <-results
 			fine, never := tells(r.fault)
-			reason := rules.Judge(asked(), r.found)
+			reason := judge.Destination(asked(), r.found)
 			if (reason == "") != fine || never != "" && reason == never {
 				t.Errorf("%q: %q: %s", r.fault, reason, hostsOf(r.found))
 			}
@@ -152,7 +152,7 @@ func TestHardHosts(t *testing.T) {
 				t.Errorf("%q: took %s", r.fault, r.took)
 			}
 		}
-		if got := a.Refresh(context.Background(), at(chain), 0); rules.Judge(asked(), got) == policy.NoSTARTTLS {
+		if got := a.Refresh(context.Background(), at(chain), 0); judge.Destination(asked(), got) == policy.NoSTARTTLS {
 			t.Errorf("a chain of 201: %s", hostsOf(got))
 		} else if o := got.Hosts[0].Observations[0]; len(o.Chain) != maxChain {
 			t.Errorf("%d certificates of a chain are kept", len(o.Chain))
@@ -186,7 +186,7 @@ func TestHardTarpit(t *testing.T) {
 	zone := "tar.test. 60 IN MX 10 mx.tar.test.\nmx.tar.test. 60 IN A 127.0.6.1\n"
 	a := newHostile(t, zone, func(c *Config) { c.Port, c.Unknown = host.Address().Port(), time.Hour })
 	got := a.Assess(t.Context(), addr.MustDestination("tar.test"), nil)
-	if reason := rules.Judge(asked(), got); reason != policy.Timeout {
+	if reason := judge.Destination(asked(), got); reason != policy.Timeout {
 		t.Errorf("%q: %s", reason, hostsOf(got))
 	}
 	before := host.Connections()
@@ -225,7 +225,7 @@ func TestHardDNS(t *testing.T) {
 				begun := time.Now()
 				got := a.Assess(ctx, addr.MustDestination("one.test"), nil)
 				cancel()
-				if reason := rules.Judge(asked(), got); !reason.Unknown() {
+				if reason := judge.Destination(asked(), got); !reason.Unknown() {
 					t.Errorf("type %d: %q: %s", qtype, reason, hostsOf(got))
 				}
 				if took := time.Since(begun); took > 20*impatience {
@@ -241,7 +241,7 @@ func TestHardDNS(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := a.Assess(t.Context(), addr.MustDestination("one.test"), nil)
-		if reason := rules.Judge(asked(), got); !reason.Unknown() {
+		if reason := judge.Destination(asked(), got); !reason.Unknown() {
 			t.Errorf("%q: %s", reason, hostsOf(got))
 		}
 	})
@@ -249,7 +249,7 @@ func TestHardDNS(t *testing.T) {
 		t.Parallel()
 		a := newHostile(t, zone.String(), nil)
 		a.dns.SetFault("", 0, testnet.DNSNXDomain)
-		if reason := rules.Judge(asked(), a.Assess(t.Context(), addr.MustDestination("one.test"), nil)); reason != policy.NoSuchDomain {
+		if reason := judge.Destination(asked(), a.Assess(t.Context(), addr.MustDestination("one.test"), nil)); reason != policy.NoSuchDomain {
 			t.Errorf("%q", reason)
 		}
 	})
@@ -258,7 +258,7 @@ func TestHardDNS(t *testing.T) {
 		before := host.Connections()
 		a := newHostile(t, zone.String(), func(c *Config) { c.Port = host.Address().Port() })
 		got := a.Assess(t.Context(), addr.MustDestination("many.test"), nil)
-		if reason := rules.Judge(asked(), got); len(got.Hosts) != maxHosts || reason != policy.NoSTARTTLS {
+		if reason := judge.Destination(asked(), got); len(got.Hosts) != maxHosts || reason != policy.NoSTARTTLS {
 			t.Errorf("%d hosts, %q", len(got.Hosts), reason)
 		}
 		if n := host.Connections() - before; n > maxHosts {
@@ -315,14 +315,14 @@ func TestHardManyHang(t *testing.T) {
 	var times []time.Duration
 	for range 20 {
 		begun := time.Now()
-		if got := a.Refresh(t.Context(), addr.MustDestination("good.test"), 0); rules.Judge(asked(), got) != "" {
+		if got := a.Refresh(t.Context(), addr.MustDestination("good.test"), 0); judge.Destination(asked(), got) != "" {
 			t.Fatalf("beside %d that hang: %s", n, hostsOf(got))
 		}
 		times = append(times, time.Since(begun))
 	}
 	slices.Sort(times)
 	for range n {
-		if got := <-results; !rules.Judge(asked(), got).Unknown() {
+		if got := <-results; !judge.Destination(asked(), got).Unknown() {
 			t.Errorf("%s: %s", got.Destination, hostsOf(got))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/starttls"
 	"tlsonly/internal/destination/webpki"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 )
 
@@ -155,7 +156,7 @@ func (a *Assessor) probeAll(key hostKey, h *policy.Host, ips []netip.Addr) []pol
 		}
 		group.Wait()
 		observations = append(observations, results...)
-		if !a.c.AllAddresses && slices.ContainsFunc(results, good(h)) {
+		if !a.c.AllAddresses && slices.ContainsFunc(results, a.final(h)) {
 			break
 		}
 	}
@@ -229,13 +230,12 @@ func bounded(chain []policy.Certificate) []policy.Certificate {
 	return chain
 }
 
-// good reports whether an address offers what every rule of today would take, so that others need no look.
-func good(h *policy.Host) func(policy.Observation) bool {
-	return func(o policy.Observation) bool {
-		proven := o.Trust == policy.Trusted
-		if h.DANE == policy.DANEUsable {
-			proven = o.DANE == policy.DANEMatchEE || o.DANE == policy.DANEMatchTA
-		}
-		return o.Outcome == policy.SawTLS && o.Version >= policy.TLS12 && o.Bits >= 128 && !o.HelloOnly && proven
+// final reports whether an address offers what every rule of today would take,
+// so that others need no look.
+func (a *Assessor) final(h *policy.Host) func(policy.Observation) bool {
+	wanted := policy.DefaultDemand()
+	if a.c.Wanted != nil {
+		wanted = a.c.Wanted()
 	}
+	return func(o policy.Observation) bool { return judge.Final(wanted, *h, o) }
 }

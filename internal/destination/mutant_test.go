@@ -36,7 +36,7 @@ func (s *shows) Probe(_ context.Context, t starttls.Target) policy.Observation {
 	s.mu.Unlock()
 	o := policy.Observation{Address: t.Address, Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256, Stage: policy.StageQuit}
 	for _, der := range s.chains[t.Address.Addr().String()] {
-		o.Chain = append(o.Chain, policy.Certificate{Raw: der})
+		o.Chain = append(o.Chain, policy.Certificate{Raw: der, Names: []string{"mx.far.example"}})
 	}
 	return o
 }

@@ -157,7 +157,7 @@ func TestPolicyEnds(t *testing.T) {
 		{"away.test", policy.STS{Problem: "HTTP status 500"}, 24 * time.Hour, 5 * time.Minute},
 		{"kept.test", policy.STS{Mode: policy.STSEnforce, Until: now.Add(48 * time.Hour), Problem: "HTTP status 500"}, 24 * time.Hour, 24 * time.Hour},
 	} {
-		d.mx[x.name], policies[x.name] = mx("mx.test"), x.sts
+		d.mx[x.name], policies[x.name] = secure(mx("mx.test")), x.sts
 		got := a.Assess(t.Context(), addr.MustDestination(x.name), nil)
 		if got.Until != now.Add(x.until) || got.DNSUntil != now.Add(x.dns) {
 			t.Errorf("%s: until %s, DNS until %s; want %s and %s after the look", x.name, got.Until.Sub(now), got.DNSUntil.Sub(now), x.until, x.dns)
@@ -198,42 +198,6 @@ func TestPromiseMended(t *testing.T) {
 	}
 }
 
-// What counts as a promise broken, of what hosts showed: DANE first, MTA-STS where there is none.
-func TestBroken(t *testing.T) {
-	enforce := policy.STS{Mode: policy.STSEnforce, MX: []string{"mx.far.test"}}
-	right := policy.Observation{Outcome: policy.SawTLS, Trust: policy.Trusted, Chain: []policy.Certificate{{Names: []string{"mx.far.test"}}}}
-	with := func(o policy.Observation, change func(*policy.Observation)) policy.Observation {
-		change(&o)
-		return o
-	}
-	for i, c := range []struct {
-		name string
-		dane policy.DANE
-		sts  policy.STS
-		saw  policy.Observation
-		want bool
-	}{
-		{"mx.far.test", "", policy.STS{}, policy.Observation{Outcome: policy.SawTLS}, false},
-		{"mx.far.test", "", policy.STS{Mode: policy.STSTesting}, policy.Observation{Outcome: policy.SawTLS}, false},
-		{"mx.far.test", "", enforce, right, false},
-		{"mx2.far.test", "", enforce, right, true},
-		{"mx.far.test", "", enforce, with(right, func(o *policy.Observation) { o.Trust = policy.TrustExpired }), true},
-		{"mx.far.test", "", enforce, with(right, func(o *policy.Observation) { o.Chain = nil }), true},
-		{"mx.far.test", "", enforce, policy.Observation{Outcome: policy.SawNoSTARTTLS}, false}, // that is a failure anyway
-		{"mx.far.test", policy.DANEUsable, policy.STS{}, with(right, func(o *policy.Observation) { o.DANE = policy.DANEMismatch }), true},
-		{"mx2.far.test", policy.DANEUsable, enforce, with(right, func(o *policy.Observation) { o.DANE = policy.DANEMatchEE }), false},
-		{"mx.far.test", policy.DANEUnknown, policy.STS{}, right, true},
-	} {
-		a := policy.Assessment{MTASTS: c.sts, Hosts: []policy.Host{{Name: addr.MustDomain(c.name), DANE: c.dane, Observations: []policy.Observation{c.saw}}}}
-		if got := broken(a); got != c.want {
-			t.Errorf("%d: %t", i, got)
-		}
-	}
-	if broken(policy.Assessment{}) {
-		t.Error("nothing seen is nothing broken")
-	}
-}
-
 // A policy that is kept is told of, though the domain is said not to exist: that may be forged.
 func TestPolicyOfNoDomain(t *testing.T) {
 	a, _ := newTest(t, &fakeDNS{}, &fakeHosts{}, func(c *Config) {
@@ -241,5 +205,49 @@ func TestPolicyOfNoDomain(t *testing.T) {
 	})
 	if got := a.Assess(t.Context(), addr.MustDestination("gone.test"), nil); got.Problem != policy.NoSuchDomain || !got.MTASTS.Enforces() {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Who refuses by memory that is older than a failure serves has the destination
+// looked at again first, once a while: it may have been mended.
+func TestRefusedByOldMemory(t *testing.T) {
+	d := &fakeDNS{
+		mx:    map[string]dns.Answer[dns.MX]{"far.test": mx("mx.far.test")},
+		addrs: map[string]dns.Answer[netip.Addr]{"mx.far.test": ips("192.0.2.1")},
+	}
+	hosts := &fakeHosts{}
+	a, c := newTest(t, d, hosts, nil)
+	far := addr.MustDestination("far.test")
+	content := func(policy.Assessment) bool { return true }
+	never := func(policy.Assessment) bool { return false }
+	for i, want := range []struct {
+		after  time.Duration
+		enough func(policy.Assessment) bool
+		probes int
+	}{
+		{0, never, 1},
+		{14 * time.Minute, never, 1},
+		{2 * time.Minute, content, 1},
+		{0, never, 2},
+		{0, never, 2},
+		{16 * time.Minute, nil, 2},
+		{0, never, 3},
+	} {
+		c.add(want.after)
+		if got := a.Assess(t.Context(), far, want.enough); got.Problem != "" || len(hosts.seen()) != want.probes {
+			t.Errorf("%d: %d probes, want %d: %+v", i, len(hosts.seen()), want.probes, got)
+		}
+	}
+	// While the host is down the old answer goes on to serve, and each who isn't
+	// satisfied hears that nothing is known, at most once a minute by looking.
+	c.add(16 * time.Minute)
+	hosts.outcomes = map[string]policy.Outcome{"192.0.2.1": policy.SawUnreachable}
+	a.Assess(t.Context(), far, never)
+	a.Assess(t.Context(), far, never)
+	if n := len(hosts.seen()); n != 4 {
+		t.Errorf("%d probes while the host is down", n)
+	}
+	if got := a.Assess(t.Context(), far, content); hostsOf(got) != "mx.far.test=tls" {
+		t.Errorf("while the host is down: %s", hostsOf(got))
 	}
 }

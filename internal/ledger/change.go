@@ -5,9 +5,9 @@ import (
 	"strings"
 	"time"
 
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
-	"tlsonly/rules"
 )
 
 // anyTLS is what a look must have seen to count as a success for a pin: TLS of any version.
@@ -27,21 +27,21 @@ func seenIn(a policy.Assessment, pinned bool) seen {
 	if a.When.IsZero() {
 		return seen{}
 	}
-	return seen{rules.Reached(a), pinned && rules.Judge(anyTLS(), a) == policy.NoSTARTTLS, a.Hosts, daneOf(a, ""), stsOf(a, "")}
+	return seen{judge.Reached(a), pinned && judge.Destination(anyTLS(), a) == policy.NoSTARTTLS, a.Hosts, daneOf(a, ""), stsOf(a, "")}
 }
 
 // then is s after one more look, and what is new in it, for the history. What couldn't be found out is no change.
 // When and Destination of the events are left to the caller.
 func (s seen) then(found policy.Assessment, pinned bool) (seen, []store.Event) {
-	reason := rules.Judge(anyTLS(), found)
+	reason := judge.Destination(anyTLS(), found)
 	if reason.Unknown() {
 		return s, nil
 	}
 	is := seen{s.level, s.lost && pinned, found.Hosts, daneOf(found, s.dane), stsOf(found, s.sts)}
-	if level := rules.Reached(found); level != "" {
+	if level := judge.Reached(found); level != "" {
 		is.level = level
 	}
-	e := store.Event{From: string(s.level), To: string(is.level), Why: string(rules.Judge(policy.DefaultDemand(), found))}
+	e := store.Event{From: string(s.level), To: string(is.level), Why: string(judge.Destination(policy.DefaultDemand(), found))}
 	switch {
 	case pinned && reason == policy.NoSTARTTLS && !is.lost:
 		e.What, is.lost = store.LostTLS, true

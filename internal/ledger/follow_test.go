@@ -12,9 +12,9 @@ import (
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/starttls"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
-	"tlsonly/rules"
 )
 
 // TestFollows: what another process changes is in force within seconds, also when the store is away just then.
@@ -176,7 +176,7 @@ func TestRestart(t *testing.T) {
 	after := a.Assess(t.Context(), far, nil)
 	equal(t, "looks after the restart", looks.Load(), 1)
 	equal(t, "when", after.When.Equal(before.When), true)
-	equal(t, "level", rules.Reached(after), policy.LevelEncrypt)
+	equal(t, "level", judge.Reached(after), policy.LevelEncrypt)
 	equal(t, "pinned", b.Pinned(far), true)
 	equal(t, "demand", b.Demand(far).String(), "encrypt 1.2 128")
 	equal(t, "next look", b.entry(far).Next, next)

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
-	"tlsonly/rules"
 )
 
 // Found is what the Assessor tells of each finished look. It doesn't wait: Run learns it.
@@ -235,7 +235,7 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 		}
 	}
 	k := l.get(d)
-	reason := rules.Judge(anyTLS(), found)
+	reason := judge.Destination(anyTLS(), found)
 	ok := reason == ""
 	excused := reason.Unknown() && l.uplink.excuses(found)
 	failures := 0
@@ -305,7 +305,7 @@ func (l *Ledger) tell(e store.Event) {
 }
 
 // succeeded reports whether a look counts for a pin.
-func succeeded(a policy.Assessment) bool { return rules.Judge(anyTLS(), a) == "" }
+func succeeded(a policy.Assessment) bool { return judge.Destination(anyTLS(), a) == "" }
 
 // Forget drops what had no mail since before, here and in the store.
 func (l *Ledger) Forget(ctx context.Context, before time.Time) error {

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
-	"tlsonly/rules"
 )
 
 func TestNext(t *testing.T) {
@@ -165,7 +165,7 @@ func TestUnknownReplacesNothing(t *testing.T) {
 		t.Errorf("looked at again after three failures and a restart: %s", gap)
 	}
 	b.look(far, policy.SawNoSTARTTLS)
-	equal(t, "level of what was seen to be lost", rules.Reached(b.entry(far).Assessment), policy.LevelMay)
+	equal(t, "level of what was seen to be lost", judge.Reached(b.entry(far).Assessment), policy.LevelMay)
 	same(t, "told", b.events(), "far.example level encrypt may")
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -206,21 +207,21 @@ func (s *Server) other(b []byte, m Map, hop addr.Destination, protected bool, no
 
 // published returns what a destination is held to by DANE or MTA-STS alone, false for nothing. Mail that nobody protects
 // doesn't wait for a look, unless [binding] says that what is published is to be looked for.
-func (s *Server) published(hop addr.Destination) (policy.Binding, bool) {
+func (s *Server) published(hop addr.Destination) (policy.TLSPolicy, bool) {
 	if s.c.Others == OthersOff || s.c.Assessor == nil {
-		return policy.Binding{}, false
+		return policy.TLSPolicy{}, false
 	}
 	demand := policy.Demand{Level: policy.LevelEncrypt, Honor: policy.DefaultDemand().Honor}
 	a, known := s.c.Assessor.Known(hop)
 	if s.c.Others == OthersPublished {
-		if bound, ok := rules.Bind(demand, s.look(hop)); ok {
+		if bound, ok := judge.Enforcement(demand, s.look(hop)); ok {
 			return bound, bound.Level != policy.LevelEncrypt
 		}
 	}
 	if !known { // what was known before a look that found out nothing holds
-		return policy.Binding{}, false
+		return policy.TLSPolicy{}, false
 	}
-	bound, ok := rules.Bind(demand, a)
+	bound, ok := judge.Enforcement(demand, a)
 	return bound, ok && bound.Level != policy.LevelEncrypt
 }
 
@@ -262,9 +263,9 @@ func (s *Server) tls(b []byte, m Map, hop addr.Destination, d policy.Demand) []b
 	if s.c.Assessor == nil {
 		d.Honor = policy.Honor{}
 	}
-	bound, ok := rules.Bind(d, policy.Assessment{})
+	bound, ok := judge.Enforcement(d, policy.Assessment{})
 	if !ok && s.c.Assessor != nil {
-		bound, ok = rules.Bind(d, s.look(hop))
+		bound, ok = judge.Enforcement(d, s.look(hop))
 	}
 	if !ok {
 		return s.temp(b, m, "destination not known yet")
@@ -273,7 +274,7 @@ func (s *Server) tls(b []byte, m Map, hop addr.Destination, d policy.Demand) []b
 }
 
 // write appends a binding as smtp_tls_policy_maps takes it, in the words of Postfix 3.7.
-func (s *Server) write(b []byte, m Map, hop addr.Destination, d policy.Binding) []byte {
+func (s *Server) write(b []byte, m Map, hop addr.Destination, d policy.TLSPolicy) []byte {
 	var protocols string
 	switch d.MinVersion {
 	case 0:

@@ -58,7 +58,7 @@ func (s *Server) oddForced(b []byte, n int, key string, now time.Time) []byte {
 	}
 	// What the destination publishes isn't known, so the certificate names are
 	// the rule's, or else the next hop as Postfix takes it.
-	bound := policy.Binding{
+	bound := policy.TLSPolicy{
 		Level: demand.Level, MinVersion: demand.MinVersion, MinBits: demand.MinBits,
 	}
 	for _, d := range demand.Match {

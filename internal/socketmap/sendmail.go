@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -155,20 +156,20 @@ func (s *Server) right(demand policy.Demand, protected bool, q question) bool {
 		return true
 	}
 	a, ok := s.knownFor(ctx, own, protected) // the next hop may be that of others, sent together with this
-	return ok && rules.Admits(demand, a, q.server.Host(), q.fingerprint)
+	return ok && judge.Admits(demand, a, q.server.Host(), q.fingerprint)
 }
 
 // rightAt is right for a destination that the host was found by.
 func (s *Server) rightAt(ctx context.Context, hop addr.Destination, demand policy.Demand, protected bool, q question) bool {
 	admits := func(a policy.Assessment) bool {
-		bound, ok := rules.Bind(demand, a)
+		bound, ok := judge.Enforcement(demand, a)
 		switch {
 		case !ok:
 			return !protected
 		case bound.Level == policy.LevelEncrypt:
 			return true
 		}
-		return rules.Admits(demand, a, q.server.Host(), q.fingerprint)
+		return judge.Admits(demand, a, q.server.Host(), q.fingerprint)
 	}
 	a, ok := s.knownFor(ctx, hop, protected)
 	if !ok || admits(a) {

@@ -16,9 +16,9 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
-	"tlsonly/rules"
 )
 
 // refusal is an answer that isn't 200.
@@ -288,7 +288,7 @@ func (s *Server) postCheck(r *http.Request) (any, error) {
 	}
 	return s.look(r, func(ctx context.Context) (any, error) {
 		a := s.c.Assess(ctx, d)
-		x := checkedNow{Destination: d, Level: rules.Reached(a), Reason: rules.Judge(policy.DefaultDemand(), a), Assessment: a}
+		x := checkedNow{Destination: d, Level: judge.Reached(a), Reason: judge.Destination(policy.DefaultDemand(), a), Assessment: a}
 		if s.c.Advice != nil {
 			x.Advice = s.c.Advice(a)
 		}

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
-	"tlsonly/rules"
 )
 
 // query selects destinations; what is set is joined by "and".
@@ -189,7 +189,7 @@ func NewDestination(e store.Entry) Destination {
 		d.Demand = &e.Demand
 	}
 	if !e.Assessment.When.IsZero() {
-		d.Level = rules.Reached(e.Assessment)
+		d.Level = judge.Reached(e.Assessment)
 	}
 	return d
 }
@@ -270,7 +270,7 @@ func (c *Config) one(ctx context.Context, d addr.Destination) (x Destination, aw
 		x = c.fromMemory(k)
 	}
 	if ok {
-		x.LastLook, x.Level, x.Assessment = a.When, rules.Reached(a), &a
+		x.LastLook, x.Level, x.Assessment = a.When, judge.Reached(a), &a
 		x.LostTLS = x.Pinned && x.Level == policy.LevelMay
 		if c.Advice != nil {
 			x.Advice = c.Advice(a)

@@ -8,8 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
-	"tlsonly/rules"
 )
 
 // Meter counts what happens, for metrics and pages. Make one with NewMeter; its methods are safe for concurrent use, cost
@@ -78,7 +78,7 @@ func (m *Meter) Admitted(d Decision) {
 
 // Assessed counts a finished look at a destination and how long it took.
 func (m *Meter) Assessed(a policy.Assessment, took time.Duration) {
-	m.assessment.WithLabelValues(levelWord(rules.Reached(a))).Observe(took.Seconds())
+	m.assessment.WithLabelValues(levelWord(judge.Reached(a))).Observe(took.Seconds())
 }
 
 // Probed counts a look at one address.

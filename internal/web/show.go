@@ -9,6 +9,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -287,7 +288,7 @@ type lookView struct {
 func hostViews(a policy.Assessment) []hostView {
 	var all []hostView
 	for _, h := range a.Hosts {
-		v := hostView{Host: h, Reason: rules.JudgeHost(policy.DefaultDemand(), a, h), Literal: h.Name.IsLiteral()}
+		v := hostView{Host: h, Reason: judge.Host(policy.DefaultDemand(), a, h), Literal: h.Name.IsLiteral()}
 		switch {
 		case a.Destination.Direct():
 			v.What = "host"
@@ -299,7 +300,7 @@ func hostViews(a policy.Assessment) []hostView {
 		v.Problem = cmp.Or(h.Detail, string(h.Problem))
 		if a.MTASTS.Mode == policy.STSEnforce || a.MTASTS.Mode == policy.STSTesting {
 			v.STS = "named by the policy"
-			if !a.MTASTS.Permits(h.Name) {
+			if judge.STSFault(a.MTASTS, h) == judge.NotNamed {
 				v.STS = "not named by the policy"
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
@@ -108,7 +109,7 @@ func (w *world) add(a policy.Assessment, change func(*store.Entry)) {
 	if a.When.IsZero() {
 		e.Assessment = policy.Assessment{}
 	}
-	if rules.Reached(a).Enforces() {
+	if judge.Reached(a).Enforces() {
 		e.Track.LastSuccess = a.When
 	}
 	if change != nil {
@@ -117,7 +118,7 @@ func (w *world) add(a policy.Assessment, change func(*store.Entry)) {
 	w.entries[e.Destination] = e
 	k := Known{Destination: e.Destination, Demand: e.Demand, Failures: e.Track.Failures, Pinned: e.Pin != nil}
 	if !a.When.IsZero() {
-		k.Level = rules.Reached(a)
+		k.Level = judge.Reached(a)
 	}
 	k.Lost = k.Pinned && k.Level == policy.LevelMay
 	w.known[e.Destination] = k

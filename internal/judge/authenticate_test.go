@@ -1,7 +1,6 @@
-package rules
+package judge
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -133,17 +132,17 @@ func TestAuthenticated(t *testing.T) {
 			if c.change != nil {
 				c.change(&d)
 			}
-			if got := Judge(d, c.a); got != want {
+			if got := Destination(d, c.a); got != want {
 				t.Errorf("%d, %s: level %s: %q, want %q", i, c.what, d.Level, got, want)
 			}
-			if got := shape(Bind(d, c.a)); got != bounds[n] {
+			if got := shape(Enforcement(d, c.a)); got != bounds[n] {
 				t.Errorf("%d, %s: level %s: bound to %q, want %q", i, c.what, d.Level, got, bounds[n])
 			}
 		}
 	}
 }
 
-func shape(b policy.Binding, ok bool) string {
+func shape(b policy.TLSPolicy, ok bool) string {
 	switch {
 	case !ok:
 		return "?"
@@ -171,25 +170,5 @@ func TestReached(t *testing.T) {
 		if got := Reached(c.a); got != c.want {
 			t.Errorf("%+v reaches %q, want %q", c.a, got, c.want)
 		}
-	}
-}
-
-// What isn't asked for isn't looked into, and demands are joined by their stricter parts.
-func TestStricterAuthentication(t *testing.T) {
-	names := func(s ...string) (ds []addr.Domain) {
-		for _, n := range s {
-			ds = append(ds, addr.MustDomain(n))
-		}
-		return ds
-	}
-	a := policy.Demand{Level: policy.LevelSecure, Match: names("a.example", "b.example")}
-	b := policy.Demand{Level: policy.LevelSecure, Match: names("b.example", "c.example"), Honor: policy.Honor{DANE: true}}
-	both := Stricter(a, b)
-	if !slices.Equal(both.Match, names("b.example")) || !both.Honor.DANE {
-		t.Errorf("joined: %+v", both)
-	}
-	encrypt := policy.Demand{Level: policy.LevelEncrypt}
-	if got := Stricter(encrypt, a); !slices.Equal(got.Match, a.Match) || got.Level != policy.LevelSecure {
-		t.Errorf("joined with encrypt: %+v", got)
 	}
 }

@@ -1,7 +1,7 @@
 package policy
 
-// Binding is what an MTA is held to at delivery to one destination.
-type Binding struct {
+// TLSPolicy is what an MTA is held to at delivery to one destination.
+type TLSPolicy struct {
 	// Level is none, may, encrypt, secure (the certificate must be valid and bear a name of Match) or dane (the host must have
 	// usable TLSA records, and match them).
 	Level      Level

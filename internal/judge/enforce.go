@@ -1,21 +1,20 @@
-package rules
+package judge
 
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/policy"
 )
 
-// Bind says what holds an MTA to a demand at delivery to the destination that a is of: what the demand asks, or what the
+// Enforcement says what holds an MTA to a demand at delivery to the destination that a is of: what the demand asks, or what the
 // destination publishes and the demand honors, whichever is more. An MTA takes one mechanism for all mail hosts, so of
 // several ways to satisfy a demand it is that of the first host, in the MTA's order, that does.
 //
 // It is false where that takes knowing the destination and a knows nothing: anything said then could be too little.
-func Bind(d policy.Demand, a policy.Assessment) (policy.Binding, bool) {
-	b := policy.Binding{Level: d.Level, MinVersion: d.MinVersion, MinBits: d.MinBits}
+func Enforcement(d policy.Demand, a policy.Assessment) (policy.TLSPolicy, bool) {
+	b := policy.TLSPolicy{Level: d.Level, MinVersion: d.MinVersion, MinBits: d.MinBits}
 	if !d.Level.Enforces() || d.Level == policy.LevelDane {
 		return b, true
 	}
@@ -26,7 +25,7 @@ func Bind(d policy.Demand, a policy.Assessment) (policy.Binding, bool) {
 		// Nothing will be delivered. The MTA finds that out for itself, and if it doesn't, it is held all the same: to the policy,
 		// where there is one.
 	case a.Problem != "" || len(a.Hosts) == 0 || a.Partial:
-		return policy.Binding{}, false
+		return policy.TLSPolicy{}, false
 	}
 	if d.Level == policy.LevelEncrypt {
 		switch {
@@ -35,16 +34,16 @@ func Bind(d policy.Demand, a policy.Assessment) (policy.Binding, bool) {
 		case d.Honor.MTASTS && a.MTASTS.Enforces():
 			bindSTS(&b, a)
 		case d.Honor.DANE && secureMX(a) && !reachable(a):
-			return policy.Binding{}, false
+			return policy.TLSPolicy{}, false
 		}
 		return b, true
 	}
 	for _, h := range a.Hosts {
-		if JudgeHost(d, a, h) != "" {
+		if Host(d, a, h) != "" {
 			continue
 		}
 		for _, o := range h.Observations {
-			if judgeObservation(d, a, h, o) != "" {
+			if Address(d, a, h, o) != "" {
 				continue
 			}
 			switch {
@@ -105,7 +104,7 @@ func mayHaveDANE(h policy.Host) bool {
 
 // bindSTS binds to the names of the MTA-STS policy. "*." is one label there and any number of labels to an MTA: a
 // certificate for more labels is the domain's own, too.
-func bindSTS(b *policy.Binding, a policy.Assessment) {
+func bindSTS(b *policy.TLSPolicy, a policy.Assessment) {
 	sts := a.MTASTS // a copy, for what b points to is kept
 	b.Level, b.STS = policy.LevelSecure, &sts
 	for _, pattern := range a.MTASTS.MX {
@@ -114,7 +113,7 @@ func bindSTS(b *policy.Binding, a policy.Assessment) {
 }
 
 // bindNames binds to the name of the destination itself, and to those that the rule takes for it.
-func bindNames(b *policy.Binding, d policy.Demand, a policy.Assessment) {
+func bindNames(b *policy.TLSPolicy, d policy.Demand, a policy.Assessment) {
 	b.Level = policy.LevelSecure
 	if host := a.Destination.Host(); !host.IsLiteral() {
 		b.Match = append(b.Match, host.String())
@@ -135,38 +134,10 @@ func Admits(d policy.Demand, a policy.Assessment, host addr.Domain, fingerprint 
 			continue
 		}
 		for _, o := range h.Observations {
-			if len(o.Chain) > 0 && o.Chain[0].Fingerprint == fingerprint && judgeObservation(d, a, h, o) == "" {
+			if len(o.Chain) > 0 && o.Chain[0].Fingerprint == fingerprint && Address(d, a, h, o) == "" {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-// Names returns the certificate names that rules in force take for d's when mail to it is accepted, the zero Domain standing for
-// every recipient: what is demanded of a destination is kept without them. A rule for forwards says nothing of where they lead,
-// so its names are for every destination.
-func (s *Set) Names(d addr.Domain, now time.Time) []addr.Domain {
-	var found []addr.Domain
-	for _, r := range s.all {
-		if r.Level == policy.LevelSecure && r.Enforcing() && r.Active(now) && (len(r.Forwarder) > 0 || r.concerns(d)) {
-			found = append(found, r.Match...)
-		}
-	}
-	return found
-}
-
-// concerns reports whether the rule selects recipients at d.
-func (r *Rule) concerns(d addr.Domain) bool {
-	return len(r.To) == 0 || d.IsZero() || slices.ContainsFunc(r.To, func(p addr.Pattern) bool {
-		switch p.Kind() {
-		case addr.Any:
-			return true
-		case addr.Exact, addr.InDomain:
-			return p.Domain() == d
-		case addr.Below:
-			return d.Under(p.Domain())
-		}
-		return false
-	})
 }

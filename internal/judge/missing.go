@@ -1,4 +1,4 @@
-package main
+package judge
 
 import (
 	"fmt"
@@ -8,11 +8,10 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/policy"
-	"tlsonly/rules"
 )
 
-// advice is one thing that the administrators of a destination would have to do.
-type advice struct {
+// Advice is one thing that the administrators of a destination would have to do.
+type Advice struct {
 	Level   policy.Level   `json:"level"`            // for which
 	Way     string         `json:"way,omitempty"`    // to level secure, of several: dane, mta-sts or certificate
 	Host    addr.Domain    `json:"host,omitzero"`    // the mail host that it is about, if it is about one
@@ -22,9 +21,9 @@ type advice struct {
 
 // The ways to prove who one is.
 const (
-	wayDANE        = "dane"
-	waySTS         = "mta-sts"
-	wayCertificate = "certificate"
+	ByDANE        = "dane"
+	BySTS         = "mta-sts"
+	ByCertificate = "certificate"
 )
 
 // wants collects what a destination lacks.
@@ -32,15 +31,17 @@ type wants struct {
 	a      policy.Assessment
 	demand policy.Demand
 	blind  bool // nothing can be said of DNSSEC from here
-	found  []advice
+	found  []Advice
 }
 
-// missing names the level above the one that a destination reaches, "" for none, and what its administrators would have to do
-// for it: also, where one mail host is enough for a level, what the others lack for the same.
-func missing(a policy.Assessment, demand policy.Demand, level policy.Level, blind bool) (policy.Level, []advice) {
+// Missing names the level above the one that a destination reaches (Level), "" for
+// none, and what its administrators would have to do for it: also, where one mail
+// host is enough for a level, what the others lack for the same. blind says that
+// nothing can be said of DNSSEC from here.
+func Missing(demand policy.Demand, a policy.Assessment, blind bool) (policy.Level, []Advice) {
 	w := wants{a: a, demand: demand, blind: blind}
 	w.tls()
-	switch level {
+	switch Level(demand, a) {
 	case policy.LevelEncrypt:
 		w.proof()
 		return policy.LevelSecure, w.found
@@ -56,7 +57,7 @@ func missing(a policy.Assessment, demand policy.Demand, level policy.Level, blin
 }
 
 func (w *wants) say(level policy.Level, way string, host addr.Domain, format string, args ...any) {
-	w.found = append(w.found, advice{Level: level, Way: way, Host: host, Text: fmt.Sprintf(format, args...)})
+	w.found = append(w.found, Advice{Level: level, Way: way, Host: host, Text: fmt.Sprintf(format, args...)})
 }
 
 // tls says what is between a destination and good TLS.
@@ -72,25 +73,25 @@ func (w *wants) tls() {
 	}
 	w.demand.Level = level
 	for _, h := range w.a.Hosts {
-		reason := rules.JudgeHost(w.demand, w.a, h)
+		reason := Host(w.demand, w.a, h)
 		if h.Problem != "" || h.DANE == policy.DANEUnknown || len(h.Observations) == 0 {
 			if reason != "" {
 				w.say(level, "", h.Name, "%s", w.hostFault(h))
 			}
 			continue
 		}
-		var faults []advice
+		var faults []Advice
 		for _, o := range h.Observations {
 			one := h
 			one.Observations = []policy.Observation{o}
-			why := rules.JudgeHost(w.demand, w.a, one)
+			why := Host(w.demand, w.a, one)
 			if why == "" || reason == "" && why.Unknown() { // an address that can't be reached from here may be from elsewhere
 				continue
 			}
-			faults = append(faults, advice{Level: level, Host: h.Name, Address: o.Address, Text: w.fault(one, o, why)})
+			faults = append(faults, Advice{Level: level, Host: h.Name, Address: o.Address, Text: w.fault(one, o, why)})
 		}
 		alike := len(faults) == len(h.Observations) &&
-			!slices.ContainsFunc(faults, func(f advice) bool { return f.Text != faults[0].Text })
+			!slices.ContainsFunc(faults, func(f Advice) bool { return f.Text != faults[0].Text })
 		if alike {
 			faults[0].Address = netip.AddrPort{}
 			faults = faults[:1]
@@ -126,14 +127,14 @@ func (w *wants) fault(h policy.Host, o policy.Observation, why policy.Reason) st
 	case policy.MTASTSMismatch:
 		return w.stsAdvice(h)
 	}
-	return "let itself be reached: " + problem(o)
+	return "let itself be reached: " + Fault(o)
 }
 
 // mismatch is for TLSA records that promise something else than what is shown.
 func (w *wants) mismatch(h policy.Host, o policy.Observation) string {
 	if o.DANE == policy.DANEMatchTA {
 		return fmt.Sprintf("show a certificate for %s, as trust-anchor records (usage 2) want: this one is for %s",
-			tlsaBase(h), subject(o.Chain[0]))
+			tlsaBase(h), Subject(o.Chain[0]))
 	}
 	return fmt.Sprintf("publish a TLSA record for the certificate that is shown, %s, or show one that the records are for",
 		w.record(h))
@@ -181,7 +182,7 @@ func (w *wants) ownName() {
 func (w *wants) certificates(name addr.Domain) {
 	for _, h := range w.a.Hosts {
 		if fault := certificateFault(h, name); fault != "" && shows(h) {
-			w.say(policy.LevelSecure, wayCertificate, h.Name, "show a valid certificate for %s: %s", name, fault)
+			w.say(policy.LevelSecure, ByCertificate, h.Name, "show a valid certificate for %s: %s", name, fault)
 		}
 	}
 }
@@ -189,7 +190,7 @@ func (w *wants) certificates(name addr.Domain) {
 // sts says what MTA-STS needs (RFC 8461).
 func (w *wants) sts() {
 	say := func(host addr.Domain, format string, args ...any) {
-		w.say(policy.LevelSecure, waySTS, host, format, args...)
+		w.say(policy.LevelSecure, BySTS, host, format, args...)
 	}
 	d, s := w.a.Destination.Host(), w.a.MTASTS
 	switch {
@@ -212,22 +213,23 @@ func (w *wants) sts() {
 
 // stsAdvice says what a host has to do to fit an MTA-STS policy, "" when it does.
 func (w *wants) stsAdvice(h policy.Host) string {
-	switch fault := stsFault(w.a.MTASTS, h); fault {
+	switch fault := STSFault(w.a.MTASTS, h); fault {
 	case "":
 		return ""
-	case notNamed:
+	case NotNamed:
 		return "be named in the MTA-STS policy, which names " + strings.Join(w.a.MTASTS.MX, ", ") + ", or leave the MX records"
 	default:
 		return "show a valid certificate for its own name: " + fault
 	}
 }
 
-const notNamed = "the policy does not name it"
+// NotNamed is what STSFault says of a host that the policy leaves out.
+const NotNamed = "the policy does not name it"
 
-// stsFault says why a host doesn't do for MTA-STS, "" when it does (RFC 8461, sections 4.1 and 4.2).
-func stsFault(s policy.STS, h policy.Host) string {
+// STSFault says why a host doesn't do for MTA-STS, "" when it does (RFC 8461, sections 4.1 and 4.2).
+func STSFault(s policy.STS, h policy.Host) string {
 	if len(s.MX) > 0 && !s.Permits(h.Name) {
-		return notNamed
+		return NotNamed
 	}
 	return certificateFault(h, h.Name)
 }
@@ -237,7 +239,7 @@ func (w *wants) dane(level policy.Level) {
 	if w.blind || w.a.Destination.Host().IsLiteral() {
 		return
 	}
-	say := func(host addr.Domain, format string, args ...any) { w.say(level, wayDANE, host, format, args...) }
+	say := func(host addr.Domain, format string, args ...any) { w.say(level, ByDANE, host, format, args...) }
 	d := w.a.Destination
 	if !d.Direct() && !w.a.Secure {
 		say(addr.Domain{}, "sign the zone of %s with DNSSEC", names(d.Host(), w.a.Alias))
@@ -256,8 +258,8 @@ func (w *wants) dane(level policy.Level) {
 			say(h.Name, "publish a record that clients can use, %s: %s", w.record(h), h.DANEDetail)
 		case policy.DANEUsable:
 			for _, o := range h.Observations {
-				if o.DANE == policy.DANEMismatch || otherName(w.a, h, o) {
-					w.found = append(w.found, advice{Level: level, Way: wayDANE, Host: h.Name, Address: o.Address, Text: w.mismatch(h, o)})
+				if o.DANE == policy.DANEMismatch || OtherName(w.a, h, o) {
+					w.found = append(w.found, Advice{Level: level, Way: ByDANE, Host: h.Name, Address: o.Address, Text: w.mismatch(h, o)})
 				}
 			}
 		}
@@ -272,11 +274,11 @@ func names(name, alias addr.Domain) string {
 	return fmt.Sprintf("%s, and that of %s, which it is an alias of,", name, alias)
 }
 
-// otherName reports whether a certificate that a trust anchor is right for is for another host (RFC 7672, section 3.2.2).
-func otherName(a policy.Assessment, h policy.Host, o policy.Observation) bool {
+// OtherName reports whether a certificate that a trust anchor is right for is for another host (RFC 7672, section 3.2.2).
+func OtherName(a policy.Assessment, h policy.Host, o policy.Observation) bool {
 	h.Observations = []policy.Observation{o}
 	d := policy.Demand{Level: policy.LevelEncrypt, Honor: policy.Honor{DANE: true}}
-	return o.DANE == policy.DANEMatchTA && rules.JudgeHost(d, a, h) == policy.DaneMismatch
+	return o.DANE == policy.DANEMatchTA && Host(d, a, h) == policy.DaneMismatch
 }
 
 // shows reports whether a host showed a certificate anywhere.
@@ -322,7 +324,7 @@ func certificateFault(h policy.Host, name addr.Domain) string {
 		case o.Trust != policy.Trusted:
 			fault = fmt.Sprintf("this one is not valid, %s: %s", o.Trust, o.TrustDetail)
 		default:
-			fault = "this one is for " + subject(o.Chain[0])
+			fault = "this one is for " + Subject(o.Chain[0])
 		}
 	}
 	return fault
