@@ -17,9 +17,9 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
-	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
+	"tlsonly/internal/web"
 )
 
 // domains answers what the store knows, beside a running daemon.
@@ -118,41 +118,12 @@ func openStore(ctx context.Context, c *config.Config) (*store.Store, error) {
 	return store.Open(ctx, store.Config{URL: c.Store.URL})
 }
 
-// knownDomain is the answer of list --json and show --json.
-type knownDomain struct {
-	Destination  addr.Destination   `json:"destination"`
-	Level        policy.Level       `json:"level"` // reached at the last look; "" when that isn't known
-	Pin          *store.Pin         `json:"pin,omitempty"`
-	Demand       *store.Demand      `json:"demand,omitempty"`
-	LastLook     time.Time          `json:"last_look,omitzero"`
-	LastSuccess  time.Time          `json:"last_success,omitzero"`
-	FailingSince time.Time          `json:"failing_since,omitzero"`
-	Failures     int                `json:"failures,omitempty"`
-	Next         time.Time          `json:"next_look,omitzero"`
-	LastMail     time.Time          `json:"last_mail,omitzero"`
-	Assessment   *policy.Assessment `json:"assessment,omitempty"`
-}
-
-func newKnownDomain(e store.Entry) knownDomain {
-	k := knownDomain{
-		Destination: e.Destination, Pin: e.Pin, LastLook: e.Assessment.When, LastSuccess: e.Track.LastSuccess,
-		FailingSince: e.Track.FailingSince, Failures: e.Track.Failures, Next: e.Next, LastMail: e.Used,
-	}
-	if e.Demand.Level != "" {
-		k.Demand = &e.Demand
-	}
-	if !e.Assessment.When.IsZero() {
-		k.Level = judge.Reached(e.Assessment)
-	}
-	return k
-}
-
 func (p *program) listDomains(ctx context.Context, s *store.Store, filter store.Filter, level policy.Level, asJSON bool) error {
 	enc := json.NewEncoder(p.stdout)
 	t := newTable(p.stdout, "DESTINATION", "LEVEL", "PINNED BY", "DEMAND", "LAST LOOK", "LAST OK", "FAILED", "NEXT")
 	now := time.Now()
 	err := s.List(ctx, filter, func(e store.Entry) error {
-		k := newKnownDomain(e)
+		k := web.NewDestination(e)
 		if level != "" && k.Level != level {
 			return nil
 		}
@@ -182,7 +153,7 @@ func (p *program) showDomain(ctx context.Context, s *store.Store, d addr.Destina
 	if err != nil {
 		return err
 	}
-	k := newKnownDomain(e)
+	k := web.NewDestination(e)
 	if !e.Assessment.When.IsZero() {
 		k.Assessment = &e.Assessment
 	}

@@ -314,7 +314,7 @@ func readMail(v value.Value) (addr.Address, error) {
 
 func readStore(v value.Value) (string, error) {
 	s, err := value.Text(v)
-	if err == nil && !strings.HasPrefix(s, "sqlite:///") && !strings.HasPrefix(s, "postgres://") {
+	if err == nil && !strings.HasPrefix(s, "sqlite:///") && !strings.HasPrefix(s, "postgres://") && !strings.HasPrefix(s, "postgresql://") {
 		err = value.Wrong(v, `want "sqlite:///path" or "postgres://…"`)
 	}
 	return s, err

@@ -166,6 +166,8 @@ func TestReached(t *testing.T) {
 		{at(false, "", proving("mx.far.example", "notls")), policy.LevelMay},
 		{at(false, "", proving("mx.far.example", "nodane")), ""},
 		{policy.Assessment{Problem: policy.NullMX}, policy.LevelNone},
+		// Mail hosts without any address: nobody can deliver there.
+		{policy.Assessment{Hosts: []policy.Host{{Problem: policy.NoSuchDomain}, {Problem: policy.NoSuchDomain}}}, policy.LevelNone},
 	} {
 		if got := Reached(c.a); got != c.want {
 			t.Errorf("%+v reaches %q, want %q", c.a, got, c.want)

@@ -120,3 +120,9 @@ func Level(d policy.Demand, a policy.Assessment) policy.Level {
 // Reached is Level with the version, the strength and the promises of
 // policy.DefaultDemand.
 func Reached(a policy.Assessment) policy.Level { return Level(policy.DefaultDemand(), a) }
+
+// Lost reports whether a destination that is pinned offers no STARTTLS any more.
+func Lost(a policy.Assessment, pinned bool) bool {
+	a.Pinned = pinned
+	return Destination(policy.Demand{Level: policy.LevelEncrypt, Pin: true}, a) == policy.LostTLS
+}

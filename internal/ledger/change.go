@@ -27,7 +27,7 @@ func seenIn(a policy.Assessment, pinned bool) seen {
 	if a.When.IsZero() {
 		return seen{}
 	}
-	return seen{judge.Reached(a), pinned && judge.Destination(anyTLS(), a) == policy.NoSTARTTLS, a.Hosts, daneOf(a, ""), stsOf(a, "")}
+	return seen{judge.Reached(a), judge.Lost(a, pinned), a.Hosts, daneOf(a, ""), stsOf(a, "")}
 }
 
 // then is s after one more look, and what is new in it, for the history. What couldn't be found out is no change.
@@ -43,7 +43,7 @@ func (s seen) then(found policy.Assessment, pinned bool) (seen, []store.Event) {
 	}
 	e := store.Event{From: string(s.level), To: string(is.level), Why: string(judge.Destination(policy.DefaultDemand(), found))}
 	switch {
-	case pinned && reason == policy.NoSTARTTLS && !is.lost:
+	case judge.Lost(found, pinned) && !is.lost:
 		e.What, is.lost = store.LostTLS, true
 	case is.lost && reason == "":
 		e.What, is.lost = store.TLSBack, false

@@ -277,8 +277,8 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	if result.Pinned {
 		events = append(events, store.Event{What: store.Pinned, To: store.ByLooks})
 	}
-	if result.Unpinned {
-		events = append(events, store.Event{What: store.Unpinned, Why: "every look of 30 days failed"})
+	if result.Unpinned != "" {
+		events = append(events, store.Event{What: store.Unpinned, Why: result.Unpinned})
 	}
 	for _, e := range events {
 		e.Destination, e.When = d, found.When

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -117,6 +118,8 @@ type Server struct {
 	surplus atomic.Pointer[rules.Delivery] // the rules of which a surplus class was warned of
 	recent  *recent
 	counts  counters
+
+	acceptPause time.Duration // the first one after a failed accept; each is longer, up to a second
 }
 
 // New checks the configuration; it opens nothing.
@@ -160,7 +163,7 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Server{c: c, recent: newRecent(), listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{}}
+	s := &Server{c: c, recent: newRecent(), acceptPause: 5 * time.Millisecond, listeners: map[net.Listener]bool{}, conns: map[net.Conn]bool{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -193,9 +196,12 @@ func (s *Server) Serve(l net.Listener) error {
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		case err != nil:
 			// Out of file descriptors or the like: that passes, and a server that gave up would stop all remote mail.
-			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			wait = max(min(2*wait, time.Second), s.acceptPause)
 			s.c.Log.Warn("connection not accepted", "err", err)
-			time.Sleep(wait)
+			select {
+			case <-time.After(wait):
+			case <-s.ctx.Done(): // Accept says the rest
+			}
 			continue
 		}
 		wait = 0
@@ -234,7 +240,7 @@ func (s *Server) session(nc net.Conn) {
 		if p := recover(); p != nil {
 			// The question stays unanswered and its mail waits; all other connections go on.
 			s.counts.panics.Add(1)
-			s.c.Log.Error("panic at a question", "panic", p)
+			s.c.Log.Error("panic at a question", "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 		nc.Close()
 		s.mu.Lock()

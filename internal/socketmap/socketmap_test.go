@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -364,6 +365,40 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// full is a listener of a process without descriptors; its pause may get long.
+type full struct {
+	net.Listener
+	tried chan struct{}
+}
+
+func (f full) Accept() (net.Conn, error) {
+	select {
+	case f.tried <- struct{}{}:
+	default:
+	}
+	return nil, syscall.EMFILE
+}
+
+// The pause after a failed accept is over when Shutdown begins.
+func TestShutdownWhileAcceptFails(t *testing.T) {
+	s := server(t, Config{}, clinic()...)
+	s.acceptPause = time.Hour
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := full{l, make(chan struct{}, 1)}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(f) }()
+	<-f.tried
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
 // A Shutdown whose time is up cuts what is left.
 func TestShutdownCuts(t *testing.T) {
 	blocked, release := make(chan struct{}), make(chan struct{})
@@ -404,7 +439,8 @@ func (s stuck) Demanded(addr.Destination) (policy.Demand, bool) { return policy.
 func TestPanic(t *testing.T) {
 	blocked := make(chan struct{})
 	close(blocked) // closing it again panics
-	s := server(t, Config{Ledger: stuck{blocked, nil}, Transports: 3}, clinic()...)
+	var log strings.Builder // of one session, which has ended when it is read
+	s := server(t, Config{Ledger: stuck{blocked, nil}, Transports: 3, Log: slog.New(slog.NewTextHandler(&log, nil))}, clinic()...)
 	a := start(t, s, "tcp")
 	other, c := dial(t, a), dial(t, a)
 	send(t, c, wire("policy far.example"))
@@ -413,6 +449,9 @@ func TestPanic(t *testing.T) {
 	expect(t, other, answerDoctor)
 	if n := s.Stats().Panics; n != 1 {
 		t.Errorf("%d panics", n)
+	}
+	if !strings.Contains(log.String(), "conn.go") {
+		t.Errorf("the log has no stack: %s", log.String())
 	}
 }
 

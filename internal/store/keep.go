@@ -183,8 +183,8 @@ type Look struct {
 type Looked struct {
 	Track    Track
 	Pin      *Pin
-	Pinned   bool // by this look
-	Unpinned bool // by this look: every one of 30 days failed
+	Pinned   bool   // by this look
+	Unpinned string // why this look ended the pin; "": it didn't
 }
 
 // RecordLook stores a look and what follows from it, in one transaction: schedule, track, pin, assessment, history.
@@ -248,10 +248,9 @@ func (t *work) settle(ctx context.Context, e Entry, l Look) (Looked, error) {
 		result.Pin = &Pin{fromMicros(micros(t.now)), ByLooks}
 		return result, t.pin(ctx, e, ByLooks, "")
 	case e.Pin != nil && e.Track.EndsPin(l.When):
-		result.Unpinned = true
+		result.Unpinned = fmt.Sprintf("every look since %s failed", e.Track.FailingSince.UTC().Format(time.DateOnly))
 		result.Pin, result.Track.FirstSuccess = nil, time.Time{}
-		why := fmt.Sprintf("every look since %s failed", e.Track.FailingSince.UTC().Format(time.DateOnly))
-		return result, t.unpin(ctx, e, why)
+		return result, t.unpin(ctx, e, result.Unpinned)
 	}
 	return result, nil
 }

@@ -190,6 +190,7 @@ func NewDestination(e store.Entry) Destination {
 	}
 	if !e.Assessment.When.IsZero() {
 		d.Level = judge.Reached(e.Assessment)
+		d.LostTLS = judge.Lost(e.Assessment, d.Pinned)
 	}
 	return d
 }
@@ -271,7 +272,7 @@ func (c *Config) one(ctx context.Context, d addr.Destination) (x Destination, aw
 	}
 	if ok {
 		x.LastLook, x.Level, x.Assessment = a.When, judge.Reached(a), &a
-		x.LostTLS = x.Pinned && x.Level == policy.LevelMay
+		x.LostTLS = judge.Lost(a, x.Pinned)
 		if c.Advice != nil {
 			x.Advice = c.Advice(a)
 		}
