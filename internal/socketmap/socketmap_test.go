@@ -13,9 +13,9 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -439,7 +439,7 @@ func (s stuck) Demanded(addr.Destination) (policy.Demand, bool) { return policy.
 // A panic costs one connection, and no answer is given.
 func TestPanic(t *testing.T) {
 	blocked := make(chan struct{})
-	close(blocked) // closing it again panics
+	close(blocked)          // closing it again panics
 	var log strings.Builder // of one session, which has ended when it is read
 	s := server(t, Config{Ledger: stuck{blocked, nil}, Transports: 3, Log: slog.New(slog.NewTextHandler(&log, nil))}, clinic()...)
 	a := start(t, s, "tcp")
