@@ -23,11 +23,7 @@ func (s *Server) reply(b, question []byte) []byte {
 	switch {
 	case bytes.HasPrefix(name, []byte("sender")):
 		if n, own, ok := s.senderMap(name[len("sender"):]); ok {
-			sender, doubt := s.original(string(key), now)
-			if doubt || s.holdsOwn(own, string(key), now) {
-				return append(s.ok(b, MapSender), "tlsonly:"...)
-			}
-			return s.sender(b, n, sender, now)
+			return s.sender(b, n, own, readSenderKey(string(key)), now)
 		}
 	case string(name) == "policy":
 		return s.policy(b, key, now)
@@ -88,22 +84,42 @@ func (s *Server) ok(b []byte, m Map) []byte {
 	return append(b, "OK "...)
 }
 
-// sender answers with the transport of the sender's class, the strict one where that isn't among the MTA's. Postfix asks for
-// the address as it was typed.
-func (s *Server) sender(b []byte, transports int, key string, now time.Time) []byte {
-	set := s.c.Rules()
-	var from addr.Address
-	if key != `"<>"` { // the null sender in Postfix's quoted form
-		var err error
-		from, err = addr.ParsePath(key)
-		if bare := !from.IsNull() && from.Domain.IsZero(); err != nil || bare {
-			if err == nil && !s.protects(set, from, now) || !set.Enforces(now) {
-				return s.notFound(b, MapSender)
-			}
-			return append(s.ok(b, MapSender), "tlsonly:"...)
-		}
+// senderKey is a sender as Postfix asks for it: as it was typed.
+type senderKey struct {
+	key  string
+	from addr.Address
+	err  error // it can't be read as an address, and from is nothing
+}
+
+func readSenderKey(key string) senderKey {
+	if key == nullKey {
+		return senderKey{key: key}
 	}
-	n := set.Class(from, now)
+	from, err := addr.ParsePath(key)
+	return senderKey{key, from, err}
+}
+
+// nullKey is the null sender as Postfix quotes it.
+const nullKey = `"<>"`
+
+// sender answers with the transport of the sender's class, the strict one where
+// that isn't among the MTA's, or where it is doubtful whose the mail is.
+func (s *Server) sender(b []byte, transports int, own []string, of senderKey, now time.Time) []byte {
+	set := s.c.Rules()
+	if s.holdsOwn(own, of, now) {
+		return append(s.ok(b, MapSender), "tlsonly:"...)
+	}
+	from := of.from
+	if bare := !from.IsNull() && from.Domain.IsZero(); of.err != nil || bare {
+		if of.err == nil && !s.protects(set, from, now) || !set.Enforces(now) {
+			return s.notFound(b, MapSender)
+		}
+		return append(s.ok(b, MapSender), "tlsonly:"...)
+	}
+	from, n, doubt := s.original(set, from, now)
+	if doubt {
+		return append(s.ok(b, MapSender), "tlsonly:"...)
+	}
 	if n == 0 {
 		s.recent.add(from, now)
 		return s.notFound(b, MapSender)

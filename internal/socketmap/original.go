@@ -5,23 +5,23 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/rules"
 )
 
 // original returns the sender by whose class mail of a sender goes that others
-// have rewritten: itself, or who it was before where only that one has a class.
-// It is doubtful whose the mail is where these have several, or a login may have
-// sent it of whom a rule asks something.
-func (s *Server) original(key string, now time.Time) (sender string, doubt bool) {
-	from, err := addr.ParsePath(key)
-	if err != nil || from.Domain.IsZero() {
-		return key, false
+// have rewritten, and the number of that class: itself, or who it was before
+// where only that one has a class. It is doubtful whose the mail is where these
+// have several, or a login may have sent it of whom a rule asks something.
+func (s *Server) original(
+	set *rules.Delivery, from addr.Address, now time.Time,
+) (sender addr.Address, class int, doubt bool) {
+	if from.IsNull() {
+		return from, set.Class(from, now), false
 	}
 	if s.c.Lent(from.Fold()) {
-		return key, true
+		return from, 0, true
 	}
-	set := s.c.Rules()
-	class := set.Class(from, now)
-	sender = key
+	sender, class = from, set.Class(from, now)
 	for _, a := range from.Originals() {
 		whole := []addr.Address{a}
 		if !a.Domain.IsLiteral() && !strings.Contains(a.Domain.String(), ".") {
@@ -31,16 +31,16 @@ func (s *Server) original(key string, now time.Time) (sender string, doubt bool)
 		}
 		for _, a := range whole {
 			if s.c.Lent(a.Fold()) {
-				return key, true
+				return from, 0, true
 			}
 			switch n := set.Class(a, now); {
 			case n == 0 || n == class:
 			case class == 0:
-				class, sender = n, a.String()
+				class, sender = n, a
 			default:
-				return key, true
+				return from, 0, true
 			}
 		}
 	}
-	return sender, false
+	return sender, class, false
 }

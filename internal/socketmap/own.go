@@ -34,26 +34,22 @@ func (s *Server) senderMap(b []byte) (transports int, own []string, ok bool) {
 // holdsOwn reports whether mail of a sender is what an MTA writes itself, a
 // bounce, a delay warning or a notice, and is to be held to TLS: while any rule
 // enforces it, for nobody can tell which of it is about protected mail.
-func (s *Server) holdsOwn(own []string, key string, now time.Time) bool {
-	return !s.c.FreeBounces && isOwn(own, key) && s.c.Rules().Enforces(now)
+func (s *Server) holdsOwn(own []string, of senderKey, now time.Time) bool {
+	return !s.c.FreeBounces && isOwn(own, of) && s.c.Rules().Enforces(now)
 }
 
 // isOwn reports whether a sender is the null sender or that of notices. The
 // latter has a domain of the MTA's own, which is its to choose.
-func isOwn(own []string, key string) bool {
-	if key == `"<>"` { // the null sender as Postfix quotes it
-		return true
-	}
-	a, err := addr.ParsePath(key)
-	if err != nil {
+func isOwn(own []string, of senderKey) bool {
+	if of.err != nil {
 		return false // what isn't understood has the strict transport anyway
 	}
-	a = a.Fold()
+	a := of.from.Fold()
 	if a.IsNull() || a.Local == doubleBounce {
 		return true
 	}
 	for _, name := range own {
-		if name == key {
+		if name == of.key {
 			return true
 		}
 		b, err := addr.ParsePath(name)

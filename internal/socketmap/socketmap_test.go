@@ -602,6 +602,18 @@ func BenchmarkAnswers(b *testing.B) {
 }
 
 // A hot question costs little beside the two system calls around it.
+// An address is read once for each answer, whatever is asked of it.
+func TestReplyReadsOnce(t *testing.T) {
+	s := server(t, Config{Transports: 3, Ledger: book{}}, clinic()...)
+	for _, q := range []string{"sender doctor@clinic.example", "sender bob@example.com"} {
+		var out []byte
+		// The key, the local part and the domain, one of which grows.
+		if n := testing.AllocsPerRun(100, func() { out = s.reply(out[:0], []byte(q)) }); n > 5 {
+			t.Errorf("%s: %v allocations", q, n)
+		}
+	}
+}
+
 func BenchmarkReply(b *testing.B) {
 	s := server(b, Config{Transports: 3, Ledger: book{}}, clinic()...)
 	for _, q := range []string{"sender doctor@clinic.example", "sender bob@example.com", "forced1 far.example", "policy far.example"} {
