@@ -64,7 +64,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 		probed, err = p.sendProbe(ctx, c, *directory)
 		found = append(found, probed...)
 	}
-	found = accept(found, c.Doctor.Accept)
+	found = capped(accept(found, c.Doctor.Accept))
 	switch {
 	case *asNagios:
 		return p.nagios(found, err)

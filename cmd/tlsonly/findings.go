@@ -38,6 +38,44 @@ func accept(found []mta.Finding, accepted []config.Acceptance) []mta.Finding {
 	return found
 }
 
+// mostAlike is how many findings of one kind in one file are shown.
+const mostAlike = 20
+
+// capped leaves out findings of one code, level and file after the first ones,
+// and says how many: a table may have any number of lines that are alike.
+func capped(found []mta.Finding) []mta.Finding {
+	type kind struct {
+		level      mta.Level
+		code, file string
+	}
+	of := func(f mta.Finding) kind {
+		file := f.Where
+		if i := strings.LastIndexByte(file, ':'); i >= 0 && strings.Trim(file[i+1:], "0123456789") == "" {
+			file = file[:i]
+		}
+		return kind{f.Level, f.Code, file}
+	}
+	count := make(map[kind]int)
+	for _, f := range found {
+		count[of(f)]++
+	}
+	var kept []mta.Finding
+	shown := make(map[kind]int)
+	for _, f := range found {
+		k := of(f)
+		if shown[k]++; shown[k] <= mostAlike {
+			kept = append(kept, f)
+		}
+		if more := count[k] - mostAlike; shown[k] == mostAlike && more > 0 {
+			last := f
+			last.Where, last.Reason = k.file, f.Reason
+			last.Text = fmt.Sprintf("and %d more like these", more)
+			kept = append(kept, last)
+		}
+	}
+	return kept
+}
+
 // printFindings shows one finding a line, and what to do about it below.
 func (p *program) printFindings(found []mta.Finding) {
 	colours := map[mta.Level]string{mta.OK: green, mta.Accepted: green, mta.Warning: yellow, mta.Broken: red, mta.Down: red, mta.Hole: red}

@@ -8,10 +8,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/textproto"
@@ -27,7 +25,12 @@ import (
 
 // Probe sends one real message of a protected sender through Postfix, to a mail host of its own at port 25 of a loopback address. The host
 // offers TLS until the message is accepted, so that there's no reason to refuse it, and doesn't at delivery. The
-// message must stay; then it is taken out of the queue. It asks Postfix for no bounce whatever happens.
+// message must stay; then it is taken out of the queue.
+//
+// Whatever happens to it, nothing stays in the queue and no bounce goes
+// anywhere. It asks Postfix for none, the host gives no reason for one, and
+// nothing is taken out of the queue that Postfix is still busy with: bounce(8)
+// writes a bounce of which it finds no record, whatever was asked.
 //
 // It needs root for the queue. The daemon knows the host then as it does every destination. The error says that nothing could be proved: where Postfix itself listens at port 25
 // of all addresses (inet_interfaces = all), there's no place for the host.
@@ -53,6 +56,11 @@ func Probe(ctx context.Context, s Settings, i Instance, from addr.Address) (Prob
 	if err != nil {
 		return Probed{}, err
 	}
+	if hop, err := f.relayOf(ctx, &Tables{Instance: i}, from, ip); err != nil {
+		return Probed{}, fmt.Errorf("probe: %w", err)
+	} else if hop != "" {
+		return Probed{}, fmt.Errorf("probe: postfix sends mail for [%s] to %s, so nothing was sent", ip, hop)
+	}
 	finding, err := host.probe(ctx, s, i, server, ip, from)
 	return Probed{finding, destination}, err
 }
@@ -64,21 +72,22 @@ type Probed struct {
 }
 
 func (h *probeHost) probe(ctx context.Context, s Settings, i Instance, server, ip string, from addr.Address) (mta.Finding, error) {
-	id, err := h.submit(ctx, server, from, "tlsonly-probe@["+ip+"]")
+	to := "tlsonly-probe-" + strings.ToLower(rand.Text()) + "@[" + ip + "]"
+	id, err := h.submit(ctx, server, from, to, s.OnLost == OnLostBounce)
 	var refused *textproto.Error
 	if errors.As(err, &refused) {
 		return mta.Finding{Level: mta.Warning, Code: "probe-refused", Check: "probe", Text: fmt.Sprintf("a message of %s was refused, so its delivery proves nothing: %v", from, err), Remedy: "try another sender"}, nil
 	}
-	if err != nil {
-		return mta.Finding{}, fmt.Errorf("probe: %w", err)
+	sent := sentProbe{instance: i, to: to}
+	reason := ""
+	if err == nil {
+		reason, err = sent.outcome(ctx)
 	}
-	reason, err := h.outcome(ctx, i, id)
-	// Also when ctx has ended, or the probe stays for days.
+	// Also when ctx has ended, or the probe stays for days; and where nobody
+	// knows whether it was taken.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), margin)
 	defer cancel()
-	if _, _, gone := i.run(clean, "", "postsuper", "-d", id); gone != nil {
-		err = errors.Join(err, gone)
-	}
+	err = errors.Join(err, sent.remove(clean))
 	switch {
 	case err != nil:
 		return mta.Finding{}, fmt.Errorf("probe: message %s: %w", id, err)
@@ -236,7 +245,8 @@ func (h *probeHost) serve(raw net.Conn) {
 				}
 				h.mu.Unlock()
 			}
-			reply = "550 5.7.1 this host takes no mail"
+			// No "550", which would be a reason for a bounce.
+			reply = "450 4.3.2 this host takes no mail"
 		case verb == "QUIT":
 			_ = conn.PrintfLine("221 bye")
 			return
@@ -250,7 +260,8 @@ func (h *probeHost) serve(raw net.Conn) {
 var queued = regexp.MustCompile(`queued as ([0-9A-Za-z]+)`)
 
 // submit gives Postfix the message and ends the offer of TLS just before it is taken. It returns the queue id.
-func (h *probeHost) submit(ctx context.Context, server string, from addr.Address, to string) (id string, err error) {
+// Where Postfix bounces what lost TLS it has to know that no bounce is wanted.
+func (h *probeHost) submit(ctx context.Context, server string, from addr.Address, to string, bounces bool) (id string, err error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "tcp", server)
 	if err != nil {
@@ -282,6 +293,8 @@ func (h *probeHost) submit(ctx context.Context, server string, from addr.Address
 	notify := ""
 	if slices.Contains(strings.Fields(say(250, "EHLO localhost")), "DSN") {
 		notify = " NOTIFY=NEVER" // RFC 3461, section 4.1
+	} else if bounces && err == nil {
+		return "", errors.New(`[binding] on_lost = "bounce", and postfix offers no DSN, so a bounce would go to the sender: nothing was sent`)
 	}
 	say(250, "MAIL FROM:<%s>", path)
 	say(25, "RCPT TO:<%s>%s", to, notify)
@@ -302,49 +315,4 @@ func (h *probeHost) submit(ctx context.Context, server string, from addr.Address
 		return "", fmt.Errorf("no queue id in %q", text)
 	}
 	return m[1], nil
-}
-
-// outcome waits until the message was tried. It returns why it waits, "" when it is gone or was seen.
-func (h *probeHost) outcome(ctx context.Context, i Instance, id string) (reason string, err error) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		out, _, err := i.run(ctx, "", "postqueue", "-j")
-		if err != nil {
-			return "", err
-		}
-		there := false
-		for d := json.NewDecoder(strings.NewReader(out)); ; {
-			var m struct {
-				ID         string `json:"queue_id"`
-				Recipients []struct {
-					Reason string `json:"delay_reason"`
-				} `json:"recipients"`
-			}
-			if err := d.Decode(&m); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				return "", err
-			}
-			if m.ID != id {
-				continue
-			}
-			there = true
-			for _, r := range m.Recipients {
-				if r.Reason != "" {
-					return r.Reason, nil
-				}
-			}
-		}
-		if !there {
-			return "", nil
-		}
-		select {
-		case <-h.leaked:
-			return "", nil
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-tick.C:
-		}
-	}
 }
