@@ -15,11 +15,15 @@ import (
 )
 
 // around is what the settings of the MTA say that bears on answers: how it
-// completes senders, which next hops are relays, and who is asked before us.
+// completes senders, which next hops are relays or lead to protected senders, and
+// who is asked before us.
 type around struct {
 	names  milter.Names
 	relays []addr.Destination
 	before []string
+	homes  map[addr.Destination][]addr.Domain // next hops to protected senders
+	unread []string                           // tables of such next hops
+	failed string                             // why nothing could be read the last time
 }
 
 // surroundings is the last that was read, none before.
@@ -55,22 +59,31 @@ func (d *service) readAround(ctx context.Context) {
 	if !ok {
 		return
 	}
+	d.reading.Lock()
+	defer d.reading.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, aroundTime)
 	defer cancel()
-	told, err := postfix.ReadAround(ctx, instance, c.Milter.Listen.String())
+	told, err := postfix.ReadAround(ctx, instance, c.Milter.Listen.String(), d.protected())
 	if err != nil {
-		d.log.Warn("settings of postfix not read, senders without a whole domain are judged strictly",
-			"err", err)
 		old := d.around.get()
-		old.names.Known = false
+		if old.failed != err.Error() {
+			d.log.Warn("settings of postfix not read, senders without a whole domain are judged strictly",
+				"err", err)
+		}
+		old.names.Known, old.failed = false, err.Error()
 		d.around.Store(&old)
 		return
 	}
-	a := &around{before: told.Before}
+	a := &around{before: told.Before, homes: map[addr.Destination][]addr.Domain{}, unread: told.UnreadHomes}
 	a.names.Known = true
+	old := d.around.get()
 	read := func(names []string) (found []addr.Domain) {
 		for _, name := range names {
 			domain, err := addr.ParseDomain(name)
+			if err != nil && !old.names.Known && d.around.Load() != nil {
+				a.names.Known = false // said before
+				continue
+			}
 			if err != nil {
 				d.log.Warn("name of postfix not understood, senders without a whole domain are judged strictly",
 					"err", err)
@@ -88,11 +101,29 @@ func (d *service) readAround(ctx context.Context) {
 			a.relays = append(a.relays, hop)
 		}
 	}
-	if len(a.before) > 0 && c.Milter.RedactBounces {
+	d.readHomes(a, told)
+	if len(a.before) > 0 && c.Milter.RedactBounces && !slices.Equal(a.before, old.before) {
 		d.log.Warn("milters stand before ours and may change the sender: bounces keep the text of protected mail",
 			"milters", strings.Join(a.before, " "))
 	}
 	d.around.Store(a)
+}
+
+// aroundEvery is how soon a change of the MTA's tables and settings is noticed.
+const aroundEvery = time.Minute
+
+// keepAround reads the MTA's settings again and again until ctx ends.
+func (d *service) keepAround(ctx context.Context) {
+	tick := time.NewTicker(aroundEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			d.readAround(ctx)
+		}
+	}
 }
 
 // isRelay reports whether a next hop is known to carry mail for other domains: by

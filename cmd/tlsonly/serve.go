@@ -89,6 +89,7 @@ type service struct {
 	maps     *socketmap.Server // nil: off
 	tally    tally
 	around   surroundings
+	reading  sync.Mutex // held while they are read
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -237,6 +238,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 			return append(originsOf(host, d.config.Load(), d.senders), d.around.get().names.Origins...)
 		},
 		Local:       d.isLocal,
+		Homes:       d.homes,
 		Others:      socketmap.Others(c.Binding.Others),
 		FreeBounces: c.Binding.Bounces == "others",
 		Bounce:      c.Binding.OnLost == "bounce",
@@ -295,6 +297,7 @@ func (d *service) run(ctx context.Context) error {
 	defer background(d.notifier.Run)()
 	defer background(d.ledger.Run)()
 	defer background(d.keepUsing)()
+	defer background(d.keepAround)()
 	defer d.assessor.Close()
 	defer background(d.monitor.Run)()
 	defer background(func(ctx context.Context) {

@@ -68,6 +68,9 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 		}
 		settings := postfixSettings(c, delivery)
 		settings.HideHeader = hide
+		if readByDaemon(c.Forwarding) == facts.Dir {
+			settings.Homes = facts.Homes(ctx, i, patternsOf(delivery.Senders(time.Now())))
+		}
 		if plan, err = postfix.Plan(settings, facts); err != nil {
 			return err
 		}

@@ -35,7 +35,8 @@ var checks = map[string]string{
 	"policy-failing": "policy", "policy-weak": "policy", "policy-unknown": "policy", "policy-exception": "policy",
 	"policy-site": "policy", "policy-site-asked": "policy", "policy-first": "policy",
 
-	"route-bound": "route", "route-explicit": "route", "route-home": "route", "route-asked": "route", "route-local": "route",
+	"route-bound": "route", "route-explicit": "route", "route-home": "route", "route-home-held": "route",
+	"route-asked": "route", "route-local": "route",
 	"route-relay": "route", "content-filter": "route", "content-filter-bound": "route",
 
 	"filter-none": "filter", "filter-access": "filter", "filter-header": "filter", "filter-asked": "filter",

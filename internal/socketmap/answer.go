@@ -207,7 +207,7 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 // other appends what holds mail of which no rule asks anything, false for nothing. Protected is mail of a class.
 func (s *Server) other(b []byte, m Map, hop addr.Destination, protected bool, now time.Time) ([]byte, bool) {
 	demand := s.binding(hop, protected)
-	if !hop.Direct() && s.homeOf(hop.Host(), now) {
+	if !hop.Direct() && s.homeOf(hop.Host(), now) || s.leadsHome(hop, now) {
 		demand = rules.Stricter(demand, policy.DefaultDemand())
 	}
 	if demand.Level.Enforces() {
@@ -251,6 +251,14 @@ func (s *Server) look(hop addr.Destination) policy.Assessment {
 // homeOf reports whether mail to a domain is held to TLS because protected senders are there.
 func (s *Server) homeOf(d addr.Domain, now time.Time) bool {
 	return s.c.Others == OthersPinned && s.c.Rules().Protects(d, now) && !s.c.Local(d)
+}
+
+// leadsHome reports whether mail by a next hop is held to TLS because bounces of
+// protected senders' mail are among it.
+func (s *Server) leadsHome(hop addr.Destination, now time.Time) bool {
+	return !s.c.FreeBounces && slices.ContainsFunc(s.c.Homes(hop), func(d addr.Domain) bool {
+		return s.c.Rules().Protects(d, now) && !s.c.Local(d)
+	})
 }
 
 // binding is what a destination is held to whoever sends. Mail of a class heeds demands in any case: it may be mail

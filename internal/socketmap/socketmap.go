@@ -82,7 +82,11 @@ type Config struct {
 	Origins func() []addr.Domain
 	// Local reports whether a domain is delivered here, or behind us: what protected senders there get isn't held to TLS
 	// for their sake. Default: none is.
-	Local  func(addr.Domain) bool
+	Local func(addr.Domain) bool
+	// Homes returns the domains that a next hop leads to whoever sends. Where one
+	// of them is protected senders' and not Local, mail by it is held to TLS,
+	// because their bounces are among it. Default: none.
+	Homes  func(addr.Destination) []addr.Domain
 	Others Others // default: OthersPinned
 	// FreeBounces lets what MTAs write themselves (bounces, delay warnings, notices) leave as other mail does. Where it is false they
 	// are held to TLS while any rule enforces it, for nobody can tell which of them are about protected mail.
@@ -147,6 +151,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Local == nil {
 		c.Local = func(addr.Domain) bool { return false }
+	}
+	if c.Homes == nil {
+		c.Homes = func(addr.Destination) []addr.Domain { return nil }
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 10_000

@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/addr"
 )
 
 // Around is what the daemon must know of the Postfix that asks it.
@@ -17,13 +19,19 @@ type Around struct {
 	Relays []string
 	// Before are milters that are asked before ours, as main.cf names them.
 	Before []string
-	// Unread are tables that name next hops and can only be asked.
-	Unread []string
+	// Homes are where bounces go on routes that don't depend on the sender.
+	Homes []Home
+	// Unread are tables that name next hops and can only be asked, UnreadHomes
+	// those that cannot even be asked.
+	Unread, UnreadHomes []string
 }
 
 // ReadAround asks postconf(1), and reads tables that name next hops. Milter is
-// where ours listens. It needs no privileges.
-func ReadAround(ctx context.Context, i Instance, milter string) (Around, error) {
+// where ours listens, protected selects the senders that rules protect. It needs
+// no privileges but to read what the tables are made of.
+func ReadAround(
+	ctx context.Context, i Instance, milter string, protected []addr.Pattern,
+) (Around, error) {
 	var text Postconf
 	for _, ask := range []struct {
 		flag string
@@ -51,6 +59,7 @@ func ReadAround(ctx context.Context, i Instance, milter string) (Around, error) 
 	t.queue = f.value("queue_directory")
 	list := func(table string) (map[string]string, error) { return t.List(ctx, table) }
 	a.Relays, a.Unread = f.relays(list)
+	a.Homes, a.UnreadHomes = f.homes(ctx, t, protected)
 	return a, nil
 }
 

@@ -341,6 +341,7 @@ const comment = "# Written by tlsonly setup; it writes it anew each time.\n"
 // notes says what an admin should know of what isn't changed.
 func (p *planner) notes() {
 	p.reports()
+	p.homeNotes()
 	for _, s := range p.facts.Services {
 		if v, ok := s.Options["smtpd_milters"]; ok && s.Command == "smtpd" && !p.facts.refersTo(v, milterParameter) {
 			p.setup.note("%s has milters of its own in master.cf and stays without ours; to add it: postconf -P '%s/smtpd_milters=%s'",

@@ -47,9 +47,10 @@ type Settings struct {
 	CAFile            string        // authorities for them; "": the site's, or the system's
 	Ends              []string      // rules that end, and when, for SendersTable
 	Reports           bool          // policies answered have what TLS reports need, which Postfix knows since 3.10
+	Local             []string      // domains that the daemon takes as delivered here
+	Homes             []Home        // next hops to protected senders, which the daemon holds
 
 	// What only Doctor looks at.
-	Local        []string       // domains that the daemon takes as delivered here
 	Relays       []string       // next hops that it knows as relays, as Postfix writes them
 	Read         string         // the directory of the configuration whose relays it reads itself, "" for none
 	Former       [][]Entry      // what Table was before rules of the file ended

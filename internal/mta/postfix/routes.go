@@ -61,12 +61,12 @@ func (d *doctor) bondOf(route string) (bond, string) {
 
 // route judges one way around the sender map: transport:nexthop for what a key
 // of transport_maps(5), or a domain, selects.
-func (d *doctor) route(what, where, key, route string) {
+func (d *doctor) route(ctx context.Context, what, where, key, route string) {
 	remedy := fmt.Sprintf("leave the transport out (:nexthop), name ours (tlsonly:nexthop), or give it -o smtp_tls_security_level=encrypt; or name its destination in a rule for everybody (from = [%q])", "*")
 	b, why := d.bondOf(route)
 	switch copied := d.copied(key); {
 	case b != held && b != loose:
-	case d.home(what, where, key, route):
+	case d.home(ctx, what, where, key, route, b):
 	case b == held && copied != "":
 		d.hole("route-explicit", where, remedy,
 			"%s goes around the sender map, and %s brings copies there that nobody has judged: %s",
@@ -79,12 +79,52 @@ func (d *doctor) route(what, where, key, route string) {
 }
 
 // home judges a way to protected senders, which bounces go: they have no
-// sender, and a next hop of another name than the domain doesn't show the
-// daemon where they go to. It reports whether that was a hole.
-func (d *doctor) home(what, where, key, route string) bool {
+// sender, and the route is the same for all. It reports whether it is one.
+func (d *doctor) home(ctx context.Context, what, where, key, route string, b bond) bool {
+	domain, ok := d.leadsHome(key, route)
+	if !ok {
+		return false
+	}
+	transport, hop, _ := strings.Cut(route, ":")
+	local := `[forwarding] local = ["` + domain.String() + `"]`
+	if b == held && d.homeHeld(ctx, cmp.Or(hop, domain.String())) {
+		d.warn("route-home-held", where, local+", if what goes there stays at the site; else have the inner host offer TLS",
+			"%s leads to protected senders, and so bounces of their mail do: all mail there, from whomever, waits unless %s offers TLS",
+			what, cmp.Or(hop, domain.String()))
+		return true
+	}
+	remedy := "name our strict transport, tlsonly:nexthop; or " + local + ", if what goes there stays at the site"
+	if !d.follows() && d.Bounces == BouncesEncrypt {
+		remedy = fmt.Sprintf("[forwarding] postfix = %q, so that the daemon reads this route and holds it; or ", d.Dir) + remedy
+	}
+	d.hole("route-home", where, remedy,
+		"%s leads to protected senders: bounces of their mail go there by %s, which nothing "+
+			"holds to TLS", what, cmp.Or(transport, "the default transport"))
+	return true
+}
+
+// homeHeld reports whether the daemon answers, for each next hop of a route,
+// that it takes TLS. Postfix asks it for those of clients with our policy map.
+func (d *doctor) homeHeld(ctx context.Context, hops string) bool {
+	if d.away || d.Bounces != BouncesEncrypt {
+		return false
+	}
+	for _, hop := range splitList(hops) {
+		answer, found, err := d.query(ctx, "socketmap:"+d.smap+":policy", hop)
+		level, _, _ := strings.Cut(answer, " ")
+		if err == nil && (!found || !enforcing(level)) {
+			return false
+		}
+	}
+	return true // an error is TEMP: what goes there waits
+}
+
+// leadsHome reports whether a route leads to protected senders, and mail to them
+// needs something that holds it. It returns the domain of theirs.
+func (d *doctor) leadsHome(key, route string) (addr.Domain, bool) {
 	domain, err := addr.ParseDomain(strings.TrimPrefix(key[strings.LastIndexByte(key, '@')+1:], "."))
 	if err != nil || slices.Contains(d.Local, domain.String()) {
-		return false
+		return addr.Domain{}, false
 	}
 	transport, hop, _ := strings.Cut(route, ":")
 	kind := "@"
@@ -94,12 +134,9 @@ func (d *doctor) home(what, where, key, route string) bool {
 	p, err := addr.ParsePattern(kind + domain.String())
 	known := hop == "" || strings.EqualFold(hop, domain.String())
 	if err != nil || d.Protects(p) == None || known && d.Others == OthersPinned || transport == "" && d.Bounces == BouncesEncrypt {
-		return false
+		return addr.Domain{}, false
 	}
-	d.hole("route-home", where, `name our strict transport, tlsonly:nexthop; or [forwarding] local = ["`+domain.String()+`"], if what goes there stays at the site`,
-		"%s leads to protected senders: bounces of their mail go there by %s, which nothing "+
-			"holds to TLS", what, cmp.Or(transport, "the default transport"))
-	return true
+	return domain, true
 }
 
 // routes looks for ways by which mail of a protected sender doesn't come
@@ -112,7 +149,7 @@ func (d *doctor) routes(ctx context.Context) {
 		d.transportMaps(ctx, at)
 	}
 	d.relayed(ctx)
-	d.deliveries()
+	d.deliveries(ctx)
 	d.filter(inMain("content_filter"), d.value("content_filter"))
 	for _, s := range d.Services {
 		d.filter(inMaster(s)+"/content_filter", d.expand(s.Options["content_filter"], s.Options))
@@ -138,9 +175,9 @@ func (d *doctor) transportMaps(ctx context.Context, at setting) {
 				e.key = p.Domain().String()
 			}
 			if transport, hop, _ := strings.Cut(e.value, ":"); transport != "" {
-				d.route(what, e.where, e.key, e.value)
+				d.route(ctx, what, e.where, e.key, e.value)
 			} else if b, _ := d.bondOf(d.defaultRoute(hop)); b == held || b == loose {
-				d.home(what, e.where, e.key, e.value)
+				d.home(ctx, what, e.where, e.key, e.value, loose)
 			}
 		}
 		if err != nil {
@@ -153,7 +190,7 @@ func (d *doctor) transportMaps(ctx context.Context, at setting) {
 
 // deliveries judges what delivers mail to domains of the site. What is
 // delivered here is taken to stay here.
-func (d *doctor) deliveries() {
+func (d *doctor) deliveries(ctx context.Context) {
 	for name, domains := range map[string]string{"local_transport": "mydestination", "virtual_transport": "virtual_mailbox_domains"} {
 		v := d.value(name)
 		key := "" // the milter is told of such a route, and judges it; copies it doesn't see
@@ -163,7 +200,7 @@ func (d *doctor) deliveries() {
 			}
 		}
 		if v != "" {
-			d.route(name+" = "+v, inMain(name), key, v)
+			d.route(ctx, name+" = "+v, inMain(name), key, v)
 		}
 	}
 	// local(8) finds these when the mail was taken as delivered here.
@@ -178,7 +215,7 @@ func (d *doctor) deliveries() {
 				"%s = %s leads away what was taken as delivered here, and judged by nobody: %s",
 				name, v, why)
 		default:
-			d.route(name+" = "+v, inMain(name), "", v)
+			d.route(ctx, name+" = "+v, inMain(name), "", v)
 		}
 	}
 	for _, name := range []string{"mailbox_transport_maps", "fallback_transport_maps"} {
@@ -208,30 +245,23 @@ func (d *doctor) relayed(ctx context.Context) {
 		entries, err := d.entries(ctx, item, inMain("relay_domains"))
 		domains = append(domains, entries...)
 		if err != nil {
-			d.route("relay_transport = "+route+", for relay_domains, of which "+item+" cannot be looked into,", inMain("relay_domains"), "*", route)
+			d.route(ctx, "relay_transport = "+route+", for relay_domains, of which "+item+" cannot be looked into,", inMain("relay_domains"), "*", route)
 		}
 	}
 	domains = slices.DeleteFunc(domains, func(e entry) bool { return slices.Contains(local, e.key) })
 	var rest []string
 	for _, e := range domains {
 		before := len(d.found)
-		if d.copied(e.key) != "" || d.leadsHome(e.key, route) {
-			d.route(fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", route, e.key), e.where, e.key, route)
+		if _, home := d.leadsHome(e.key, route); home || d.copied(e.key) != "" {
+			d.route(ctx, fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", route, e.key), e.where, e.key, route)
 		}
 		if len(d.found) == before {
 			rest = append(rest, e.key)
 		}
 	}
 	if len(rest) > 0 {
-		d.route(fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", route, strings.Join(rest, " ")), inMain("relay_transport"), "", route)
+		d.route(ctx, fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", route, strings.Join(rest, " ")), inMain("relay_transport"), "", route)
 	}
-}
-
-// leadsHome reports whether home would find a hole.
-func (d *doctor) leadsHome(key, route string) bool {
-	other := *d
-	other.found = nil
-	return other.home("", "", key, route)
 }
 
 // filter judges the way to a content filter, by which mail goes before its

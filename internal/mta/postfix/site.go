@@ -42,7 +42,7 @@ func (d *doctor) local() {
 			continue
 		}
 		said := slices.ContainsFunc(d.found, func(f mta.Finding) bool {
-			return f.Code == "route-home" && strings.Contains(f.Text, domain)
+			return (f.Code == "route-home" || f.Code == "route-home-held") && strings.Contains(f.Text, domain)
 		})
 		if !said { // else nothing holds what goes there, and nothing waits
 			d.warn("local-unnamed", inMain("relay_domains"), `[forwarding] local = ["`+domain+`"] in tlsonly.toml, if the inner host needs no TLS`,

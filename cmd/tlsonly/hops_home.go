@@ -1,0 +1,69 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"tlsonly/internal/addr"
+	"tlsonly/internal/mta/postfix"
+	"tlsonly/rules"
+)
+
+// Mail to protected senders, and so each bounce, may have a route of the site's
+// that the sender map cannot change. Its next hop shows at delivery, who sends
+// does not: so all mail by it is held to TLS.
+
+// protected returns the patterns of the senders that rules protect, and that
+// rules protected whose mail may still wait.
+func (d *service) protected() []addr.Pattern {
+	return patternsOf(d.delivery.Load().Senders(d.now()))
+}
+
+func patternsOf(senders []rules.Sender) (found []addr.Pattern) {
+	for _, s := range senders {
+		found = append(found, s.Pattern)
+	}
+	return found
+}
+
+// readHomes takes over the next hops to protected senders. What could not be
+// read now is as it was before.
+func (d *service) readHomes(a *around, told postfix.Around) {
+	add := func(hop addr.Destination, domain addr.Domain) {
+		if !slices.Contains(a.homes[hop], domain) {
+			a.homes[hop] = append(a.homes[hop], domain)
+		}
+	}
+	old := d.around.get()
+	for _, h := range told.Homes {
+		hop, err := addr.ParseDestination(h.Hop)
+		if err != nil {
+			continue // doctor names next hops that are none
+		}
+		add(hop, h.Domain)
+		if !slices.Contains(old.homes[hop], h.Domain) && d.holdsHome(h.Domain) {
+			d.log.Info("mail to protected senders leaves over TLS or waits, whoever sends it: their bounces go there",
+				"domain", h.Domain.String(), "nexthop", hop.String())
+		}
+	}
+	if len(told.UnreadHomes) == 0 {
+		return
+	}
+	for hop, domains := range old.homes {
+		for _, domain := range domains {
+			add(hop, domain)
+		}
+	}
+	if !slices.Equal(old.unread, told.UnreadHomes) {
+		d.log.Warn("tables of postfix not read: where they lead mail to protected senders, bounces may go in the clear",
+			"tables", strings.Join(told.UnreadHomes, " "))
+	}
+}
+
+// holdsHome reports whether mail to a domain of protected senders is held to TLS.
+func (d *service) holdsHome(domain addr.Domain) bool {
+	return d.config.Load().Binding.Bounces != "others" && !d.isLocal(domain)
+}
+
+// homes returns the domains of protected senders that a next hop leads to.
+func (d *service) homes(hop addr.Destination) []addr.Domain { return d.around.get().homes[hop] }

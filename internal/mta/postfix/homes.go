@@ -1,0 +1,316 @@
+package postfix
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"tlsonly/internal/addr"
+)
+
+// Home is a next hop by which mail for protected senders' own addresses goes,
+// bounces among it, on a route of the site's that the sender map cannot change.
+type Home struct {
+	Domain    addr.Domain // of the senders
+	Transport string
+	Hop       string // as Postfix writes it
+}
+
+// anyone stands for all mailboxes of a domain.
+const anyone = "tlsonly-home"
+
+// Homes finds the next hops to protected senders' own addresses that don't
+// depend on who sends, as far as the tables of the instance can be read.
+func (f Facts) Homes(ctx context.Context, i Instance, protected []addr.Pattern) []Home {
+	t := &Tables{Instance: i, queue: f.value("queue_directory")}
+	found, _ := f.homes(ctx, t, protected)
+	return found
+}
+
+// homes finds the next hops to protected senders that don't depend on who
+// sends: those that transport_maps name together with a transport, and those of
+// the transports for local, virtual and relayed domains (trivial-rewrite(8)).
+// The default transport depends on the sender, so that ours holds bounces there.
+// What can't be read is unread; its routes are not among the homes.
+func (f Facts) homes(
+	ctx context.Context, t *Tables, protected []addr.Pattern,
+) (found []Home, unread []string) {
+	if len(protected) == 0 {
+		return nil, nil
+	}
+	seen := map[Home]bool{}
+	for _, s := range f.Services {
+		if s.Command != "trivial-rewrite" {
+			continue
+		}
+		r := router{facts: f, service: s, tables: t}
+		r.read(ctx, protected)
+		for _, a := range r.who {
+			for _, h := range r.route(a) {
+				if !seen[h] {
+					seen[h] = true
+					found = append(found, h)
+				}
+			}
+		}
+		for _, table := range r.unread {
+			if !slices.Contains(unread, table) {
+				unread = append(unread, table)
+			}
+		}
+	}
+	return found, unread
+}
+
+// router resolves recipients as one trivial-rewrite(8) does.
+type router struct {
+	facts   Facts
+	service Service
+	tables  *Tables
+	who     []addr.Address
+	answers map[string]map[string]string // by table and key
+	unread  []string
+}
+
+// classes are the settings that list domains with a transport of their own, in
+// the order in which resolve.c asks them.
+var classes = []struct{ domains, transport string }{
+	{"mydestination", "local_transport"},
+	{"virtual_alias_domains", ""},
+	{"virtual_mailbox_domains", "virtual_transport"},
+	{"relay_domains", "relay_transport"},
+}
+
+// read asks the tables for all keys at once.
+func (r *router) read(ctx context.Context, protected []addr.Pattern) {
+	named := map[addr.Address]bool{}
+	add := func(a addr.Address) {
+		if !named[a] {
+			named[a] = true
+			r.who = append(r.who, a)
+		}
+	}
+	for _, p := range protected {
+		switch p.Kind() {
+		case addr.Exact:
+			add(p.Address())
+		case addr.InDomain:
+			add(addr.Address{Local: anyone, Domain: p.Domain()})
+		case addr.Below:
+			add(addr.Address{Local: anyone, Domain: p.Domain()})
+			if d, err := addr.ParseDomain(anyone + "." + p.Domain().String()); err == nil {
+				add(addr.Address{Local: anyone, Domain: d})
+			}
+		}
+	}
+	set := map[addr.Pattern]bool{}
+	for _, p := range protected {
+		set[p] = p.Kind() != addr.Any // whose homes are everywhere
+	}
+	routes := splitList(r.value("transport_maps"))
+	var members []string
+	for _, c := range classes {
+		for _, item := range r.items(c.domains) {
+			if isTable(item) {
+				members = append(members, item)
+			} else {
+				listed(item, set, add)
+			}
+		}
+	}
+	// Entries of their own that some of a pattern's senders have.
+	for _, table := range slices.Concat(routes, members) {
+		if entries, err := r.tables.List(ctx, table); err == nil {
+			for key := range entries {
+				listed(key, set, add)
+			}
+		}
+	}
+	var keys []string
+	asked := map[string]bool{}
+	for _, a := range r.who {
+		for _, key := range r.keys(a) {
+			if !asked[key] {
+				asked[key] = true
+				keys = append(keys, key)
+			}
+		}
+	}
+	r.answers = map[string]map[string]string{}
+	for _, table := range slices.Concat(routes, members) {
+		if r.answers[table] != nil {
+			continue
+		}
+		answers, err := r.tables.Lookup(ctx, table, keys)
+		if err != nil {
+			r.unread = append(r.unread, table)
+			continue
+		}
+		r.answers[table] = answers
+	}
+}
+
+// items returns the items of a list of domains, those of files among them.
+func (r *router) items(name string) (found []string) {
+	for _, item := range splitList(r.value(name)) {
+		if !strings.HasPrefix(item, "/") {
+			found = append(found, item)
+			continue
+		}
+		lines, err := logicalLines(item)
+		if err != nil {
+			r.unread = append(r.unread, item)
+		}
+		for _, l := range lines {
+			found = append(found, splitList(l.text)...)
+		}
+	}
+	return found
+}
+
+// listed adds whom a key of a table selects, where that is a protected sender.
+func listed(key string, protected map[addr.Pattern]bool, add func(addr.Address)) {
+	if !strings.Contains(key, "@") {
+		key = anyone + "@" + strings.TrimPrefix(key, ".")
+	}
+	p, err := addr.ParsePattern(key)
+	if err != nil || p.Kind() != addr.Exact {
+		return
+	}
+	if slices.ContainsFunc(p.Wider(), func(w addr.Pattern) bool { return protected[w] }) {
+		add(p.Address())
+	}
+}
+
+func (r *router) value(name string) string { return r.facts.option(r.service, name) }
+
+// keys returns what tables are asked for an address, the nearest first.
+func (r *router) keys(a addr.Address) []string {
+	keys := []string{a.String()}
+	if base := a.Base(); base != a {
+		keys = append(keys, base.String())
+	}
+	for d := a.Domain; !d.IsZero(); d = d.Parent() {
+		if d != a.Domain {
+			keys = append(keys, "."+d.String())
+		}
+		keys = append(keys, d.String())
+		if d.IsLiteral() {
+			break
+		}
+	}
+	return keys
+}
+
+// route returns the homes of an address, none where its mail depends on the
+// sender or stays here.
+func (r *router) route(a addr.Address) []Home {
+	transport, hop, explicit := r.class(a.Domain)
+	name, nexthop := r.entry(a)
+	if name != "" {
+		transport, hop, explicit = name, "", true
+	}
+	if nexthop != "" {
+		hop = nexthop
+	}
+	if !explicit {
+		return nil
+	}
+	s, ok := r.facts.service(transport, "unix")
+	if !ok || s.Command != "smtp" || isOwn(s) {
+		return nil
+	}
+	var found []Home
+	for _, h := range splitList(hop) {
+		if !loopback(h) {
+			found = append(found, Home{a.Domain, transport, h})
+		}
+	}
+	if hop == "" {
+		found = append(found, Home{a.Domain, transport, a.Domain.String()})
+	}
+	return found
+}
+
+// class returns the route of a domain without an entry of its own; it is not
+// explicit where it is the default transport's.
+func (r *router) class(domain addr.Domain) (transport, hop string, explicit bool) {
+	for _, c := range classes {
+		if !r.member(c.domains, domain) {
+			continue
+		}
+		transport, hop, _ := strings.Cut(r.value(c.transport), ":")
+		return transport, hop, true
+	}
+	return "", "", false
+}
+
+// member reports whether a setting lists a domain; postconf(5).
+func (r *router) member(name string, domain addr.Domain) bool {
+	below := slices.Contains(splitList(r.value("parent_domain_matches_subdomains")), name)
+	matches := func(key string, d addr.Domain) bool {
+		switch {
+		case d == domain:
+			return strings.EqualFold(key, d.String())
+		case below:
+			return strings.EqualFold(key, d.String())
+		}
+		return strings.EqualFold(key, "."+d.String())
+	}
+	for _, item := range r.items(name) {
+		item, not := strings.CutPrefix(item, "!")
+		for d := domain; !d.IsZero(); d = d.Parent() {
+			in := matches(item, d)
+			if isTable(item) {
+				key := d.String()
+				if d != domain && !below {
+					key = "." + key
+				}
+				_, in = r.answers[item][key]
+			}
+			if in {
+				return !not
+			}
+			if d.IsLiteral() {
+				break
+			}
+		}
+	}
+	return false
+}
+
+// entry returns what transport_maps say of an address, "" for nothing.
+func (r *router) entry(a addr.Address) (transport, hop string) {
+	below := slices.Contains(splitList(r.value("parent_domain_matches_subdomains")), "transport_maps")
+	for i, key := range r.keys(a) {
+		inner := strings.TrimPrefix(key, ".")
+		parent := !strings.Contains(key, "@") && inner != a.Domain.String()
+		if parent && strings.HasPrefix(key, ".") == below {
+			continue
+		}
+		for _, table := range splitList(r.value("transport_maps")) {
+			kind, _, _ := strings.Cut(strings.TrimPrefix(table, "proxy:"), ":")
+			if i > 0 && slices.Contains([]string{"regexp", "pcre", "cidr"}, kind) {
+				continue // asked for whole addresses only
+			}
+			if answer, ok := r.answers[table][key]; ok {
+				transport, hop, _ = strings.Cut(answer, ":")
+				return transport, hop
+			}
+		}
+	}
+	return "", ""
+}
+
+// homeNotes says what bounces make wait.
+func (p *planner) homeNotes() {
+	if p.Bounces != BouncesEncrypt || p.Others == OthersOff {
+		return
+	}
+	for _, h := range p.Homes {
+		if domain := h.Domain.String(); !slices.Contains(p.Local, domain) {
+			p.setup.note("all mail to %s, incoming mail too, waits unless %s (%s) offers TLS, because bounces to protected senders go there; "+
+				"if it needs none: [forwarding] local = [%q]", domain, h.Hop, h.Transport, domain)
+		}
+	}
+}
