@@ -69,6 +69,8 @@ type Config struct {
 
 	// Observe is told of each decision, when it is logged, and how long it took. It doesn't wait; nil: nobody is told.
 	Observe func(d *Decision, took time.Duration)
+	// Asked is told of each message that an MTA begins. It doesn't wait; nil: nobody is told.
+	Asked func()
 	// ObserveInbound is told of each decision of an [[inbound]] rule, likewise.
 	ObserveInbound func(rule string, verdict policy.Verdict, reason inbound.Reason)
 

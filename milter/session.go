@@ -96,6 +96,9 @@ func (s *session) panicked(event string, p any) {
 func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	defer s.recovered("mail", &resp)
 	s.drop()
+	if asked := s.server.c.Asked; asked != nil {
+		asked()
+	}
 	set, in := s.server.c.Rules(), s.server.inboundRules()
 	if len(set.Rules())+len(in.Rules()) == 0 && !s.server.c.InboundHeader && s.server.c.Under == nil {
 		return gomilter.RespAccept, nil

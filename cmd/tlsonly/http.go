@@ -134,6 +134,8 @@ func newWeb(d *service, c *config.Config, stopping func() error, blind func() bo
 			return lines(found)
 		},
 		OwnNetwork:  d.ledger.Suspect,
+		Binding:     d.bindingState,
+		LastAsked:   d.asked.Last,
 		LogLevel:    d.tally.level,
 		Host:        c.HTTP.Host(),
 		Password:    c.HTTP.Password,

@@ -76,6 +76,8 @@ type daemonProcess struct {
 	cmd  *exec.Cmd
 	// began is told of each process as soon as there is one; nil: nobody is.
 	began func(pid int)
+	// as is whom it runs as; nil: as the test does.
+	as *syscall.Credential
 }
 
 // startDaemon runs the daemon with a configuration until the test ends.
@@ -129,10 +131,13 @@ func (d *daemonProcess) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	if d.as != nil {
+		exe = "/proc/self/exe" // proc(5): whoever may see the file's directory or not
+	}
 	d.cmd = exec.Command(exe)
 	d.cmd.Args = []string{"tlsonly", "serve", "-c", d.file}
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: d.as}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

@@ -98,13 +98,14 @@ func (d *service) reload(ctx context.Context) {
 		return
 	}
 	if needsRestart(old, fresh) {
-		d.log.Warn("only rules, [relay] and [forwarding] local are in force now, what else changed needs a restart")
+		d.log.Warn("only rules, [relay], [doctor], [forwarding] local and [binding] watch are in force now, what else changed needs a restart")
 	}
 	if fresh.Log.Level != old.Log.Level {
 		d.tally.level.Set(fresh.Log.Level) // else what was set meanwhile stays
 	}
 	d.config.Store(fresh)
 	d.readAround(ctx)
+	d.binding.Again()
 	d.size = len(data)
 	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()), "inbound", len(fresh.Inbound.Rules()))
 	d.warnLost(old.Rules, fresh)
@@ -172,9 +173,11 @@ func (d *service) warnLost(old *rules.Set, fresh *config.Config) {
 
 // needsRestart reports whether a file changes what was read once, at the start.
 func needsRestart(old, fresh *config.Config) bool {
+	binding := fresh.Binding
+	binding.Watch = old.Binding.Watch
 	_, asks := usesPostfix(old.Forwarding)
 	return fresh.Log.JSON != old.Log.JSON || fresh.Log.Hash != old.Log.Hash || fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
-		fresh.Socketmap != old.Socketmap || fresh.HTTP != old.HTTP || fresh.Binding != old.Binding || fresh.Store != old.Store ||
+		fresh.Socketmap != old.Socketmap || fresh.HTTP != old.HTTP || binding != old.Binding || fresh.Store != old.Store ||
 		fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) ||
 		!reflect.DeepEqual(fresh.Forwarding.Sources(), old.Forwarding.Sources()) ||
 		// Without a Postfix to ask, what follows forwards knows from the file alone what is delivered here.

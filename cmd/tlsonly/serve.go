@@ -17,6 +17,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/audit"
+	"tlsonly/internal/binding"
 	"tlsonly/internal/classes"
 	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
@@ -90,6 +91,8 @@ type service struct {
 	tally    tally
 	around   surroundings
 	reading  sync.Mutex // held while they are read
+	asked    *binding.Asked
+	binding  *binding.Watcher
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -106,7 +109,7 @@ const saveTime = 5 * time.Second
 
 // newService opens the store, reads it into memory and builds everything else around it. now is the time of day.
 func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger, now func() time.Time) (_ *service, err error) {
-	d := &service{file: file, log: log, now: now, tally: newTally(now()), rulesets: make(chan struct{}, 1)}
+	d := &service{file: file, log: log, now: now, tally: newTally(now()), rulesets: make(chan struct{}, 1), asked: binding.NewAsked(now)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -194,6 +197,9 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	}
 	d.audit = d.newWatcher(ctx)
 	d.readAround(ctx)
+	if d.binding, err = d.newBinding(ctx); err != nil {
+		return nil, err
+	}
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards = d.forwards
 	decider.Local = d.isLocal
@@ -210,7 +216,8 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Attest:              milter.Attest(c.Milter.Attest),
 		Under:               func(c rules.Candidates) rules.Candidates { return d.delivery.Load().Under(c) },
 		Settled:             func(from addr.Address) bool { return d.maps == nil || d.maps.Settled(from) },
-		Observe:             d.tally.observe,
+		Observe:             d.observe,
+		Asked:               d.asked.Message,
 		ObserveInbound:      d.tally.observeInbound,
 		MaxConnections:      c.Milter.Connections,
 		Relayed:             d.relayed,
@@ -239,6 +246,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		},
 		Local:       d.isLocal,
 		Homes:       d.homes,
+		Asked:       func(m socketmap.Map, protected addr.Address) { d.asked.Question(string(m), protected) },
 		Others:      socketmap.Others(c.Binding.Others),
 		FreeBounces: c.Binding.Bounces == "others",
 		Bounce:      c.Binding.OnLost == "bounce",
@@ -331,6 +339,7 @@ func (d *service) run(ctx context.Context) error {
 	defer stopHTTP()
 	passed.close(d.log)
 	go func() { served <- d.server.Serve(listener) }()
+	defer background(d.binding.Run)()
 
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)

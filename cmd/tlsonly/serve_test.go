@@ -28,6 +28,8 @@ func TestNeedsRestart(t *testing.T) {
 	}{
 		{"", rule, false},
 		{rule, "[relay]\n\"*\" = \"[smart.example]\"\n", false},
+		{"", "[binding]\nwatch = \"off\"\n", false},
+		{"", "[binding]\nwatch = \"off\"\nothers = \"off\"\n", true},
 		{"", "[milter]\nheaders = true\n", true},
 		{"", "[milter]\nconnections = 100\n", true},
 		{"", "[socketmap]\nconnections = 100\n", true},

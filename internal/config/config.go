@@ -118,6 +118,7 @@ type Binding struct {
 	Bounces string        // what the MTA writes itself: "encrypt" or "others"
 	OnLost  string        // TLS gone at delivery: "defer" or "bounce"
 	Keep    time.Duration // how long accepted mail may wait: what binds it lasts as long
+	Watch   time.Duration // how often the daemon looks whether the MTA is bound; 0: never
 }
 
 // KnowsTLSRPT reports whether every Postfix that asks knows the attributes for TLS reports (RFC 8460), which came with 3.10.
@@ -190,7 +191,7 @@ func Default() *Config {
 		Probe:      Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
 		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8690"}, "3.7", 10000},
 		HTTP:       HTTP{Listen: "127.0.0.1:8691"},
-		Binding:    Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour},
+		Binding:    Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour, Watch: 5 * time.Minute},
 		Store:      Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
 		Monitor:    Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
 		Cache:      Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},

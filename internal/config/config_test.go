@@ -97,7 +97,7 @@ func TestWhole(t *testing.T) {
 	same("socketmap", c.Socketmap, Socketmap{Endpoint{}, "3.10", 3000})
 	same("http", c.HTTP, HTTP{"192.0.2.1:8691", "$2y$12$WApznUPhDubN0oeveSXHp.JOGRMWAVVXrAzRRcZQSnzDbkzuaPXJO", "/etc/ssl/status.pem",
 		"/etc/ssl/private/status.key", false})
-	same("binding", c.Binding, Binding{"table", "off", "others", "bounce", 8 * 24 * time.Hour})
+	same("binding", c.Binding, Binding{"table", "off", "others", "bounce", 8 * 24 * time.Hour, 30 * time.Second})
 	same("dns", c.DNS, DNS{"127.0.0.1:5353", "on", false})
 	same("probe", c.Probe, Probe{"mail.example.com", 2525, 10 * time.Second, 32, 2, "", true})
 	same("cache", c.Cache, Cache{12 * time.Hour, 5 * time.Minute, 30 * time.Second})
@@ -108,7 +108,7 @@ func TestWhole(t *testing.T) {
 	same("rule's on_fail", r.OnFail, policy.ActionHold)
 	same("rule's on_unknown", r.OnUnknown, policy.ActionAccept)
 	same("rule's mode", r.Mode, policy.Observe)
-	same("rule's line", r.Line, 83)
+	same("rule's line", r.Line, 84)
 	same("rule's pin", r.Pin, false)
 	same("store", c.Store, Store{"sqlite:///var/lib/tlsonly/tlsonly.db", 365 * 24 * time.Hour})
 	same("monitor", c.Monitor, Monitor{12 * time.Hour, 30 * 24 * time.Hour})

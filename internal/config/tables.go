@@ -83,6 +83,7 @@ func tables() map[string]table {
 			"bounces": value.Into(func(c *Config) *string { return &c.Binding.Bounces }, value.Word("encrypt", "others")),
 			"on_lost": value.Into(func(c *Config) *string { return &c.Binding.OnLost }, value.Word("defer", "bounce")),
 			"keep":    value.Into(func(c *Config) *time.Duration { return &c.Binding.Keep }, readDays),
+			"watch":   value.Into(func(c *Config) *time.Duration { return &c.Binding.Watch }, readWatch),
 		}),
 		"monitor": section("monitor", value.Keys[Config]{
 			"every":  value.Into(func(c *Config) *time.Duration { return &c.Monitor.Every }, value.Duration(time.Minute, 30*24*time.Hour)),
@@ -289,6 +290,18 @@ func readMTAVersion(v value.Value) (string, error) {
 // readDays takes a time after which something is dropped.
 func readDays(v value.Value) (time.Duration, error) {
 	return value.Duration(24*time.Hour, 10*365*24*time.Hour)(v)
+}
+
+// readWatch takes a duration, or "off", which is 0.
+func readWatch(v value.Value) (time.Duration, error) {
+	if v.Any == "off" {
+		return 0, nil
+	}
+	d, err := value.Duration(10*time.Second, 24*time.Hour)(v)
+	if err != nil {
+		return 0, value.Wrong(v, `want "off", or a duration from "10s" to "24h"`)
+	}
+	return d, nil
 }
 
 // readCommand takes a program with its arguments, one a string: there is no shell that would take them apart.

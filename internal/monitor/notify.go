@@ -76,12 +76,16 @@ func (n *Notifier) Tell(e store.Event) {
 	}
 	if !n.c.Mail.IsNull() && len(n.mail) < maxWaiting && e.What != store.Pinned {
 		n.mail = append(n.mail, e)
-		if e.What == store.LostTLS {
+		if isUrgent(e) {
 			n.urgent = true
 			poke(n.lost)
 		}
 	}
 }
+
+// isUrgent reports whether an event is told without waiting for others: mail
+// waits, or may leave in the clear.
+func isUrgent(e store.Event) bool { return e.What == store.LostTLS || e.What == store.Unbound }
 
 func poke(c chan struct{}) {
 	select {
@@ -204,14 +208,15 @@ func (n *Notifier) sendMail(ctx context.Context) {
 
 // message writes the mail: what was lost first.
 func (n *Notifier) message(events []store.Event) []byte {
-	lost := 0
+	lost, unbound := 0, false
 	var urgent, others strings.Builder
 	for _, e := range events {
 		to := &others
-		if e.What == store.LostTLS {
+		if isUrgent(e) {
 			lost++
 			to = &urgent
 		}
+		unbound = unbound || e.What == store.Unbound
 		whose := e.Destination.String()
 		if e.Destination.IsZero() {
 			whose = "this host"
@@ -224,6 +229,9 @@ func (n *Notifier) message(events []store.Event) []byte {
 	}
 	if lost > 0 {
 		subject = fmt.Sprintf("tlsonly: TLS lost, %d of %d changes", lost, len(events))
+	}
+	if unbound {
+		subject = "tlsonly: the MTA isn't bound, protected mail may leave in the clear"
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "From: tlsonly <%s>\nTo: %s\nSubject: %s\nDate: %s\nAuto-Submitted: auto-generated\n"+
@@ -242,6 +250,12 @@ func describe(e store.Event) string {
 	s := string(e.What)
 	if e.What == store.LostTLS {
 		s = "TLS lost: mail of protected senders waits"
+	}
+	if e.What == store.Unbound {
+		s = "not bound: protected mail may leave in the clear"
+	}
+	if e.What == store.Bound {
+		s = "bound again"
 	}
 	if e.What == store.OwnNetwork {
 		s = "its own network is suspected, destinations aren't blamed meanwhile"

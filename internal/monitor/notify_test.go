@@ -278,6 +278,33 @@ func TestCommandAtOnce(t *testing.T) {
 	}
 }
 
+// An MTA that isn't bound is told at once, and first.
+func TestMailUnbound(t *testing.T) {
+	n, _ := newNotifier(NotifyConfig{Mail: addr.MustAddress("postmaster@here.example")})
+	n.Tell(changed(store.TLSBack, "two.example", "may", "encrypt", ""))
+	if n.urgent {
+		t.Error("that TLS is back can wait")
+	}
+	unbound := store.Event{When: noon, What: store.Unbound, Why: "postfix: hole: milter-missing main.cf:smtpd_milters: not asked"}
+	n.Tell(unbound)
+	if !n.urgent {
+		t.Error("unbound waits for the next digest")
+	}
+	text := string(n.message([]store.Event{changed(store.TLSBack, "two.example", "may", "encrypt", ""), unbound, {When: noon, What: store.Bound, Why: "postfix"}}))
+	at := func(part string) int {
+		i := strings.Index(text, part)
+		if i < 0 {
+			t.Errorf("%s\nlacks %q", text, part)
+		}
+		return i
+	}
+	at("Subject: tlsonly: the MTA isn't bound, protected mail may leave in the clear\n")
+	if at("this host: not bound: protected mail may leave in the clear, postfix: hole: milter-missing main.cf:smtpd_milters: not asked\n") > at("two.example: ") {
+		t.Errorf("it doesn't come first:\n%s", text)
+	}
+	at("this host: bound again, postfix\n")
+}
+
 // Of this host's own network no destination is named.
 func TestMailOwnNetwork(t *testing.T) {
 	n, _ := newNotifier(NotifyConfig{Mail: addr.MustAddress("postmaster@here.example")})

@@ -52,6 +52,8 @@ var checks = map[string]string{
 	"copies-bound": "copies", "queue-lifetime": "queue",
 	"clients-verified": "inbound", "clients-unasked": "inbound", "clients-unverified": "inbound",
 
+	"milter-silent": "asked", "maps-silent": "asked", "nobody-asks": "asked",
+
 	"probe-held": "probe", "probe-clear": "probe", "probe-gone": "probe", "probe-waits": "probe", "probe-refused": "probe",
 	"probe-left": "probe",
 

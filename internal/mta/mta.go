@@ -29,6 +29,14 @@ type Finding struct {
 	Reason string `json:"reason,omitempty"` // why the site has accepted it
 }
 
+// Look is what a look at an MTA's own configuration found.
+type Look struct {
+	Findings []Finding
+	// Files are those that were read, absolute: when one changes, what was found
+	// may be wrong.
+	Files []string
+}
+
 // Fails reports whether a level says that mail leaks or stops.
 func (l Level) Fails() bool { return l == Hole || l == Broken || l == Down }
 

@@ -23,20 +23,33 @@ func (s *Server) reply(b, question []byte) []byte {
 	switch {
 	case bytes.HasPrefix(name, []byte("sender")):
 		if n, own, ok := s.senderMap(name[len("sender"):]); ok {
+			s.asked(MapSender, key)
 			return s.sender(b, n, own, readSenderKey(string(key)), now)
 		}
 	case string(name) == "policy":
+		s.asked(MapPolicy, key)
 		return s.policy(b, key, now)
 	case string(name) == "tls_rcpt", string(name) == "tlsonly": // Sendmail says what its K line calls the map
+		s.asked(MapTLSRcpt, key)
 		return s.tlsRcpt(b, string(key), now)
 	case string(name) == "tls_report":
+		s.asked(MapReport, key)
 		return s.tlsReport(b, now)
 	case bytes.HasPrefix(name, []byte("forced")):
 		if n, ok := classNumber(name[len("forced"):]); ok {
+			s.asked(MapForced, key)
 			return s.forced(b, n, key, now)
 		}
 	}
 	return s.temp(b, MapUnknown, "no such map")
+}
+
+// asked tells of a question, but not of those that doctor asks in the MTA's
+// place: of a parent domain, or of a name of its own.
+func (s *Server) asked(m Map, key []byte) {
+	if !bytes.HasPrefix(key, []byte{'.'}) && !bytes.Contains(key, []byte("tlsonly-doctor")) {
+		s.c.Asked(m, addr.Address{})
+	}
 }
 
 // classNumber reads what follows "forced": a number from 1 without leading zeros, or nothing, which is 0.
@@ -123,6 +136,9 @@ func (s *Server) sender(b []byte, transports int, own []string, of senderKey, no
 	if n == 0 {
 		s.recent.add(from, now)
 		return s.notFound(b, MapSender)
+	}
+	if from.Local != "tlsonly-doctor" {
+		s.c.Asked(MapSender, from)
 	}
 	b = append(s.ok(b, MapSender), "tlsonly"...)
 	if n <= transports {

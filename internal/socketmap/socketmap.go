@@ -102,6 +102,10 @@ type Config struct {
 	PartTimeout    time.Duration // for the rest of a question that has begun; 30 s
 	WriteTimeout   time.Duration // for answers to be taken; 30 s
 
+	// Asked is told of each question of an MTA, and of the protected sender that a question of Postfix's is about. It doesn't
+	// wait; nil: nobody is told.
+	Asked func(m Map, protected addr.Address)
+
 	Log *slog.Logger // default: none
 	Now func() time.Time
 }
@@ -148,6 +152,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Lent == nil {
 		c.Lent = func(addr.Address) bool { return false }
+	}
+	if c.Asked == nil {
+		c.Asked = func(Map, addr.Address) {}
 	}
 	if c.Local == nil {
 		c.Local = func(addr.Domain) bool { return false }

@@ -110,6 +110,9 @@ const (
 	// Of no destination: this host's own network is suspected of what destinations seem to do, and no longer.
 	OwnNetwork     What = "own-network"
 	OwnNetworkWell What = "own-network-ok"
+	// Likewise: the MTA here isn't bound to the daemon, and is again.
+	Unbound What = "unbound"
+	Bound   What = "bound"
 )
 
 // Event is one change in the history of a destination.

@@ -46,6 +46,9 @@ func (s *Server) checked(ctx context.Context) health {
 		})
 	}
 	all.Wait()
+	if state, ok := s.c.bindingCheck(); ok {
+		h.Checks = append(h.Checks, state)
+	}
 	for _, c := range h.Checks {
 		if !c.OK {
 			h.Status = "failed"

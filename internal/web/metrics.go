@@ -111,6 +111,8 @@ func metrics() []metric {
 		{"destinations_lost_tls", "Pinned destinations that show no TLS.", nil},
 		{"changes_total", "Changes seen or made by this daemon.", []string{"what"}},
 		{"forwards_failing", "Forwards that a rule would not let mail through.", nil},
+		{"bound", "1 while the MTA's own configuration binds it to the daemon, by what was looked at.", []string{"check"}},
+		{"last_asked_timestamp_seconds", "Time of the last question of an MTA since the start.", []string{"interface"}},
 		{"own_network_suspect", "1 while this host's own network is suspected of what destinations seem to do.", nil},
 		{"cache_entries", "Answers in memory.", []string{"kind"}},
 		{"cache_lookups_total", "Questions about destinations, by how they were answered.", []string{"answer"}},
@@ -184,6 +186,16 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("destinations_lost_tls", float64(s.Lost))
 	if c.Forwards != nil {
 		gauge("forwards_failing", float64(len(c.Forwards())))
+	}
+	if b, ok := c.binding(); ok && b.Known {
+		for check, well := range b.Checks {
+			gauge("bound", bit(well), check)
+		}
+	}
+	if c.LastAsked != nil {
+		for by, at := range c.LastAsked() {
+			gauge("last_asked_timestamp_seconds", float64(at.UnixMilli())/1000, by)
+		}
 	}
 	if c.OwnNetwork != nil {
 		gauge("own_network_suspect", bit(c.OwnNetwork() != ""))

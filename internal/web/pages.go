@@ -142,6 +142,8 @@ type overviewBody struct {
 	Health   health
 	Network  string // what is wrong with our own
 	Watched  bool   // that is looked for
+	Binding  Binding
+	Bound    bool // Binding says something
 	Took     time.Duration
 	Lag      time.Duration
 	StoreErr string
@@ -181,6 +183,7 @@ func (s *Server) overview(r *http.Request) (*template.Template, view, error) {
 	if s.c.Forwards != nil {
 		b.Forwards, b.Follows = s.c.Forwards(), true
 	}
+	b.Binding, b.Bound = s.c.binding()
 	if s.c.OwnNetwork != nil {
 		b.Network, b.Watched = s.c.OwnNetwork(), true
 	}
@@ -380,6 +383,10 @@ func describeEvent(e store.Event) string {
 		text = fmt.Sprintf("%s forwards to %s, which no longer fails", e.From, e.To)
 	case store.Forgotten:
 		text = "forgotten"
+	case store.Unbound:
+		text = "the MTA here isn’t bound any more"
+	case store.Bound:
+		text = "the MTA here is bound again"
 	case store.OwnNetwork:
 		text = "this host’s own network is suspected"
 	case store.OwnNetworkWell:

@@ -99,6 +99,10 @@ type Config struct {
 	Advice func(policy.Assessment) []string
 	// OwnNetwork says what is wrong with this host's own network, "" when nothing is.
 	OwnNetwork func() string
+	// Binding says how the MTA here is bound to the daemon; false while nobody watches.
+	Binding func() (Binding, bool)
+	// LastAsked says when the milter and each map was asked last, since the start.
+	LastAsked func() map[string]time.Time
 	// Forwards lists those that fail; TestForward says where mail would end if owner forwarded to target.
 	Forwards    func() []Forward
 	TestForward func(ctx context.Context, owner, target addr.Address) (any, error)

@@ -362,7 +362,7 @@ func TestHealth(t *testing.T) {
 	if got := ask(s, "GET", "/healthz", ""); got.Code != 200 || got.Body.String() != "ok\n" {
 		t.Error(got.Code, got.Body)
 	}
-	if got := ask(s, "GET", "/readyz", ""); got.Code != 200 || got.Body.String() != "ok\nstore: ok\nresolver: ok\nlisteners: ok\nmemory: ok\n" {
+	if got := ask(s, "GET", "/readyz", ""); got.Code != 200 || got.Body.String() != "ok\nstore: ok\nresolver: ok\nlisteners: ok\nmemory: ok\nbinding: ok\n" {
 		t.Error(got.Code, got.Body)
 	}
 	w.away = errors.New("disk full")

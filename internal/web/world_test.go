@@ -330,6 +330,10 @@ func (w *world) config(t testing.TB) Config {
 				"secure by mta-sts: publish a policy in mode enforce that names the mail hosts (RFC 8461)"}
 		},
 		OwnNetwork: func() string { return "" },
+		Binding: func() (Binding, bool) {
+			return Binding{MTA: "postfix", Known: true, OK: true, Since: noon.Add(-time.Hour), Checks: map[string]bool{"milter": true, "policy": true}}, true
+		},
+		LastAsked: func() map[string]time.Time { return map[string]time.Time{"milter": noon.Add(-time.Minute)} },
 		Forwards: func() []Forward {
 			return []Forward{{Owner: "alice@clinic.example", Leaves: "alice.private@legacy.example", Source: "/home/alice/.forward",
 				Destination: addr.MustDestination("legacy.example"), Rule: "clinic", Reason: policy.NoSTARTTLS},

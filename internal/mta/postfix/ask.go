@@ -221,7 +221,9 @@ func (d *doctor) policies(ctx context.Context) {
 	if s, ok := d.service("smtp", "unix"); ok {
 		d.verifies("smtp/unix", s)
 	}
-	d.sitePolicies(ctx, slices.Delete(slices.Clone(tables), i, i+1), tables[:i])
+	if !d.core {
+		d.sitePolicies(ctx, slices.Delete(slices.Clone(tables), i, i+1), tables[:i])
+	}
 	d.faultless(before, "policy-asked", inMain(policyMaps), "other mail is asked for in %s", own)
 }
 

@@ -123,7 +123,7 @@ func (f Facts) probesUndone() string {
 
 // askWriters looks whether Postfix's own mail goes by the strict transport.
 func (d *doctor) askWriters(ctx context.Context, s Service, tables []string) {
-	if d.Bounces == BouncesOthers || !d.Enforces || d.away && d.Senders == SendersMap {
+	if d.core || d.Bounces == BouncesOthers || !d.Enforces || d.away && d.Senders == SendersMap {
 		return
 	}
 	null := d.value("empty_address_default_transport_maps_lookup_key")

@@ -57,6 +57,7 @@ type doctor struct {
 	milter, smap string
 	postfix      *user.User // nil: unknown here
 	away         bool       // nobody answers at the socket map, which is a finding by itself
+	core         bool       // what Bound looks at: nobody is asked, no table is gone through for a warning
 	until        time.Time  // a reload is done by then
 	stopped      bool       // Postfix doesn't run, or nobody can tell
 	copies       []target

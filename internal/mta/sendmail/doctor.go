@@ -263,7 +263,7 @@ func (in Installation) running(c conf) ([]mta.Finding, error) {
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return found.all, err
 	}
 	_, command, _ := strings.Cut(string(text), "\n")
 	if runs := slices.ContainsFunc(strings.Fields(command), func(arg string) bool { return len(arg) > 2 && strings.HasPrefix(arg, "-q") }); !runs {
