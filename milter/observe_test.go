@@ -17,8 +17,14 @@ import (
 func TestObserve(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
+	messages := 0
 	b := start(t, func(c *Config) {
 		c.Log = slog.New(slog.DiscardHandler)
+		c.Asked = func() {
+			mu.Lock()
+			defer mu.Unlock()
+			messages++
+		}
 		c.Observe = func(d *Decision, took time.Duration) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -38,6 +44,9 @@ func TestObserve(t *testing.T) {
 	want := []string{"clinic bob@plain.example reject no-starttls", "clinic bob@good.example accept "}
 	if !slices.Equal(seen, want) {
 		t.Errorf("%q, want %q", seen, want)
+	}
+	if messages != 2 {
+		t.Errorf("told of %d messages, want 2: that of nobody whom a rule concerns, too", messages)
 	}
 }
 

@@ -114,6 +114,10 @@ func (d *doctor) senderMap(ctx context.Context) {
 		d.askWriters(ctx, s, tables)
 	}
 	d.senderFile()
+	if d.core {
+		d.faultless(before, "sender-map-asked", inMain(senderMaps), "%s is asked first", own)
+		return
+	}
 	if d.away {
 		return
 	}

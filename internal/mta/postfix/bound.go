@@ -88,18 +88,25 @@ func (d *doctor) readFiles() []string {
 }
 
 // runningSeen is running for who can't read the file of master(8): master
-// listens for pickup(8) as long as it runs, and postdrop(1) wakes that process
-// in the same way.
+// listens for these as long as it runs, and postdrop(1) wakes the first in the
+// same way. A site may do without one of them.
 func (d *doctor) runningSeen(ctx context.Context) {
-	path := filepath.Join(d.value("queue_directory"), "public", "pickup")
-	master, err := listener(ctx, path)
+	var path string
+	var master int
+	var err error
+	for _, name := range []string{"pickup", "qmgr", "cleanup"} {
+		path = filepath.Join(d.value("queue_directory"), "public", name)
+		if master, err = listener(ctx, path); err == nil || errors.Is(err, fs.ErrPermission) {
+			break
+		}
+	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		d.warn("not-looked-at", path, "make the daemon's user a member of the group "+d.value("setgid_group"),
 			"whether postfix runs cannot be looked into: %v", err)
 	case err != nil:
 		d.stopped = true
-		d.down("postfix-down", path, "postfix start",
+		d.down("postfix-down", filepath.Dir(path), "postfix start",
 			"postfix doesn't run: no mail is taken, and none leaves (%v)", err)
 	default:
 		d.ok("postfix-running", "", "postfix runs")
