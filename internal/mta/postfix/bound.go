@@ -110,6 +110,11 @@ func (d *doctor) runningSeen(ctx context.Context) {
 			"postfix doesn't run: no mail is taken, and none leaves (%v)", err)
 	default:
 		d.ok("postfix-running", "", "postfix runs")
+		if _, err := qmgrStart(master); err != nil {
+			d.warn("not-looked-at", "qmgr", "tlsonly doctor, as root",
+				"whether postfix has read its files cannot be looked into: this user doesn't see its processes")
+			return
+		}
 		d.reloaded(ctx, master)
 	}
 }
