@@ -42,7 +42,7 @@ func TestMTAWatchCut(t *testing.T) {
 			}
 			w.notices(began, "milter", "milter-missing")
 			// Mail flows on, and leaves in the clear: that is what there is to notice.
-			within(t, 30*time.Second, "mail to leave in the clear", func() bool { host, _ := w.leak(); return host != "" })
+			within(t, time.Minute, "mail to leave in the clear", func() bool { host, _ := w.leak(); return host != "" })
 			accepted, refused := stop()
 			t.Logf("%d messages refused; %d accepted, the first after %s", refused, len(accepted), accepted[0].Round(10*time.Millisecond))
 			for _, check := range []string{"sender-map", "policy"} {
@@ -120,29 +120,25 @@ func TestMTAWatchPostfix(t *testing.T) {
 		begin(t)
 		looks := len(w.lines("binding looked at"))
 		w.run("postconf", "-e", "message_size_limit=20480000")
-		within(t, 30*time.Second, "a look", func() bool { return len(w.lines("binding looked at")) > looks })
+		within(t, time.Minute, "a look", func() bool { return len(w.lines("binding looked at")) > looks })
 		if out := w.doctorSays(exitNo, "hole", "not-reloaded"); out == "" {
 			t.Error("doctor says nothing")
 		}
 		replace(t, main, bound)
 		w.reloaded()
 		w.waitBound()
-		if n := len(w.lines("level=ERROR", "isn't bound")); n != w.unbound {
-			t.Errorf("%q", w.lines("level=ERROR"))
-		}
+		w.noMore()
 	})
 	t.Run("a file written in two steps is no alarm", func(t *testing.T) {
 		begin(t)
 		looks := len(w.lines("binding looked at"))
 		replace(t, main, cutAt(bound, "Overrides"))
-		within(t, 20*time.Second, "a look at the first half", func() bool { return len(w.lines("binding looked at")) > looks })
+		within(t, time.Minute, "a look at the first half", func() bool { return len(w.lines("binding looked at")) > looks })
 		replace(t, main, bound)
 		w.reloaded()
 		looks = len(w.lines("binding looked at"))
-		within(t, 30*time.Second, "a look at the whole", func() bool { return len(w.lines("binding looked at")) > looks })
-		if n := len(w.lines("level=ERROR", "isn't bound")); n != w.unbound {
-			t.Errorf("%q", w.lines("level=ERROR"))
-		}
+		within(t, time.Minute, "a look at the whole", func() bool { return len(w.lines("binding looked at")) > looks })
+		w.noMore()
 	})
 	t.Run("the daemon restarted while unbound", func(t *testing.T) {
 		began := begin(t)
@@ -151,7 +147,7 @@ func TestMTAWatchPostfix(t *testing.T) {
 		w.daemon.stop(syscall.SIGTERM)
 		w.daemon.start()
 		within(t, time.Minute, "/readyz to fail", func() bool { status, _ := w.ask("/readyz"); return status == http.StatusServiceUnavailable })
-		w.unbound++ // each process says it in the log, but people were told
+		w.lost["policy-missing"]++ // each process says it in the log, but people were told
 		replace(t, main, bound)
 		w.reloaded()
 		w.waitBound()
@@ -166,7 +162,7 @@ func TestMTAWatchPostfix(t *testing.T) {
 		w.reloaded()
 		w.daemon.stop(syscall.SIGTERM)
 		w.daemon.start()
-		within(t, 30*time.Second, "a look", func() bool { return len(w.lines("level=INFO msg=bound ")) > looks })
+		within(t, time.Minute, "a look", func() bool { return len(w.lines("level=INFO msg=bound ")) > looks })
 		if status, text := w.ask("/readyz"); status != http.StatusOK || !strings.Contains(text, "binding: ok") {
 			t.Errorf("%d %s", status, text)
 		}
@@ -188,7 +184,7 @@ func TestMTAWatchPostfix(t *testing.T) {
 			}
 		}
 		reload("[binding]\nwatch = \"off\"\n" + text)
-		within(t, 30*time.Second, "the watch to end", func() bool { return len(w.lines("binding not watched", "off")) == 1 })
+		within(t, time.Minute, "the watch to end", func() bool { return len(w.lines("binding not watched", "off")) == 1 })
 		if status, ready := w.ask("/readyz"); status != http.StatusOK || strings.Contains(ready, "binding") || strings.Contains(w.metrics(), "tlsonly_bound{") {
 			t.Errorf("%d %s", status, ready)
 		}
@@ -203,7 +199,7 @@ func TestMTAWatchPostfix(t *testing.T) {
 		if err := syscall.Kill(masterOf(t, w.wire), syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		within(t, 100*time.Second, "the daemon to see that Postfix is down", func() bool { return w.metric(`tlsonly_bound{check="running"}`) == "0" })
+		within(t, 3*time.Minute, "the daemon to see that Postfix is down", func() bool { return w.metric(`tlsonly_bound{check="running"}`) == "0" })
 		t.Logf("seen after %s", time.Since(began).Round(time.Second))
 		if status, text := w.ask("/readyz"); status != http.StatusOK || !strings.Contains(text, "binding: ok") {
 			t.Errorf("an MTA that is down is no less bound: %d %s", status, text)
@@ -256,7 +252,7 @@ func TestMTAWatchUnprivileged(t *testing.T) {
 	if err := syscall.Kill(masterOf(t, w.wire), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 100*time.Second, "the daemon to see that Postfix is down", func() bool { return w.metric(`tlsonly_bound{check="running"}`) == "0" })
+	within(t, 3*time.Minute, "the daemon to see that Postfix is down", func() bool { return w.metric(`tlsonly_bound{check="running"}`) == "0" })
 	if bad := w.postfix.LogLines("warning: read"); len(bad) > 0 {
 		t.Errorf("Postfix complains of being asked: %q", bad)
 	}
