@@ -23,6 +23,7 @@ import (
 	"tlsonly/internal/destination/mtasts"
 	"tlsonly/internal/forward"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/monitor"
 	"tlsonly/internal/mta/sendmail"
@@ -194,6 +195,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	}
 	d.audit = d.newWatcher(ctx)
 	d.readAround(ctx)
+	who := instance.New(buildVersion(), c.Store.URL)
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards = d.forwards
 	decider.Local = d.isLocal
@@ -218,6 +220,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		IsLent:              d.isLent,
 		Names:               func() milter.Names { return d.around.get().names },
 		SenderTaken:         func() bool { return len(d.around.get().before) > 0 },
+		Identity:            who,
 		Log:                 log,
 		Now:                 now,
 	})
@@ -242,6 +245,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Others:      socketmap.Others(c.Binding.Others),
 		FreeBounces: c.Binding.Bounces == "others",
 		Bounce:      c.Binding.OnLost == "bounce",
+		Identity:    who,
 		Log:         log,
 		Now:         now,
 	})

@@ -11,6 +11,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/policy"
@@ -150,6 +151,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 	s := postfix.Settings{
 		Milter:       c.Milter.Listen.String(),
 		Socketmap:    c.Socketmap.Listen.String(),
+		Daemon:       instance.Expected(buildVersion(), c.Store.URL),
 		Deadline:     c.Milter.Deadline,
 		Senders:      postfix.Senders(c.Binding.Senders),
 		DANE:         c.DNS.DNSSEC != "off",
@@ -210,6 +212,7 @@ func setTable(s *postfix.Settings, set *rules.Set, delivery *rules.Delivery, kee
 func sendmailSettings(c *config.Config) (sendmail.Settings, error) {
 	// One ruleset for all senders: the strictest of the rules holds.
 	s := sendmail.Settings{
+		Daemon:        instance.Expected(buildVersion(), c.Store.URL),
 		Deadline:      c.Milter.Deadline,
 		RedactBounces: c.Milter.RedactBounces,
 		MinVersion:    c.Rules.Strictest(addr.Domain{}, time.Now()).MinVersion,

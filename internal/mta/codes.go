@@ -11,7 +11,8 @@ var checks = map[string]string{
 	"postfix-running": "running", "postfix-down": "running", "not-reloaded": "running", "not-looked-at": "running",
 	"version-too-old": "version", "version-reports": "version",
 
-	"daemon-answers": "daemon", "daemon-down": "daemon", "socket-access": "daemon", "socket-chroot": "daemon",
+	"daemon-answers": "daemon", "daemon-down": "daemon", "daemon-stranger": "daemon", "daemon-other": "daemon",
+	"daemon-two": "daemon", "socket-access": "daemon", "socket-chroot": "daemon",
 	"socketmap-off": "daemon",
 
 	"milter-asked": "milter", "milter-missing": "milter", "milter-overridden": "milter", "milter-reinjected": "milter",

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -31,6 +32,10 @@ func (s *Server) reply(b, question []byte) []byte {
 		return s.tlsRcpt(b, string(key), now)
 	case string(name) == "tls_report":
 		return s.tlsReport(b, now)
+	case string(name) == instance.MapName: // doctor asks, no MTA, so it isn't counted
+		if who := s.c.Identity.Answer(string(key)); who != "" {
+			return append(append(b, "OK "...), who...)
+		}
 	case bytes.HasPrefix(name, []byte("forced")):
 		if n, ok := classNumber(name[len("forced"):]); ok {
 			return s.forced(b, n, key, now)

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -101,6 +102,9 @@ type Config struct {
 	MaxConnections int           // served at the same time, more are closed at once; 10,000
 	PartTimeout    time.Duration // for the rest of a question that has begun; 30 s
 	WriteTimeout   time.Duration // for answers to be taken; 30 s
+
+	// Identity is what doctor and setup are told, who ask who listens here.
+	Identity instance.Identity
 
 	Log *slog.Logger // default: none
 	Now func() time.Time
