@@ -58,7 +58,7 @@ func TestMTAHolesDoctorRunning(t *testing.T) {
 			}
 			bound[path] = text
 		}
-		if out, status := w.program("setup", "postfix", "--undo", "--apply"); status != exitOK {
+		if out, status := w.program("setup", "postfix", "--undo", "--apply", "--no-reload"); status != exitOK {
 			t.Fatalf("%s", out)
 		}
 		backdateFiles(w)

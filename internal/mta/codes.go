@@ -8,7 +8,7 @@ import (
 // checks says of each code what was looked at. A code is never given to another
 // finding: sites name them in [doctor] accept.
 var checks = map[string]string{
-	"postfix-running": "running", "postfix-down": "running", "not-reloaded": "running", "not-looked-at": "running",
+	"postfix-running": "running", "postfix-down": "running", "postfix-silent": "running", "not-reloaded": "running", "not-looked-at": "running",
 	"version-too-old": "version", "version-reports": "version",
 
 	"daemon-answers": "daemon", "daemon-down": "daemon", "daemon-stranger": "daemon", "daemon-other": "daemon",

@@ -59,7 +59,7 @@ func Daemon(ctx context.Context, want instance.Identity, l Listener) (Finding, i
 			Text: fmt.Sprintf("at the daemon's %s, %s, %v: %s", l.Name, l.Shown, err, effect)}, instance.Identity{}
 	}
 	return Finding{Level: Down, Code: "daemon-down", Where: where, Check: "daemon", Remedy: StartDaemon(),
-		Text: fmt.Sprintf("the daemon doesn't answer at its %s, %s: %v: no mail gets through", l.Name, l.Shown, err)},
+			Text: fmt.Sprintf("the daemon doesn't answer at its %s, %s: %v: no mail gets through", l.Name, l.Shown, err)},
 		instance.Identity{}
 }
 

@@ -67,10 +67,8 @@ type doctor struct {
 	found        []mta.Finding
 }
 
-const (
-	runSetup = "tlsonly setup postfix --apply, then postfix reload"
-	reload   = "postfix reload"
-)
+// runSetup also has Postfix read its files.
+const runSetup = "tlsonly setup postfix --apply"
 
 func (d *doctor) ok(code, where, format string, args ...any) {
 	d.add(mta.OK, code, where, "", fmt.Sprintf(format, args...))

@@ -8,7 +8,7 @@
 // changes one line, and undoing needs no memory. It knows Postfix 3.0 and later: postconf(5), master(5), socketmap_table(5).
 //
 // It decides neither who is protected nor what is asked of a destination: it binds Postfix to whoever answers at the
-// socket map. It doesn't reload Postfix; the caller says so to the admin. Apply needs root, Doctor what it is to look at:
+// socket map. Renew makes the running Postfix use what Apply has written. Apply needs root, Doctor what it is to look at:
 // without root it can't ask as the user that Postfix is.
 package postfix
 
