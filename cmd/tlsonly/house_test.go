@@ -152,9 +152,9 @@ var programs = map[string][]string{
 	"cmd/tlsonly/report.go":             {`"journalctl"`},
 	"internal/forward/user.go":          {`"getent"`},
 	"internal/monitor/notify.go":        {"argv[0]"}, // the configuration's notify command, or sendmail
-	"internal/mta/postfix/postfix.go":   {"path"},
-	"internal/mta/postfix/renew.go":     {"systemctl"}, // one of Postfix's
-	"internal/mta/sendmail/sendmail.go": {"name"},      // sendmail or m4
+	"internal/mta/postfix/postfix.go":   {"path"},    // one of Postfix's
+	"internal/mta/postfix/renew.go":     {"systemctl"},
+	"internal/mta/sendmail/sendmail.go": {"name"}, // sendmail or m4
 }
 
 // Programs are run in few places, and no shell is in between. Tests and what is for them are free.
