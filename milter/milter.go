@@ -31,6 +31,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -86,6 +87,9 @@ type Config struct {
 	// SenderTaken reports whether another milter is asked before us at the end of a message, whose change of the sender ours
 	// would undo: Postfix doesn't show it. Nil: none is.
 	SenderTaken func() bool
+
+	// Identity is what doctor and setup are told, who ask who listens here.
+	Identity instance.Identity
 
 	Log *slog.Logger // default: none
 	Now func() time.Time

@@ -529,6 +529,10 @@ func (s *session) BodyChunk([]byte, gomilter.Modifier) (*gomilter.Response, erro
 	return gomilter.RespContinue, nil
 }
 
-func (s *session) Unknown(string, gomilter.Modifier) (*gomilter.Response, error) {
+// Unknown answers who this is; an MTA doesn't show such commands.
+func (s *session) Unknown(line string, _ gomilter.Modifier) (*gomilter.Response, error) {
+	if who := s.server.c.Identity.AnswerCommand(line); who != "" {
+		return s.answer(policy.Reply{Code: 502, Enhanced: "5.5.1", Text: who}), nil
+	}
 	return gomilter.RespContinue, nil
 }

@@ -58,6 +58,7 @@ for arch; do
 	cp packaging/systemd/sysusers.conf packaging/systemd/tmpfiles.conf "$stage"
 	mkdir -p "$stage/systemd" "$stage/doc" "$stage/man" "$stage/share"
 	cp -R packaging/sendmail packaging/postfix packaging/prometheus packaging/grafana "$stage/share"
+	install -m 0755 packaging/keep-ports.sh "$stage/share/keep-ports"
 	cp packaging/systemd/*.service packaging/systemd/*.socket packaging/systemd/*.timer "$stage/systemd"
 	for page in packaging/man/*.[0-9]; do
 		section=${page##*.}

@@ -89,10 +89,13 @@ func build(ctx context.Context, dir string) error {
 			return fmt.Errorf("build.sh: %w\n%s", err, out)
 		}
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "tlsonly"), "../cmd/tlsonly")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+	for _, cmd := range []*exec.Cmd{
+		exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, "tlsonly"), "../cmd/tlsonly"), buildFormer(dir),
+	} {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
 	}
 	return nil
 }

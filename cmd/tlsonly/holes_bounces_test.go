@@ -289,7 +289,7 @@ func TestMTAHolesBouncesUndone(t *testing.T) {
 	if out, _ := w.program("setup", "postfix", "--apply"); !strings.Contains(out, "nothing to change") {
 		t.Errorf("setup again:\n%s", out)
 	}
-	if out, status := w.program("setup", "postfix", "--undo", "--apply"); status != exitOK {
+	if out, status := w.program("setup", "postfix", "--undo", "--apply", "--no-reload"); status != exitOK {
 		t.Errorf("undo:\n%s", out)
 	}
 	if after, err = os.ReadFile(file); err != nil || string(after) != string(before) {

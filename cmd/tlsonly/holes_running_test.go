@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,9 +13,16 @@ import (
 	"testing"
 	"time"
 
+	gomilter "github.com/d--j/go-milter"
 	"github.com/miekg/dns"
 
+	"tlsonly/internal/addr"
+	"tlsonly/internal/config"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/mta"
+	"tlsonly/internal/policy"
+	"tlsonly/internal/socketmap"
+	"tlsonly/rules"
 )
 
 // doctorSays wants an exit status, and a finding at a level.
@@ -49,7 +58,7 @@ func TestMTAHolesDoctorRunning(t *testing.T) {
 			}
 			bound[path] = text
 		}
-		if out, status := w.program("setup", "postfix", "--undo", "--apply"); status != exitOK {
+		if out, status := w.program("setup", "postfix", "--undo", "--apply", "--no-reload"); status != exitOK {
 			t.Fatalf("%s", out)
 		}
 		backdateFiles(w)
@@ -118,11 +127,80 @@ func TestMTAHolesDoctorRunning(t *testing.T) {
 	t.Run("another program's port", func(t *testing.T) {
 		w.t = t
 		w.daemon.write("[socketmap]\nlisten = \"inet:" + w.address + "\"\n" + daemonHead + clinicRule)
-		if out := w.doctorSays(exitNo, "not running", "daemon-down"); !strings.Contains(out, "somebody else answers") {
+		if out := w.doctorSays(exitNo, "broken", "daemon-stranger"); !strings.Contains(out, "another program answers, in another protocol") {
 			t.Errorf("Postfix's own port for the maps:\n%s", out)
 		}
 		w.daemon.write(daemonHead + clinicRule)
-		w.doctorSays(exitOK, "", "daemon-down")
+		w.doctorSays(exitOK, "", "daemon-stranger")
+	})
+
+	t.Run("another milter", func(t *testing.T) {
+		w.t = t
+		w.daemon.stop(syscall.SIGTERM)
+		l, err := net.Listen("tcp", milterAddress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := gomilter.NewServer(gomilter.WithMilter(func() gomilter.Milter { return gomilter.NoOpMilter{} }))
+		served := make(chan error, 1)
+		go func() { served <- other.Serve(l) }()
+		out := w.doctorSays(exitNo, "hole", "daemon-stranger")
+		if len(found(out, "daemon-answers")) != 0 || len(found(out, "daemon-down")) != 1 {
+			t.Errorf("another program's milter, and nobody at the maps:\n%s", out)
+		}
+		if err := other.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+		w.daemon.start()
+		w.doctorSays(exitOK, "", "daemon-stranger")
+	})
+
+	t.Run("another tlsonly", func(t *testing.T) {
+		w.t = t
+		w.daemon.stop(syscall.SIGTERM)
+		other := startDaemon(t, daemonHead+clinicRule) // with the same rules, and a store of its own
+		out := w.doctorSays(exitNo, "hole", "daemon-other")
+		if len(found(out, "daemon-other")) != 2 || len(found(out, "daemon-answers")) != 0 {
+			t.Errorf("another daemon at both addresses:\n%s", out)
+		}
+		other.stop(syscall.SIGTERM)
+		w.daemon.start()
+		w.doctorSays(exitOK, "", "daemon-other")
+	})
+
+	t.Run("two processes", func(t *testing.T) {
+		w.t = t
+		w.daemon.write("[socketmap]\nlisten = \"inet:127.0.0.1:8699\"\n" + daemonHead + clinicRule)
+		w.daemon.stop(syscall.SIGTERM)
+		w.daemon.start()
+		old := instance.New("old", w.daemon.url)
+		set, err := config.Parse(w.daemon.file, []byte(clinicRule), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := socketmap.New(socketmap.Config{
+			Rules: func() *rules.Delivery { return rules.Alone(set.Rules) }, Ledger: nothingKnown{}, Identity: old,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:8690")
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(l) }()
+		w.daemon.write(daemonHead + clinicRule)
+		if out := w.doctorSays(exitNo, "hole", "daemon-two"); len(found(out, "daemon-answers")) != 2 {
+			t.Errorf("the maps of a process that is left over:\n%s", out)
+		}
+		if err := errors.Join(s.Shutdown(context30(t)), <-served); err != nil {
+			t.Error(err)
+		}
+		w.daemon.stop(syscall.SIGTERM)
+		w.daemon.start()
+		w.doctorSays(exitOK, "", "daemon-two")
 	})
 
 	t.Run("daemon without the maps", func(t *testing.T) {
@@ -165,6 +243,11 @@ func TestMTAHolesDoctorRunning(t *testing.T) {
 		}
 	})
 }
+
+type nothingKnown struct{}
+
+func (nothingKnown) Pinned(addr.Destination) bool                    { return false }
+func (nothingKnown) Demanded(addr.Destination) (policy.Demand, bool) { return policy.Demand{}, false }
 
 func backdateFiles(w *wire) {
 	then := time.Now().Add(-time.Minute) // Postfix waits for newer ones to settle

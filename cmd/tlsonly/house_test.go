@@ -20,7 +20,7 @@ import (
 // the packages below internal/testnet are free.
 var houseRules = map[string][]string{
 	"tlsonly/cmd/tlsonly":                   {"*"},
-	"tlsonly/milter":                        {"tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/milter":                        {"tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/forward":              {"tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
 	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
@@ -43,11 +43,12 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/classes":              {"tlsonly/internal/store", "tlsonly/rules"},
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/socketmap":            {"tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/binding":              {"tlsonly/internal/mta", "tlsonly/internal/addr"},
-	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/web":                  {"tlsonly/internal/store", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/socketmap":            {"tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta":                  {"tlsonly/internal/instance"},
+	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/monitor":              {"tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 }
 
@@ -153,7 +154,8 @@ var programs = map[string][]string{
 	"internal/forward/user.go":          {`"getent"`},
 	"internal/monitor/notify.go":        {"argv[0]"}, // the configuration's notify command, or sendmail
 	"internal/mta/postfix/postfix.go":   {"path"},    // one of Postfix's
-	"internal/mta/sendmail/sendmail.go": {"name"},    // sendmail or m4
+	"internal/mta/postfix/renew.go":     {"systemctl"},
+	"internal/mta/sendmail/sendmail.go": {"name"}, // sendmail or m4
 }
 
 // Programs are run in few places, and no shell is in between. Tests and what is for them are free.

@@ -24,6 +24,7 @@ import (
 	"tlsonly/internal/destination/mtasts"
 	"tlsonly/internal/forward"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/monitor"
 	"tlsonly/internal/mta/sendmail"
@@ -200,6 +201,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if d.binding, err = d.newBinding(ctx); err != nil {
 		return nil, err
 	}
+	who := instance.New(buildVersion(), c.Store.URL)
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards = d.forwards
 	decider.Local = d.isLocal
@@ -225,6 +227,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		IsLent:              d.isLent,
 		Names:               func() milter.Names { return d.around.get().names },
 		SenderTaken:         func() bool { return len(d.around.get().before) > 0 },
+		Identity:            who,
 		Log:                 log,
 		Now:                 now,
 	})
@@ -250,6 +253,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Others:      socketmap.Others(c.Binding.Others),
 		FreeBounces: c.Binding.Bounces == "others",
 		Bounce:      c.Binding.OnLost == "bounce",
+		Identity:    who,
 		Log:         log,
 		Now:         now,
 	})

@@ -11,6 +11,8 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/instance"
+	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/policy"
@@ -22,7 +24,8 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("setup", flag.ContinueOnError)
 	file := configFlag(fs)
 	directory := fs.String("config-directory", "", "postfix: its configuration `DIR`; default: that of MAIL_CONFIG, or the system's")
-	apply := fs.Bool("apply", false, "write the settings, with a backup beside each file")
+	apply := fs.Bool("apply", false, "write the settings, with a backup beside each file; Postfix is reloaded, or restarted, and seen to answer")
+	noReload := fs.Bool("no-reload", false, "postfix: leave the running Postfix as it is, and say what it takes")
 	undo := fs.Bool("undo", false, "take back what setup has written; with --apply, else only shown")
 	hide := fs.Bool("hide-header", false, "postfix: take the header TLS-Only off protected mail when it leaves")
 	rest, code, ok := p.parse(fs, args)
@@ -32,8 +35,11 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	if len(rest) != 1 || rest[0] != "postfix" && rest[0] != "sendmail" {
 		return p.fail("setup needs postfix or sendmail")
 	}
-	if rest[0] == "sendmail" && (*hide || *directory != "") {
-		return p.fail("--hide-header and --config-directory are for postfix")
+	if rest[0] == "sendmail" && (*hide || *noReload || *directory != "") {
+		return p.fail("--hide-header, --no-reload and --config-directory are for postfix")
+	}
+	if *noReload && !*apply {
+		return p.fail("--no-reload goes with --apply")
 	}
 	c, ok := p.load(*file, false)
 	if !ok {
@@ -46,7 +52,7 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	if rest[0] == "sendmail" {
 		err = p.setupSendmail(ctx, c, *apply, *undo)
 	} else {
-		err = p.setupPostfix(ctx, c, postfix.Instance{Dir: *directory}, *apply, *undo, *hide)
+		err = p.setupPostfix(ctx, c, postfix.Instance{Dir: *directory}, *apply, !*noReload, *undo, *hide)
 	}
 	if err != nil {
 		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
@@ -55,18 +61,19 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	return exitOK
 }
 
-func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.Instance, apply, undo, hide bool) error {
+func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.Instance, apply, renew, undo, hide bool) error {
 	facts, err := postfix.Read(ctx, i)
 	if err != nil {
 		return err
 	}
+	var settings postfix.Settings
 	plan := postfix.PlanUndo(facts)
 	if !undo {
 		delivery, err := p.delivery(ctx, c, apply)
 		if err != nil {
 			return err
 		}
-		settings := postfixSettings(c, delivery)
+		settings = postfixSettings(c, delivery)
 		settings.HideHeader = hide
 		if readByDaemon(c.Forwarding) == facts.Dir {
 			settings.Homes = facts.Homes(ctx, i, patternsOf(delivery.Senders(time.Now())))
@@ -74,7 +81,15 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 		if plan, err = postfix.Plan(settings, facts); err != nil {
 			return err
 		}
+		notes, err := askedOf(ctx, facts, settings)
+		if err != nil && apply {
+			return err
+		} else if err != nil {
+			notes = append(notes, err.Error())
+		}
+		plan.Notes = append(plan.Notes, notes...)
 	}
+	plan.Unit = facts.Unit()
 	if !apply {
 		return plan.Print(p.stdout)
 	}
@@ -94,10 +109,79 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 	for _, note := range plan.Notes {
 		fmt.Fprintf(p.stdout, "note: %s\n", note)
 	}
-	if !plan.Empty() {
-		fmt.Fprintf(p.stdout, "Postfix doesn't know yet: postfix -c %s reload\n", plan.Dir)
+	return p.renewPostfix(ctx, settings, i, renew, undo, plan.Empty())
+}
+
+// askedOf finds out who answers where Postfix is about to be bound to. The error
+// is for anybody but this daemon: mail would be judged by others, or by nobody.
+func askedOf(ctx context.Context, f postfix.Facts, s postfix.Settings) (notes []string, err error) {
+	found, err := f.Answering(ctx, s)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	for _, finding := range found {
+		switch finding.Level {
+		case mta.OK:
+		case mta.Down:
+			notes = append(notes, fmt.Sprintf("%s; to start it: %s", finding.Text, finding.Remedy))
+		default:
+			err = errors.Join(err, fmt.Errorf("%s; %s", finding.Text, finding.Remedy))
+		}
+	}
+	return notes, err
+}
+
+// renewPostfix makes the running Postfix use its files, and sees that it
+// answers and does. Where nothing was to change that is only done if it doesn't.
+func (p *program) renewPostfix(ctx context.Context, s postfix.Settings, i postfix.Instance, renew, undo, unchanged bool) error {
+	if !renew {
+		facts, err := postfix.Read(ctx, i)
+		if err != nil || unchanged {
+			return err
+		}
+		r, err := facts.Renewal()
+		if err != nil {
+			return err
+		}
+		if r.How == postfix.NotRunning {
+			fmt.Fprintf(p.stdout, "Postfix isn't running, to start it: %s\n", r.Words())
+		} else {
+			fmt.Fprintf(p.stdout, "Postfix doesn't know yet, it needs a %s: %s\n", r.How, r.Words())
+		}
+		return nil
+	}
+	if unchanged {
+		s.Patience = time.Millisecond
+		if found, err := postfix.Running(ctx, s, i, !undo); err != nil || !slices.ContainsFunc(found, stale) {
+			return err
+		}
+		s.Patience = 0
+	}
+	r, err := i.Renew(ctx)
+	if err != nil {
+		return fmt.Errorf("the settings are written, but postfix needs a %s: %s: %w", r.How, r.Words(), err)
+	}
+	switch r.How {
+	case postfix.NotRunning:
+		fmt.Fprintf(p.stdout, "Postfix isn't running, to start it: %s\n", r.Words())
+		return nil
+	case postfix.Restart:
+		fmt.Fprintf(p.stdout, "Postfix was restarted: %s\n", r.Why())
+	default:
+		fmt.Fprintln(p.stdout, "Postfix was reloaded")
+	}
+	found, err := postfix.Running(ctx, s, i, !undo)
+	for _, f := range found {
+		if f.Level != mta.OK {
+			err = errors.Join(err, fmt.Errorf("%s; %s", f.Text, f.Remedy))
+		}
+	}
+	return err
+}
+
+// stale reports whether a finding says that Postfix must be renewed.
+func stale(f mta.Finding) bool {
+	return slices.Contains([]string{"not-reloaded", "transport-unknown", "postfix-silent"}, f.Code)
 }
 
 func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, undo bool) error {
@@ -150,6 +234,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 	s := postfix.Settings{
 		Milter:       c.Milter.Listen.String(),
 		Socketmap:    c.Socketmap.Listen.String(),
+		Daemon:       instance.Expected(buildVersion(), c.Store.URL),
 		Deadline:     c.Milter.Deadline,
 		Senders:      postfix.Senders(c.Binding.Senders),
 		DANE:         c.DNS.DNSSEC != "off",
@@ -210,6 +295,7 @@ func setTable(s *postfix.Settings, set *rules.Set, delivery *rules.Delivery, kee
 func sendmailSettings(c *config.Config) (sendmail.Settings, error) {
 	// One ruleset for all senders: the strictest of the rules holds.
 	s := sendmail.Settings{
+		Daemon:        instance.Expected(buildVersion(), c.Store.URL),
 		Deadline:      c.Milter.Deadline,
 		RedactBounces: c.Milter.RedactBounces,
 		MinVersion:    c.Rules.Strictest(addr.Domain{}, time.Now()).MinVersion,

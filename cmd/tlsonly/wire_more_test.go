@@ -150,7 +150,7 @@ func (w *wire) program(args ...string) (string, int) {
 // setup binds Postfix with the program's own command; it knows after reload.
 func (w *wire) setup() {
 	w.t.Helper()
-	if out, status := w.program("setup", "postfix", "--apply"); status != exitOK {
+	if out, status := w.program("setup", "postfix", "--apply", "--no-reload"); status != exitOK {
 		w.t.Fatalf("setup: exit status %d\n%s", status, out)
 	}
 }

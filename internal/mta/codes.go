@@ -8,10 +8,11 @@ import (
 // checks says of each code what was looked at. A code is never given to another
 // finding: sites name them in [doctor] accept.
 var checks = map[string]string{
-	"postfix-running": "running", "postfix-down": "running", "not-reloaded": "running", "not-looked-at": "running",
+	"postfix-running": "running", "postfix-down": "running", "postfix-silent": "running", "not-reloaded": "running", "not-looked-at": "running",
 	"version-too-old": "version", "version-reports": "version",
 
-	"daemon-answers": "daemon", "daemon-down": "daemon", "socket-access": "daemon", "socket-chroot": "daemon",
+	"daemon-answers": "daemon", "daemon-down": "daemon", "daemon-stranger": "daemon", "daemon-other": "daemon",
+	"daemon-two": "daemon", "socket-access": "daemon", "socket-chroot": "daemon",
 	"socketmap-off": "daemon",
 
 	"milter-asked": "milter", "milter-missing": "milter", "milter-overridden": "milter", "milter-reinjected": "milter",

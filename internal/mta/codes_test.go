@@ -23,7 +23,7 @@ func TestCodes(t *testing.T) {
 	sendmails := regexp.MustCompile(`found\.add\(mta\.\w+, (?:code\+)?"([a-z-]+)"|found\.add\(mta\.OK, code, where, "each (recipient)`)
 	proofs := regexp.MustCompile(`code: "([a-z-]+)"`)
 	used := make(map[string]string)
-	for _, pattern := range []string{"postfix/*.go", "sendmail/*.go", "../../cmd/tlsonly/*.go", "../binding/*.go"} {
+	for _, pattern := range []string{"*.go", "postfix/*.go", "sendmail/*.go", "../../cmd/tlsonly/*.go", "../binding/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v", pattern, err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -35,6 +36,10 @@ func (s *Server) reply(b, question []byte) []byte {
 	case string(name) == "tls_report":
 		s.asked(MapReport, key)
 		return s.tlsReport(b, now)
+	case string(name) == instance.MapName: // doctor asks, no MTA, so it isn't counted
+		if who := s.c.Identity.Answer(string(key)); who != "" {
+			return append(append(b, "OK "...), who...)
+		}
 	case bytes.HasPrefix(name, []byte("forced")):
 		if n, ok := classNumber(name[len("forced"):]); ok {
 			s.asked(MapForced, key)

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -105,6 +106,8 @@ type Config struct {
 	// Asked is told of each question of an MTA, and of the protected sender that a question of Postfix's is about. It doesn't
 	// wait; nil: nobody is told.
 	Asked func(m Map, protected addr.Address)
+	// Identity is what doctor and setup are told, who ask who listens here.
+	Identity instance.Identity
 
 	Log *slog.Logger // default: none
 	Now func() time.Time

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/mta"
 )
 
 // query asks a table what Postfix's programs would, as their user and in their
@@ -170,7 +172,7 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 		name, _, _ := strings.Cut(answer, ":")
 		switch {
 		case err != nil:
-			d.broken("sender-map-failing", inMain(senderMaps), startDaemon()+", see its log",
+			d.broken("sender-map-failing", inMain(senderMaps), mta.StartDaemon()+", see its log",
 				"postfix can't find the transport of %s: %v: all remote mail waits", a, err)
 			return
 		case answer == "":
@@ -237,7 +239,7 @@ func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 	table := "socketmap:" + d.smap + ":" + name
 	where := "socketmap:" + name
 	if _, _, err := d.query(ctx, table, ".invalid"); err != nil {
-		d.broken("policy-failing", where, startDaemon()+", see its log",
+		d.broken("policy-failing", where, mta.StartDaemon()+", see its log",
 			"%s doesn't answer: %v: mail waits", table, err)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"tlsonly/internal/instance"
 	"tlsonly/internal/mta"
 )
 
@@ -34,8 +35,10 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 	d.version()
 	d.running(ctx)
 	d.milters(ctx)
-	d.listens(ctx, "milter", s.Milter, d.milter, "smtpd", "cleanup")
-	d.away = !d.listens(ctx, "socketmap", s.Socketmap, d.smap, "trivial-rewrite", "smtp")
+	milter := d.listens(ctx, "milter", s.Milter, d.milter, "smtpd", "cleanup")
+	smap := d.listens(ctx, "socketmap", s.Socketmap, d.smap, "trivial-rewrite", "smtp")
+	d.found = append(d.found, mta.OneDaemon(milter, smap)...)
+	d.away = smap == instance.Identity{}
 	d.transports(ctx)
 	d.senderMap(ctx)
 	d.policies(ctx)
@@ -56,7 +59,7 @@ type doctor struct {
 	instance     Instance
 	milter, smap string
 	postfix      *user.User // nil: unknown here
-	away         bool       // nobody answers at the socket map, which is a finding by itself
+	away         bool       // this daemon isn't at the socket map, which is a finding by itself
 	core         bool       // what Bound looks at: nobody is asked, no table is gone through for a warning
 	until        time.Time  // a reload is done by then
 	stopped      bool       // Postfix doesn't run, or nobody can tell
@@ -65,10 +68,8 @@ type doctor struct {
 	found        []mta.Finding
 }
 
-const (
-	runSetup = "tlsonly setup postfix --apply, then postfix reload"
-	reload   = "postfix reload"
-)
+// runSetup also has Postfix read its files.
+const runSetup = "tlsonly setup postfix --apply"
 
 func (d *doctor) ok(code, where, format string, args ...any) {
 	d.add(mta.OK, code, where, "", fmt.Sprintf(format, args...))

@@ -36,7 +36,7 @@ func TestDoctorFinds(t *testing.T) {
 	}
 	apply(t, ctx, i, s, time.Now())
 	backdate(t, p)
-	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f mta.Finding) bool { return f.Remedy == "postfix reload" }) {
+	if found, err := Doctor(ctx, s, i); err != nil || !slices.ContainsFunc(found, func(f mta.Finding) bool { return f.Remedy == "postfix -c "+p.Etc+" reload" }) {
 		t.Errorf("before the reload: %q, %v", found, err)
 	}
 	settle(t, ctx, p)

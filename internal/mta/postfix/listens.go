@@ -4,92 +4,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"tlsonly/internal/instance"
+	"tlsonly/internal/mta"
 )
 
-// listens looks whether Postfix's processes get through to a socket of ours,
-// and reports whether they do.
-func (d *doctor) listens(ctx context.Context, name, given, endpoint string, commands ...string) bool {
+// listens looks whether Postfix's processes get through to a socket of ours and
+// whether it is this daemon that answers there. It returns who answers; a zero
+// Identity for nobody, and for others.
+func (d *doctor) listens(ctx context.Context, name, given, endpoint string, commands ...string) instance.Identity {
 	where := "tlsonly.toml:" + name + ".listen"
-	scheme, address, _ := strings.Cut(endpoint, ":")
-	network := "tcp"
+	l := d.listener(name, endpoint)
 	if err := d.outside(given, endpoint, commands...); err != nil {
 		d.broken("socket-chroot", where, "move the socket and run "+runSetup, "%v", err)
-		return false
+		return instance.Identity{}
 	}
-	if scheme == "unix" {
-		network = "unix"
-		if !filepath.IsAbs(address) {
-			address = filepath.Join(d.value("queue_directory"), address)
-		}
-		if err := accessible(address, d.postfix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if l.Network == "unix" {
+		if err := accessible(l.Address, d.postfix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			d.broken("socket-access", where, "give the user "+d.value("mail_owner")+" access",
 				"%s: %v: no mail gets through", endpoint, err)
-			return false
+			return instance.Identity{}
 		}
 	}
-	if err := converse(ctx, network, address, name); err != nil {
-		d.down("daemon-down", where, startDaemon(),
-			"the daemon doesn't answer at its %s, %s: %v: no mail gets through", name, endpoint, err)
-		return false
-	}
-	d.ok("daemon-answers", where, "%s answers", endpoint)
-	return true
+	f, who := mta.Daemon(ctx, d.Daemon, l)
+	d.found = append(d.found, f)
+	return who
 }
 
-// converse has a few words with the daemon. That somebody takes the connection
-// proves nothing: systemd does, and the kernel for a process that hangs.
-func converse(ctx context.Context, network, address, name string) error {
-	const patience = 5 * time.Second
-	dialer := net.Dialer{Timeout: patience}
-	conn, err := dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	// A parent domain is answered at once, whatever is known: socketmap_table(5).
-	question, want, end := "15:policy .invalid,", "9:NOTFOUND ,", ""
-	if name == "milter" {
-		// SMFIC_OPTNEG: version 6, all actions, all steps; the answer is its own kind.
-		question = "\x00\x00\x00\x0dO\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff"
-		want, end = "\x00\x00\x00?O", "\x00\x00\x00\x01Q" // the length is that of its macros
-	}
-	if _, err := io.WriteString(conn, question); err != nil {
-		return err
-	}
-	answer := make([]byte, len(want))
-	if n, err := io.ReadFull(conn, answer); n == 0 {
-		return fmt.Errorf("it takes connections, but says nothing: %w", err)
-	}
-	if name == "milter" {
-		answer[3] = '?'
-	}
-	if string(answer) != want {
-		return fmt.Errorf("somebody else answers: %q", answer)
-	}
-	_, _ = io.WriteString(conn, end)
-	return nil
-}
-
-// startDaemon says how the daemon is started here: by its unit where systemd
-// runs and has it.
-func startDaemon() string {
-	if _, err := os.Stat("/run/systemd/system"); err == nil {
-		for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
-			if _, err := os.Stat(filepath.Join(dir, "tlsonly.service")); err == nil {
-				return "systemctl start tlsonly"
-			}
+// listener is where Postfix asks the daemon, for an endpoint that socket has
+// made.
+func (f Facts) listener(name, endpoint string) mta.Listener {
+	scheme, address, _ := strings.Cut(endpoint, ":")
+	l := mta.Listener{Name: name, Network: "tcp", Address: address, Shown: endpoint}
+	if scheme == "unix" {
+		l.Network = "unix"
+		if !filepath.IsAbs(address) {
+			l.Address = filepath.Join(f.value("queue_directory"), address)
 		}
 	}
-	return "start tlsonly serve"
+	return l
+}
+
+// Answering reports who answers where Postfix is to ask the daemon.
+func (f Facts) Answering(ctx context.Context, s Settings) ([]mta.Finding, error) {
+	milter, err1 := f.socket(s.Milter)
+	smap, err2 := f.socket(s.Socketmap)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	atMilter, milterIs := mta.Daemon(ctx, s.Daemon, f.listener("milter", milter))
+	atMap, mapIs := mta.Daemon(ctx, s.Daemon, f.listener("socketmap", smap))
+	return append([]mta.Finding{atMilter, atMap}, mta.OneDaemon(milterIs, mapIs)...), nil
 }
 
 // accessible reports why a user can't connect to a unix socket. Postfix's

@@ -242,6 +242,19 @@ func (p *planner) services() {
 		}
 		wanted = append(wanted, p.transport(smtp, fmt.Sprint(c.Number), minVersion))
 	}
+	// A transport that no class needs any more stays: mail may be on its way
+	// by it, and a service that leaves master.cf takes a restart.
+	surplus := 0
+	for _, s := range p.facts.Services {
+		if isOwn(s) && !slices.ContainsFunc(wanted, func(w Service) bool { return w.Name == s.Name }) {
+			wanted = append(wanted, p.transport(smtp, strings.TrimPrefix(s.Name, transportPrefix), strictest))
+			surplus++
+		}
+	}
+	if surplus > 0 {
+		p.setup.note("%d of our transports are more than there are classes of senders; they stay, unused, because "+
+			"a service that leaves master.cf takes a restart of Postfix; --undo takes all out", surplus)
+	}
 	for _, want := range wanted {
 		have, ok := p.facts.service(want.Name, want.Type)
 		if ok && have.Columns == want.Columns && have.Command == want.Command && maps.Equal(have.Options, want.Options) {
@@ -252,11 +265,6 @@ func (p *planner) services() {
 			old = have.String()
 		}
 		p.setup.Changes = append(p.setup.Changes, Change{Kind: KindService, Name: want.ID(), Old: old, New: want.String()})
-	}
-	for _, s := range p.facts.Services {
-		if isOwn(s) && !slices.ContainsFunc(wanted, func(w Service) bool { return w.Name == s.Name }) {
-			p.setup.Changes = append(p.setup.Changes, Change{Kind: KindService, Name: s.ID(), Old: s.String()})
-		}
 	}
 }
 

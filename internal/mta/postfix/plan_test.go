@@ -166,7 +166,8 @@ func TestPlanServices(t *testing.T) {
 			"tlsonly1 unix - - n - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
 		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
 		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.Replace(common, "=encrypt", "=may", 1), "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
-		{"3.7.11", "tlsonly3 unix - - y - - smtp", "tlsonly3/unix", "", nil}, // a class less
+		{"3.7.11", "tlsonly3 unix - - y - - smtp", "tlsonly3/unix", // a class less: it stays, as strict as any
+			"tlsonly3 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.ReplaceAll(strings.ReplaceAll(common, "forced1", "forced3"), "tlsonly1", "tlsonly3"), nil},
 		{"3.7.11", "tlsonlyish unix - - y - - smtp", "tlsonlyish/unix", "-", nil},
 	} {
 		s := inet()
@@ -352,7 +353,9 @@ func TestPrint(t *testing.T) {
 		"/^4\\.7\\.4 (TLS is required, but was not offered by host .*)$/ 5.7.10 $1\n",
 		"postconf -c /etc/postfix -M -e \\\n    'tlsonly/unix=tlsonly unix - - y - - smtp -o",
 		"    'smtpd_milters=$tlsonly_milter, inet:a:1' \\\n",
-		"postconf -c /etc/postfix -M -X \\\n    tlsonly2/unix\n",
+		"# master.cf tlsonly2/unix was: tlsonly2 unix - - y - - smtp\n", // more than there are classes: as strict as any
+		"    'tlsonly2/unix=tlsonly2 unix - - y - - smtp -o",
+		"note: 1 of our transports are more than there are classes",
 		"postfix -c /etc/postfix reload\n",
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -8,7 +8,7 @@
 // changes one line, and undoing needs no memory. It knows Postfix 3.0 and later: postconf(5), master(5), socketmap_table(5).
 //
 // It decides neither who is protected nor what is asked of a destination: it binds Postfix to whoever answers at the
-// socket map. It doesn't reload Postfix; the caller says so to the admin. Apply needs root, Doctor what it is to look at:
+// socket map. Renew makes the running Postfix use what Apply has written. Apply needs root, Doctor what it is to look at:
 // without root it can't ask as the user that Postfix is.
 package postfix
 
@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 )
 
@@ -51,15 +52,16 @@ type Settings struct {
 	Homes             []Home        // next hops to protected senders, which the daemon holds
 
 	// What only Doctor looks at.
-	Relays       []string       // next hops that it knows as relays, as Postfix writes them
-	Read         string         // the directory of the configuration whose relays it reads itself, "" for none
-	Former       [][]Entry      // what Table was before rules of the file ended
-	UserRules    bool           // some rule names senders by their login
-	Verified     bool           // some rule wants mail to come in with a verified certificate
-	Protected    []addr.Address // senders of whom the binding is to be proved, with at least one of each class
-	Destinations []string       // next hops of which the level is to be proved, as Postfix writes them
-	Keep         time.Duration  // how long what binds accepted mail lasts; 0: 6 days
-	Patience     time.Duration  // how long a reload may take before its effect is missed; 0: 2 s
+	Daemon       instance.Identity // who is to answer; zero: any daemon of this kind
+	Relays       []string          // next hops that it knows as relays, as Postfix writes them
+	Read         string            // the directory of the configuration whose relays it reads itself, "" for none
+	Former       [][]Entry         // what Table was before rules of the file ended
+	UserRules    bool              // some rule names senders by their login
+	Verified     bool              // some rule wants mail to come in with a verified certificate
+	Protected    []addr.Address    // senders of whom the binding is to be proved, with at least one of each class
+	Destinations []string          // next hops of which the level is to be proved, as Postfix writes them
+	Keep         time.Duration     // how long what binds accepted mail lasts; 0: 6 days
+	Patience     time.Duration     // how long a reload may take before its effect is missed; 0: 2 s
 
 	// Protects says how many of the senders that a pattern selects are protected; nil: those in Protected.
 	Protects func(addr.Pattern) Share

@@ -22,7 +22,7 @@ import (
 // running looks whether Postfix runs, and whether it runs with the files as
 // they are.
 func (d *doctor) running(ctx context.Context) {
-	path := filepath.Join(d.value("queue_directory"), "pid", "master.pid")
+	path := d.masterPID()
 	pid, err := holder(path)
 	if d.core && errors.Is(err, fs.ErrPermission) {
 		d.runningSeen(ctx)
@@ -41,11 +41,12 @@ func (d *doctor) running(ctx context.Context) {
 		return
 	case pid == 0:
 		d.stopped = true
-		d.down("postfix-down", path, "postfix start",
+		d.down("postfix-down", path, d.start(),
 			"postfix doesn't run: no mail is taken, and none leaves")
 		return
 	}
 	d.reloaded(ctx, pid)
+	d.alive(ctx, pid)
 }
 
 // holder returns the process that holds the lock on the file of master(8), 0
@@ -90,10 +91,10 @@ func (d *doctor) reloaded(ctx context.Context, master int) {
 	})
 	switch {
 	case unknown != nil:
-		d.warn("not-looked-at", "qmgr", "postfix reload, to be sure",
+		d.warn("not-looked-at", "qmgr", d.reload()+", to be sure",
 			"whether postfix has read its settings was not looked at: %v", unknown)
 	case len(stale) > 0:
-		d.hole("not-reloaded", stale[0], reload,
+		d.hole("not-reloaded", stale[0], d.reload(),
 			"%s changed after postfix read it: what runs is not what the files say",
 			strings.Join(stale, ", "))
 	default:
@@ -205,7 +206,7 @@ func (d *doctor) known(ctx context.Context, s Service) {
 		d.warn("not-looked-at", path, "run as root",
 			"whether postfix knows transport %s was not looked at: run as root", s.Name)
 	default:
-		d.hole("transport-unknown", inMaster(s), reload,
+		d.hole("transport-unknown", inMaster(s), d.reload(),
 			"the running postfix doesn't know transport %s (%v): mail of its senders leaves by "+
 				"another one, or waits", s.Name, failed)
 	}

@@ -16,6 +16,7 @@ import (
 // Setup is a list of changes to one Postfix.
 type Setup struct {
 	Dir     string // its configuration directory
+	Unit    string // of systemd that runs this Postfix, for Print; "": none
 	Changes []Change
 	Notes   []string // what an admin should know besides, a sentence each
 }
@@ -123,13 +124,27 @@ func (s Setup) Print(w io.Writer) error {
 		fmt.Fprintf(&b, "rm %s\n", quote(c.Name))
 	}
 	if !s.Empty() {
-		fmt.Fprintf(&b, "postfix -c %s reload\n", quote(s.Dir))
+		b.WriteString(s.renewal())
 	}
 	for _, note := range s.Notes {
 		fmt.Fprintf(&b, "# note: %s\n", note)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// renewal is what makes a running Postfix use the files, for a shell.
+func (s Setup) renewal() string {
+	postfix := "postfix -c " + quote(s.Dir) + " "
+	if len(s.of(KindService, true)) == 0 {
+		return postfix + "reload\n"
+	}
+	command := postfix + "stop; " + postfix + "start"
+	if s.Unit != "" {
+		command = "systemctl restart " + s.Unit
+	}
+	return "# a restart, not a reload: where master(8) may not kill processes, as on Debian 13, a reload\n" +
+		"# that takes a service away while it is delivering makes Postfix stop answering\n" + command + "\n"
 }
 
 // quote quotes a word for the shell where it must be.
@@ -157,7 +172,7 @@ func (s Service) String() string {
 // Apply makes the changes: first copies main.cf and master.cf beside themselves as main.cf.tlsonly-YYYYMMDDhhmmss, then
 // calls postconf(1). It returns the copies' paths. Without changes it does nothing. Afterwards Postfix's own check must pass, postconf must
 // warn of nothing new and what was to change must have; if not, everything is put back and the error says why. The running Postfix isn't
-// told: that is `postfix reload`.
+// told: that is Renew.
 func (s Setup) Apply(ctx context.Context, i Instance, now time.Time) (copies []string, err error) {
 	if s.Empty() {
 		return nil, nil

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet"
 	"tlsonly/internal/testnet/rig"
@@ -125,6 +126,9 @@ func (sureAssessor) Assess(_ context.Context, d addr.Destination, _ func(policy.
 		Observations: []policy.Observation{{Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256}}}}}
 }
 
+// fake is who the tests' daemon says it is.
+var fake = instance.New("test", "sqlite:///tlsonly.db")
+
 // startMilter serves the milter of a site that protects clinic.example, late.example and the null sender.
 func startMilter(t *testing.T) {
 	t.Helper()
@@ -139,6 +143,7 @@ func startMilter(t *testing.T) {
 		Rules:         func() *rules.Set { return set },
 		RedactBounces: true,
 		TagEnvelope:   true,
+		Identity:      fake,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -216,6 +221,10 @@ func (f *fakeMap) serve(c net.Conn) {
 		question := make([]byte, n+1)
 		if _, err := io.ReadFull(in, question); err != nil {
 			return
+		}
+		if nonce, ok := strings.CutPrefix(string(question[:n]), instance.MapName+" "); ok {
+			fmt.Fprint(c, netstring("OK "+fake.Answer(nonce)))
+			continue
 		}
 		if strings.HasPrefix(string(question), "tls_report ") {
 			fmt.Fprint(c, netstring("TEMP later"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +27,7 @@ func (in Installation) Doctor(ctx context.Context, s Settings) ([]mta.Finding, e
 		return nil, err
 	}
 	c := parseConf(string(text))
-	found := slices.Concat(c.filter(s), c.binding(s), c.certificates(), c.bounces(s))
+	found := slices.Concat(daemon(ctx, s), c.filter(s), c.binding(s), c.certificates(), c.bounces(s))
 	running, err := in.running(c)
 	if found = append(found, running...); err != nil {
 		return found, err
@@ -39,6 +40,24 @@ func (in Installation) Doctor(ctx context.Context, s Settings) ([]mta.Finding, e
 	}
 	senders, err := in.doctorSenders(ctx, c, s)
 	return append(found, senders...), err
+}
+
+// daemon looks whether it is this daemon that answers where Sendmail asks.
+func daemon(ctx context.Context, s Settings) []mta.Finding {
+	milter, milterIs := mta.Daemon(ctx, s.Daemon, listener("milter", s.Milter))
+	smap, smapIs := mta.Daemon(ctx, s.Daemon, listener("socketmap", s.Socketmap))
+	return append([]mta.Finding{milter, smap}, mta.OneDaemon(milterIs, smapIs)...)
+}
+
+// listener reads an endpoint as Endpoint writes it.
+func listener(name, endpoint string) mta.Listener {
+	l := mta.Listener{Name: name, Network: "unix", Shown: endpoint}
+	scheme, rest, _ := strings.Cut(endpoint, ":")
+	if l.Address = rest; scheme != "unix" {
+		port, host, _ := strings.Cut(rest, "@")
+		l.Network, l.Address = "tcp", net.JoinHostPort(host, port)
+	}
+	return l
 }
 
 // found makes findings of one check; the remedy is the usual one.

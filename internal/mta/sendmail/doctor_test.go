@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet/rig"
@@ -35,6 +36,7 @@ func queueRuns(t *testing.T, l *lab) {
 }
 
 func TestDoctor(t *testing.T) {
+	startMilter(t)
 	m := startMap(t, netstring("OK DEFER"))
 	l := newLab(t, bound())
 	s := settings()
@@ -44,7 +46,7 @@ func TestDoctor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found) != 26 || strings.Contains(list(found), "warning ") || mta.Holes(found) {
+	if len(found) != 28 || strings.Contains(list(found), "warning ") || mta.Fails(found) {
 		t.Errorf("%d findings of a good installation:\n%s", len(found), list(found))
 	}
 	if !slices.ContainsFunc(m.questions(), func(q string) bool {
@@ -108,6 +110,18 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 
+	for _, daemon := range []instance.Identity{
+		fake, instance.Expected("test", "sqlite:///tlsonly.db"), instance.Expected("test", "sqlite:///other.db"),
+	} {
+		s.Daemon = daemon
+		found, err := l.installation(string(good)).Doctor(l.ctx, s)
+		others := strings.Count(list(found), "hole daemon: another tlsonly answers")
+		if want := 2; err != nil || (daemon.Instance == fake.Instance) != (others == 0) || others != 0 && others != want {
+			t.Errorf("the daemon is %v, and %v is wanted: %v\n%s", fake, daemon, err, list(found))
+		}
+	}
+	s.Daemon = instance.Identity{}
+
 	in := l.installation(string(good))
 	now := time.Now().Add(time.Hour)
 	if err := os.Chtimes(in.Cf, now, now); err != nil {
@@ -116,6 +130,7 @@ func TestDoctor(t *testing.T) {
 	m.stop()
 	found, err = in.Doctor(l.ctx, s)
 	if err != nil || !strings.Contains(list(found), "hole running: the Sendmail that runs started before") ||
+		!strings.Contains(list(found), "not running daemon: the daemon doesn't answer at its socketmap") ||
 		!strings.Contains(list(found), "broken proof: the daemon does not answer") {
 		t.Errorf("not restarted, daemon away: %v\n%s", err, list(found))
 	}

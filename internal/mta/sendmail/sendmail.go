@@ -46,6 +46,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 )
 
@@ -63,6 +64,9 @@ type Settings struct {
 	MinVersion    policy.Version // TLS below it is none; the rules know 1.0 to 1.3
 	RedactBounces bool           // bounces carry headers only
 
+	// Daemon is what only Doctor looks at: who is to answer; zero is any daemon of
+	// this kind.
+	Daemon instance.Identity
 	// Held is what only Doctor looks at: mail that must not leave in the clear, to be asked of the daemon.
 	Held []Question
 	// So are these: FreeBounces is [binding] bounces = "others", Followed says

@@ -96,7 +96,7 @@ func demo(ctx context.Context, binary string) (err error) {
 	}
 	defer func() { err = errors.Join(err, postfix.Stop()) }()
 
-	fmt.Println("\nBinding Postfix: tlsonly setup postfix --apply, postfix reload, tlsonly doctor")
+	fmt.Println("\nBinding Postfix: tlsonly setup postfix --apply, tlsonly doctor")
 	tlsonly := func(args ...string) error {
 		cmd := exec.CommandContext(ctx, binary, append(args, "-c", file, "--config-directory", postfix.Etc)...)
 		out, err := cmd.CombinedOutput()
@@ -107,9 +107,6 @@ func demo(ctx context.Context, binary string) (err error) {
 		return nil
 	}
 	if err := tlsonly("setup", "postfix", "--apply"); err != nil {
-		return err
-	}
-	if _, err := postfix.Run(ctx, "", "postfix", "-c", postfix.Etc, "reload"); err != nil {
 		return err
 	}
 	if err := tlsonly("doctor", "postfix"); err != nil {
