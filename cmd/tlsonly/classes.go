@@ -48,7 +48,7 @@ func (p *program) classes(ctx context.Context, args []string) int {
 	case action == "list":
 		return p.listClasses(delivery, *asJSON)
 	default:
-		err = p.releaseClasses(ctx, c, delivery, postfix.Instance{Dir: *directory}, *force)
+		err = p.releaseClasses(ctx, c, delivery, postfixAt(c.Forwarding, *directory), *force)
 	}
 	var refused *refusal
 	switch {
@@ -146,7 +146,7 @@ func (p *program) releaseClasses(ctx context.Context, c *config.Config, d *rules
 		return nil
 	}
 	if !force {
-		if !postfix.Installed() {
+		if !i.Installed() {
 			return &refusal{"no Postfix here says whether mail waits: look into the queue, then use --force"}
 		}
 		waiting, err := waitingUnder(ctx, i, d, born)

@@ -118,7 +118,7 @@ func (p *program) examine(ctx context.Context, c *config.Config, which, director
 		}
 		settings := postfixSettings(c, delivery)
 		settings.Read = readByDaemon(c.Forwarding)
-		more, err := postfix.Doctor(ctx, settings, postfix.Instance{Dir: directory})
+		more, err := postfix.Doctor(ctx, settings, postfixAt(c.Forwarding, directory))
 		return append(found, more...), err
 	}
 	settings, err := sendmailSettings(c)
@@ -138,7 +138,7 @@ func (p *program) sendProbe(ctx context.Context, c *config.Config, directory str
 	if len(settings.Protected) == 0 {
 		return nil, errors.New("--probe: no rule names a protected sender")
 	}
-	probed, err := postfix.Probe(ctx, settings, postfix.Instance{Dir: directory}, settings.Protected[0])
+	probed, err := postfix.Probe(ctx, settings, postfixAt(c.Forwarding, directory), settings.Protected[0])
 	var found []mta.Finding
 	if err == nil {
 		found = append(found, probed.Finding)

@@ -67,9 +67,15 @@ func usesPostfix(f config.Forwarding) (postfix.Instance, bool) {
 			dir = "/etc/postfix"
 		}
 		_, err := os.Stat(dir + "/main.cf")
-		return postfix.Instance{}, err == nil && postfix.Installed()
+		instance := postfixAt(f, "")
+		return instance, err == nil && instance.Installed()
 	}
-	return postfix.Instance{Dir: f.Postfix}, true
+	return postfixAt(f, f.Postfix), true
+}
+
+// postfixAt is the Postfix with a configuration directory, "" for the usual one.
+func postfixAt(f config.Forwarding, directory string) postfix.Instance {
+	return postfix.Instance{Dir: directory, Commands: f.Postconf}
 }
 
 func usesSendmail(f config.Forwarding) bool {

@@ -279,8 +279,9 @@ func TestMTAHolesBouncesUndone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"address_verify_sender_dependent_default_transport_maps = static:DUNNO, $tlsonly_verify_maps\n",
-		"tlsonly_verify_maps = inline:{ {x@other.example = smtp:} }\n",
+		"address_verify_sender_dependent_default_transport_maps = static:DUNNO, inline:{ {x@other.example = smtp:} }\n",
+		"sender_dependent_default_transport_maps = socketmap:inet:127.0.0.1:8690:sender1, inline:{ {x@other.example = smtp:} }\n",
+		"non_smtpd_milters = $smtpd_milters\n",
 	} {
 		if !strings.Contains(strings.ReplaceAll(string(after), " =", "="), strings.ReplaceAll(want, " =", "=")) {
 			t.Errorf("setup wrote no %q:\n%s", want, after)

@@ -22,9 +22,13 @@ type plant struct {
 	mended string // the daemon's file then, "" for the same
 }
 
-// postconf makes one call, with DIR filled in.
+// milterEntry is what setup writes into lists of milters.
+const milterEntry = "{ inet:127.0.0.1:8689, command_timeout=30s, content_timeout=300s, default_action=tempfail, protocol=6 }"
+
+// postconf makes one call, with DIR filled in, and MILTER as setup writes it.
 func (w *wire) postconf(call string) {
 	w.t.Helper()
+	call = strings.ReplaceAll(call, "MILTER", milterEntry)
 	args := strings.Split(strings.ReplaceAll(call, "DIR", w.dir), "|")
 	if strings.HasPrefix(args[0], "-") {
 		args = append([]string{"postconf"}, args...)
@@ -306,8 +310,8 @@ func TestMTAHolesDoctorRoutes(t *testing.T) {
 		{name: "owner", code: "aliases-owner", where: "DIR/aliases:2",
 			calls: []string{"-e|alias_maps=texthash:DIR/aliases"}, mended: strings.Replace(clinicRule, `"]`, `", "@mta.test"]`, 1), remedy: []string{"-X|alias_maps"}},
 		{name: "an earlier table of senders", code: "sender-map-overruled", where: "main.cf:sender_dependent_default_transport_maps",
-			calls:  []string{"-e|sender_dependent_default_transport_maps=inline:{ {boss@clinic.example = smtp:} }, $tlsonly_sender_map"},
-			remedy: []string{"-e|sender_dependent_default_transport_maps=$tlsonly_sender_map"}},
+			calls:  []string{"-e|sender_dependent_default_transport_maps=inline:{ {boss@clinic.example = smtp:} }, socketmap:inet:127.0.0.1:8690:sender1"},
+			remedy: []string{"-e|sender_dependent_default_transport_maps=socketmap:inet:127.0.0.1:8690:sender1"}},
 		{name: "what local mail falls back to", code: "route-explicit", where: "main.cf:fallback_transport",
 			calls: []string{"-e|fallback_transport=smtp:[mx1.none.example]"}, remedy: []string{"-e|fallback_transport=tlsonly:[mx1.none.example]"}},
 		{name: "copies to virtual mailboxes elsewhere", code: "route-explicit", where: "main.cf:virtual_transport",
@@ -341,17 +345,17 @@ func TestMTAHolesDoctorIn(t *testing.T) {
 			calls: []string{"-M|-e|628/inet=628 inet n - n - - qmqpd -o receive_override_options=no_milters"}, remedy: []string{"-M|-X|628/inet"}},
 		{name: "content filter by an action", level: "warning", code: "milter-reinjected", where: "master.cf:127.0.0.1:10025/inet/smtpd_milters",
 			calls:  []string{"-e|smtpd_client_restrictions=check_client_access static:{FILTER smtp:[127.0.0.1]:10024}", "-M|-e|127.0.0.1:10025/inet=" + back},
-			remedy: []string{"-P|127.0.0.1:10025/inet/smtpd_milters=$tlsonly_milter"}},
+			remedy: []string{"-P|127.0.0.1:10025/inet/smtpd_milters={inet:127.0.0.1:8689,default_action=tempfail}"}},
 		{name: "another cleanup", code: "milter-missing", where: "master.cf:pre/unix/non_smtpd_milters",
 			calls:  []string{"-M|-e|pre/unix=pre unix n - n - 0 cleanup -o non_smtpd_milters=", "-P|pickup/unix/cleanup_service_name=pre"},
 			remedy: []string{"-P|-X|pickup/unix/cleanup_service_name"}},
 		{name: "clients with other milters", code: "milter-maps", where: "main.cf:smtpd_milter_maps",
 			calls:  []string{"-e|smtpd_milter_maps=cidr:{ {192.0.2.0/24 inet:127.0.0.1:9} }"},
-			remedy: []string{"-e|smtpd_milter_maps=cidr:{ {192.0.2.0/24 $$tlsonly_milter} }"}},
+			remedy: []string{"-e|smtpd_milter_maps=cidr:{ {192.0.2.0/24 $$smtpd_milters} }"}},
 		{name: "milters of which nobody knows", level: "warning", code: "milter-maps", where: "main.cf:smtpd_milter_maps",
 			calls: []string{"-e|smtpd_milter_maps=unix:passwd.byname"}, remedy: []string{"-X|smtpd_milter_maps"}},
 		{name: "a milter before ours", level: "warning", code: "milter-other", where: "main.cf:smtpd_milters",
-			calls: []string{"-e|smtpd_milters=inet:127.0.0.1:9, $tlsonly_milter"}, remedy: []string{"-e|smtpd_milters=$tlsonly_milter"}},
+			calls: []string{"-e|smtpd_milters=inet:127.0.0.1:9, MILTER"}, remedy: []string{"-e|smtpd_milters=MILTER"}},
 	})
 }
 

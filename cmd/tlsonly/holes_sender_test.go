@@ -157,7 +157,7 @@ func TestMTAHolesSenderChangedBefore(t *testing.T) {
 	isolated(t)
 	for _, to := range []func(string) string{srs0, batv} {
 		w := newWire(t, wireCase{setup: true}, true)
-		if err := w.postfix.Set(context30(t), map[string]string{"smtpd_milters": "inet:" + otherMilter + ", $tlsonly_milter"}); err != nil {
+		if err := w.postfix.Set(context30(t), map[string]string{"smtpd_milters": "inet:" + otherMilter + ", " + milterEntry}); err != nil {
 			t.Fatal(err)
 		}
 		stop := startChanger(t, to)
@@ -179,7 +179,7 @@ func TestMTAHolesSenderChangedBefore(t *testing.T) {
 			t.Errorf("doctor: exit status %d\n%s", status, out)
 		}
 		w.setup()
-		if out, err := w.postfix.Run(context30(t), "", "postconf", "smtpd_milters"); err != nil || !strings.Contains(out, otherMilter+", $tlsonly_milter") {
+		if out, err := w.postfix.Run(context30(t), "", "postconf", "smtpd_milters"); err != nil || !strings.Contains(out, otherMilter+", "+milterEntry) {
 			t.Errorf("setup reordered the list: %v %s", err, out)
 		}
 		if err := w.postfix.Stop(); err != nil {

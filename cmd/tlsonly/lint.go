@@ -40,6 +40,11 @@ func (p *program) lint(_ context.Context, args []string) int {
 	default:
 		answer.Rules, answer.Inbound = len(c.Rules.Rules()), len(c.Inbound.Rules())
 		answer.Warnings = append(answer.Warnings, config.Warnings(c, time.Now())...)
+		if c.Forwarding.Postconf != "" {
+			if err := postfixAt(c.Forwarding, "").Check(); err != nil {
+				answer.Warnings = append(answer.Warnings, config.Fault{File: *file, Line: 1, Text: err.Error()})
+			}
+		}
 	}
 	if *asJSON {
 		_ = p.answer(answer)

@@ -52,7 +52,7 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	if rest[0] == "sendmail" {
 		err = p.setupSendmail(ctx, c, *apply, *undo)
 	} else {
-		err = p.setupPostfix(ctx, c, postfix.Instance{Dir: *directory}, *apply, !*noReload, *undo, *hide)
+		err = p.setupPostfix(ctx, c, postfixAt(c.Forwarding, *directory), *apply, !*noReload, *undo, *hide)
 	}
 	if err != nil {
 		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
@@ -67,7 +67,7 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 		return err
 	}
 	var settings postfix.Settings
-	plan := postfix.PlanUndo(facts)
+	plan := postfix.PlanUndo(postfix.Settings{Milter: c.Milter.Listen.String(), Socketmap: c.Socketmap.Listen.String()}, facts)
 	if !undo {
 		delivery, err := p.delivery(ctx, c, apply)
 		if err != nil {
@@ -78,6 +78,7 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 		if readByDaemon(c.Forwarding) == facts.Dir {
 			settings.Homes = facts.Homes(ctx, i, patternsOf(delivery.Senders(time.Now())))
 		}
+		settings.Whose = func(endpoint string) (bool, error) { return settings.Daemon.IsMilter(ctx, endpoint) }
 		if plan, err = postfix.Plan(settings, facts); err != nil {
 			return err
 		}

@@ -150,6 +150,7 @@ type Notify struct {
 // Forwarding is the table [forwarding]: where forwards stand.
 type Forwarding struct {
 	Postfix  string   // "auto", "off" or a configuration folder: its own tables are read
+	Postconf string   // where Postfix's commands are: a folder, or postconf itself; "": where they usually are
 	Sendmail string   // "auto", "off" or a sendmail.cf: the files it names are read
 	Aliases  []string // where no MTA says: alias files, virtual tables
 	Virtual  []string

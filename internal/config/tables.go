@@ -95,6 +95,7 @@ func tables() map[string]table {
 		}),
 		"forwarding": section("forwarding", value.Keys[Config]{
 			"postfix":  value.Into(func(c *Config) *string { return &c.Forwarding.Postfix }, readPostfix),
+			"postconf": value.Into(func(c *Config) *string { return &c.Forwarding.Postconf }, orEmpty(readPath)),
 			"sendmail": value.Into(func(c *Config) *string { return &c.Forwarding.Sendmail }, readPostfix),
 			"aliases":  value.Into(func(c *Config) *[]string { return &c.Forwarding.Aliases }, value.List(readPath)),
 			"virtual":  value.Into(func(c *Config) *[]string { return &c.Forwarding.Virtual }, value.List(readPath)),

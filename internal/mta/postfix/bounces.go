@@ -80,45 +80,39 @@ func sendersOf(s Settings, f Facts, entries []Entry, enforces bool) string {
 }
 
 // probes keeps our map of senders out of what probes of addresses go by.
-func (p *planner) probes(own map[string]string) {
+func (p *planner) probes() {
 	f := p.facts
+	site := func(value string) string {
+		return without(value, slices.DeleteFunc(splitList(value), func(item string) bool { return p.kindOf(item) == "" })...)
+	}
+	base, changed := f.probesUndone(site)
 	if p.Bounces == BouncesOthers {
-		p.setup.parameter(f, verifyMaps, f.probesUndone())
+		if changed {
+			p.setup.parameter(f, verifyMaps, base)
+		}
 		return
 	}
-	value, refers := f.all[verifyMaps], references(senderMaps)
-	if !f.refersTo(value, senderMaps) && !f.refersTo(value, verifyParameter) {
+	switch {
+	case changed && base == "":
+		base = "$" + senderMaps // its default
+	case !changed:
+		base = f.all[verifyMaps]
+	}
+	if without := site(base); without != base { // by hand: it is as it must not be
+		p.setup.parameter(f, verifyMaps, without)
+		return
+	}
+	if !f.refersTo(base, senderMaps) {
 		return // a list of the site's own
 	}
-	for _, r := range refers {
-		value = strings.ReplaceAll(value, r, "$"+verifyParameter)
+	value := base
+	for _, r := range references(senderMaps) {
+		value = strings.ReplaceAll(value, r, strings.Join(f.siteTables(site), ", "))
 	}
-	if !f.refersTo(value, verifyParameter) {
+	if f.refersTo(value, senderMaps) {
 		return // it refers to the other through a third, which stays
 	}
-	var site []string
-	for _, table := range splitList(f.expand(f.all[senderMaps], nil)) {
-		if !isSenderMap(p.smap, table) && !ownSenders(table) {
-			site = append(site, table)
-		}
-	}
-	if len(site) == 0 {
-		site = []string{"static:DUNNO"} // a list of no table, with a value to refer to
-	}
-	own[verifyParameter] = strings.Join(site, ", ")
 	p.setup.parameter(f, verifyMaps, value)
-}
-
-// probesUndone returns what setup found in the list for probes, "" for nothing.
-func (f Facts) probesUndone() string {
-	value := f.Set[verifyMaps]
-	for _, r := range references(verifyParameter) {
-		if value == r {
-			return "" // its default
-		}
-		value = strings.ReplaceAll(value, r, "$"+senderMaps)
-	}
-	return value
 }
 
 // askWriters looks whether Postfix's own mail goes by the strict transport.

@@ -24,7 +24,7 @@ func counted(t *testing.T) func() map[string]int {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	for _, name := range []string{"postconf", "postmap", "postqueue", "sendmail"} {
-		path, err := find(name)
+		path, err := Instance{}.find(name)
 		if err != nil {
 			t.Fatal(err)
 		}

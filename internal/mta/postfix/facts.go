@@ -31,6 +31,8 @@ type Facts struct {
 	Files        map[string]string // those of our own files that exist, by path
 	Warnings     []string          // of postconf, about this configuration
 	Bundle       string            // the system's file of authorities, "" for none
+	main, master string            // the texts of the two files
+	record       *record           // what setup has written before; nil: nobody knows
 }
 
 // Service is an entry of master.cf.
@@ -39,6 +41,7 @@ type Service struct {
 	Columns    [5]string         // private, unpriv, chroot, wakeup, maxproc
 	Command    string            // "smtp"
 	Options    map[string]string // -o
+	line       string            // as postconf -M has it
 }
 
 // ID is what postconf -M calls the service.
@@ -76,7 +79,7 @@ func (p Postconf) Facts() (Facts, error) {
 		if len(words) < 8 {
 			return Facts{}, fmt.Errorf("master.cf: service %q", line)
 		}
-		s := Service{Name: words[0], Type: words[1], Columns: [5]string(words[2:7]), Command: words[7]}
+		s := Service{Name: words[0], Type: words[1], Columns: [5]string(words[2:7]), Command: words[7], line: strings.TrimSpace(line)}
 		s.Options = options[s.ID()]
 		f.Services = append(f.Services, s)
 	}
@@ -234,7 +237,10 @@ func splitList(value string) []string {
 // span is where an item stands in a list.
 type span struct{ from, to int }
 
-func spans(value string) []span {
+func spans(value string) []span { return split(value, ", \t\r\n") }
+
+// split finds what stands between separators outside braces.
+func split(value, separators string) []span {
 	var found []span
 	depth, start := 0, -1
 	for i, c := range value {
@@ -243,7 +249,7 @@ func spans(value string) []span {
 			depth++
 		case c == '}' && depth > 0:
 			depth--
-		case depth == 0 && strings.ContainsRune(", \t\r\n", c):
+		case depth == 0 && strings.ContainsRune(separators, c):
 			if start >= 0 {
 				found = append(found, span{start, i})
 			}

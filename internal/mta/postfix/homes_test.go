@@ -14,7 +14,7 @@ import (
 // The routes to protected senders that don't depend on who sends.
 func TestHomes(t *testing.T) {
 	t.Parallel()
-	if _, err := find("postmap"); err != nil {
+	if _, err := (Instance{}).find("postmap"); err != nil {
 		t.Skip(err)
 	}
 	dir := t.TempDir()

@@ -29,7 +29,7 @@ func TestOwnSenders(t *testing.T) {
 // tableDir is an instance that isn't running, with tables.
 func tableDir(t *testing.T) (*Tables, string) {
 	t.Helper()
-	if _, err := find("postmap"); err != nil {
+	if _, err := (Instance{}).find("postmap"); err != nil {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
@@ -45,7 +45,7 @@ func tableDir(t *testing.T) (*Tables, string) {
 	write("aliases", "root: alice\nlist: :include:/x\n")
 	write("re", "/^(.*)@re\\.test$/ ${1}@far.test\n")
 	for _, command := range [][]string{{"postmap", "hash:" + dir + "/virtual"}, {"postalias", "hash:" + dir + "/aliases"}} {
-		path, err := find(command[0])
+		path, err := Instance{}.find(command[0])
 		if err != nil {
 			t.Skip(err)
 		}

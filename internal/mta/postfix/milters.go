@@ -41,12 +41,12 @@ func (d *doctor) milters(ctx context.Context) {
 
 // feeds reports whether what doesn't come by smtpd(8) can go through a cleanup
 // service: only there its milters count.
-func (d *doctor) feeds(cleanup Service) bool {
-	if cleanup.Name == d.value("cleanup_service_name") || cleanup.Name == "cleanup" {
+func (f Facts) feeds(cleanup Service) bool {
+	if cleanup.Name == f.value("cleanup_service_name") || cleanup.Name == "cleanup" {
 		return true
 	}
-	return slices.ContainsFunc(d.Services, func(s Service) bool {
-		return (s.Command == "pickup" || s.Command == "qmqpd") && d.option(s, "cleanup_service_name") == cleanup.Name
+	return slices.ContainsFunc(f.Services, func(s Service) bool {
+		return (s.Command == "pickup" || s.Command == "qmqpd") && f.option(s, "cleanup_service_name") == cleanup.Name
 	})
 }
 
@@ -96,16 +96,16 @@ func (d *doctor) milterOf(s Service, parameter string) {
 			return
 		}
 		remedy := runSetup
-		if _, ok := s.Options[parameter]; ok {
-			remedy = "postconf -P '" + s.ID() + "/" + parameter + "=" + joinLists(true, s.Options[parameter], "$"+milterParameter) + "'"
+		if value, ok := s.Options[parameter]; ok && d.reinjection(s) != "" {
+			p := planner{Settings: d.Settings, facts: d.Facts, milter: d.milter, smap: d.smap}
+			p.setEntries()
+			remedy = "postconf -P '" + s.ID() + "/" + parameter + "=" + p.inService(value) + "', if other mail comes in there than what a content filter gives back"
 		}
 		d.hole("milter-missing", where, remedy, "%s (%s): our milter isn't asked", place, s.ID())
 		return
 	}
-	entry := d.milterEntry(s, list[i])
-	switch action := entry["default_action"]; action {
-	case "tempfail", "reject", "quarantine", "shutdown":
-	default:
+	entry := milterSettings(d.milterDefaults(s), list[i])
+	if action := entry["default_action"]; !refuses(action) {
 		d.hole("milter-default-action", where, runSetup,
 			"%s: default_action=%s for our milter: while it's away, mail is taken unseen", place,
 			action)
@@ -124,8 +124,7 @@ func (d *doctor) milterOf(s Service, parameter string) {
 
 // ourMilter reports whether an entry of a list of milters is ours.
 func (d *doctor) ourMilter(item string) bool {
-	endpoint, err := d.socket(milterEndpoint(item))
-	return err == nil && endpoint == d.milter
+	return d.sameSocket(milterEndpoint(item), d.milter)
 }
 
 // others names the other milters: what they do at the end of a message comes after our judgement of its sender.
@@ -164,23 +163,6 @@ func (d *doctor) milterMaps(ctx context.Context, at setting) {
 			}
 		}
 	}
-}
-
-// milterEntry returns the settings that hold for one milter of a service: its
-// own, else the global ones.
-func (d *doctor) milterEntry(s Service, item string) map[string]string {
-	settings := make(map[string]string)
-	for _, name := range []string{"default_action", "command_timeout", "content_timeout"} {
-		settings[name] = d.option(s, "milter_"+name)
-	}
-	if inner, ok := strings.CutPrefix(item, "{"); ok {
-		for _, word := range splitList(strings.TrimSuffix(inner, "}")) {
-			if name, value, ok := strings.Cut(word, "="); ok {
-				settings[name] = value
-			}
-		}
-	}
-	return settings
 }
 
 // filtered reports whether some mail goes to a content filter and comes back.

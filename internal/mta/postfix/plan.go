@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,17 +15,14 @@ import (
 
 // What is ours, by name.
 const (
-	milterParameter = "tlsonly_milter"
-	senderParameter = "tlsonly_sender_map"
-	policyParameter = "tlsonly_policy_map"
-	// What tls_required_enable refers to: Postfix 3.10 and later skip the policy map for a message that says
-	// "TLS-Required: no" (RFC 8689), and copy that into its bounce.
-	requiredParameter = "tlsonly_tls_required"
-	// What smtp_tls_CAfile and smtp_dns_support_level refer to where the site has neither.
+	// Parameters that setup once defined, and that the lists and single values referred to.
+	milterParameter    = "tlsonly_milter"
+	senderParameter    = "tlsonly_sender_map"
+	policyParameter    = "tlsonly_policy_map"
+	requiredParameter  = "tlsonly_tls_required"
 	authorityParameter = "tlsonly_ca_file"
 	dnsParameter       = "tlsonly_dns_support"
-	// What address_verify_sender_dependent_default_transport_maps refers to.
-	verifyParameter = "tlsonly_verify_maps"
+	verifyParameter    = "tlsonly_verify_maps"
 
 	transportPrefix = "tlsonly"
 
@@ -33,10 +31,37 @@ const (
 	sendersFile = "tlsonly_senders.regexp"
 )
 
+// singles are the parameters of the site that setup gives one value, and the reference that it once wrote there.
+var singles = []struct{ parameter, reference string }{
+	// Postfix 3.10 and later skip the policy map for a message that says "TLS-Required: no" (RFC 8689), and copy that into its
+	// bounce.
+	{requiredEnable, requiredParameter},
+	{"smtp_tls_CAfile", authorityParameter},
+	{"smtp_dns_support_level", dnsParameter},
+	{verifyMaps, verifyParameter},
+}
+
+const (
+	requiredEnable = "tls_required_enable"
+	logLevel       = "smtp_tls_loglevel"
+)
+
+func isSingle(name string) bool {
+	for _, s := range singles {
+		if s.parameter == name {
+			return true
+		}
+	}
+	return false
+}
+
 func ownParameters() []string {
 	return []string{milterParameter, senderParameter, policyParameter, requiredParameter, authorityParameter, dnsParameter,
 		verifyParameter}
 }
+
+func isOwnParameter(name string) bool { return slices.Contains(ownParameters(), name) }
+
 func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
 // isOwn reports whether a service is one of our transports.
@@ -65,6 +90,10 @@ func Plan(s Settings, f Facts) (Setup, error) {
 		return Setup{}, err
 	}
 	p := planner{Settings: s, facts: f, milter: milter, smap: smap, setup: Setup{Dir: f.Dir}}
+	p.setEntries()
+	if err := p.conflicts(); err != nil {
+		return Setup{}, err
+	}
 	p.files()
 	p.parameters()
 	p.services()
@@ -93,71 +122,44 @@ type planner struct {
 	Settings
 	facts        Facts
 	milter, smap string
+	entries      map[entryKind]string // of lists, "" for one that isn't wanted
 	setup        Setup
 }
 
-func (p *planner) path(file string) string { return filepath.Join(p.facts.Dir, file) }
+func (f Facts) path(file string) string { return filepath.Join(f.Dir, file) }
 
-// parameters plans main.cf.
-func (p *planner) parameters() {
-	own := map[string]string{
-		milterParameter: fmt.Sprintf("{ %s, command_timeout=%s, content_timeout=%s, default_action=tempfail, protocol=6 }",
+func (p *planner) path(file string) string { return p.facts.path(file) }
+
+// setEntries says what our entries are in lists.
+func (p *planner) setEntries() {
+	p.entries = map[entryKind]string{
+		kindMilter: fmt.Sprintf("{ %s, command_timeout=%s, content_timeout=%s, default_action=tempfail, protocol=6 }",
 			p.milter, seconds(commandTimeout(p.Settings)), seconds(contentTimeout(p.Settings))),
-		senderParameter: senderMap(p.smap, p.Classes, p.facts.writers()),
+		kindSenders: senderMap(p.smap, p.Classes, p.facts.writers()),
 	}
 	if p.Senders == SendersTable {
-		own[senderParameter] = "regexp:" + p.path(sendersFile)
+		p.entries[kindSenders] = "regexp:" + p.path(sendersFile)
 	}
 	if p.Others != OthersOff {
-		own[policyParameter] = "socketmap:" + p.smap + ":policy"
+		p.entries[kindPolicy] = "socketmap:" + p.smap + ":policy"
 	}
-	// A "no" of the site's own stays.
-	ours := p.facts.owns("tls_required_enable", requiredParameter)
-	switch {
-	case p.facts.heedsTLSRequired() && p.Others != OthersOff && (ours || p.facts.value("tls_required_enable") != "no"):
-		own[requiredParameter] = "no"
-		p.setup.parameter(p.facts, "tls_required_enable", "$"+requiredParameter)
-	case ours:
-		p.setup.parameter(p.facts, "tls_required_enable", "")
-	}
-	p.verifying(own)
-	p.probes(own)
-	for _, name := range ownParameters() {
-		p.setup.parameter(p.facts, name, own[name])
-	}
+}
 
-	now := p.facts
-	now.all = maps.Clone(now.all)
-	list := func(name, own string, first bool, same func(item string) bool) {
-		old := now.all[name]
-		value := old
-		for _, item := range splitList(old) {
-			if same(item) { // written by hand; asked twice it would answer twice
-				value = without(value, item)
-			}
-		}
-		if !now.refersTo(value, own) {
-			value = joinLists(first, value, "$"+own)
-		}
-		now.all[name] = value
-		if value != old {
-			p.setup.parameter(p.facts, name, value)
-		}
+// parameters plans main.cf, and the lists in master.cf.
+func (p *planner) parameters() {
+	// A "no" of the site's own stays.
+	before, ours := p.facts.owns(requiredEnable, requiredParameter)
+	switch {
+	case p.facts.heedsTLSRequired() && p.Others != OthersOff && (ours || p.facts.value(requiredEnable) != "no"):
+		p.setup.parameter(p.facts, requiredEnable, "no")
+	case ours:
+		p.setup.parameter(p.facts, requiredEnable, before)
 	}
-	// The milter comes first, unless the site has put it elsewhere. At the end of a message it gives the sender back as MAIL
-	// had it, for the sake of RET, and Postfix shows nobody what a milter before has made of it: SRS or BATV would be undone.
-	// One after it changes the sender, and RET stays. The second list may refer to the first.
-	handMade := func(item string) bool { return milterEndpoint(item) == p.milter }
-	list("smtpd_milters", milterParameter, true, handMade)
-	list("non_smtpd_milters", milterParameter, true, handMade)
-	// Ours first: only the table that answers first counts, and for senders we don't know the others are asked.
-	list("sender_dependent_default_transport_maps", senderParameter, true, func(item string) bool { return isSenderMap(p.smap, item) })
-	// Ours last: what the site says of a destination ("secure match=…") must not become our "encrypt".
-	if p.Others != OthersOff {
-		list("smtp_tls_policy_maps", policyParameter, false, func(item string) bool { return item == own[policyParameter] })
-	} else {
-		p.setup.parameter(p.facts, "smtp_tls_policy_maps", without(p.facts.all["smtp_tls_policy_maps"], references(policyParameter)...))
-	}
+	p.probes()
+	p.verifying()
+	p.lists()
+	p.setup.entries = p.entries
+	p.setup.ours = func(item string) bool { return p.kindOf(item) != "" }
 }
 
 // senderMap names the map of senders. The number tells the daemon how many transports this Postfix has, so that it names none
@@ -292,6 +294,10 @@ func (p *planner) transport(smtp Service, number string, minVersion policy.Versi
 		// RFC 8689, section 5: "TLS-Required: No" in a message would lower the level.
 		s.Options["tls_required_enable"] = "no"
 	}
+	// So that the log says of each delivery that there was TLS; a report needs no guess then.
+	if level, err := strconv.Atoi(p.facts.option(smtp, logLevel)); err != nil || level < 1 {
+		s.Options[logLevel] = "1"
+	}
 	if p.OnLost == OnLostBounce {
 		s.Options["smtp_delivery_status_filter"] = joinLists(true, p.facts.option(smtp, "smtp_delivery_status_filter"), "regexp:"+p.path(lostFile))
 	}
@@ -350,13 +356,7 @@ const comment = "# Written by tlsonly setup; it writes it anew each time.\n"
 func (p *planner) notes() {
 	p.reports()
 	p.homeNotes()
-	for _, s := range p.facts.Services {
-		if v, ok := s.Options["smtpd_milters"]; ok && s.Command == "smtpd" && !p.facts.refersTo(v, milterParameter) {
-			p.setup.note("%s has milters of its own in master.cf and stays without ours; to add it: postconf -P '%s/smtpd_milters=%s'",
-				s.ID(), s.ID(), joinLists(true, v, "$"+milterParameter))
-		}
-	}
-	if p.facts.all["smtp_tls_policy_maps"] != "" && p.facts.all["smtp_tls_policy_maps"] != "$"+policyParameter {
+	if slices.ContainsFunc(splitList(p.facts.expand(p.facts.all[policyMaps], nil)), func(item string) bool { return p.kindOf(item) == "" }) {
 		p.setup.note("the site's tables in smtp_tls_policy_maps are asked for other mail, before ours, and not at all for mail of protected senders: what they ask of a destination must be in a rule, too")
 	}
 	if p.Senders == SendersTable {
@@ -402,44 +402,4 @@ func (f Facts) reportsUnknown(told bool) string {
 
 func (f Facts) reportsRemedy() string {
 	return fmt.Sprintf("set it to \"%d.%d\", the oldest Postfix that asks, and restart the daemon", f.Major, f.Minor)
-}
-
-// PlanUndo says what must change for nothing of ours to be left.
-func PlanUndo(f Facts) Setup {
-	setup := Setup{Dir: f.Dir}
-	setup.parameter(f, verifyMaps, f.probesUndone())
-	ours := make([]string, 0, 9)
-	for _, name := range ownParameters() {
-		ours = append(ours, references(name)...)
-	}
-	for _, name := range []string{"smtpd_milters", "non_smtpd_milters", "sender_dependent_default_transport_maps", "smtp_tls_policy_maps"} {
-		if value, ok := f.Set[name]; ok && value != "" {
-			setup.parameter(f, name, without(value, ours...))
-		}
-	}
-	for _, p := range []struct{ name, own string }{
-		{"tls_required_enable", requiredParameter}, {"smtp_tls_CAfile", authorityParameter}, {"smtp_dns_support_level", dnsParameter},
-	} {
-		if f.owns(p.name, p.own) {
-			setup.parameter(f, p.name, "")
-		}
-	}
-	for _, name := range ownParameters() {
-		setup.parameter(f, name, "")
-	}
-	for _, s := range f.Services {
-		if isOwn(s) {
-			setup.Changes = append(setup.Changes, Change{Kind: KindService, Name: s.ID(), Old: s.String()})
-			continue
-		}
-		for _, name := range slices.Sorted(maps.Keys(s.Options)) {
-			if value := s.Options[name]; without(value, ours...) != value {
-				setup.note("%s in master.cf says %s=%s, which is empty then: it's the site's to change", s.ID(), name, value)
-			}
-		}
-	}
-	for _, name := range ownFiles() {
-		setup.file(f, filepath.Join(f.Dir, name), "")
-	}
-	return setup
 }

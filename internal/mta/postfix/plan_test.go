@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -68,49 +69,56 @@ func TestPlanParameters(t *testing.T) {
 		of, want   string // what becomes of a parameter; "-": stays
 		change     func(*Settings)
 	}{
-		{"", "", "tlsonly_milter", entry, nil},
-		{"", "", "smtpd_milters", "$tlsonly_milter", nil},
-		{"", "", "non_smtpd_milters", "$tlsonly_milter", nil},
-		{"smtpd_milters", "", "smtpd_milters", "$tlsonly_milter", nil},
-		{"smtpd_milters", "inet:localhost:11332", "smtpd_milters", "$tlsonly_milter, inet:localhost:11332", nil},
-		{"smtpd_milters", "inet:localhost:11332", "non_smtpd_milters", "$tlsonly_milter", nil},
-		{"smtpd_milters", "$tlsonly_milter, inet:localhost:11332", "smtpd_milters", "-", nil}, // the admin's order
-		{"smtpd_milters", "${tlsonly_milter}", "smtpd_milters", "-", nil},
-		{"smtpd_milters", "inet:127.0.0.1:8689, inet:a:1", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil}, // by hand
-		{"smtpd_milters", "inet:127.0.0.1:86892, inet:127.0.0.1:8689", "smtpd_milters", "$tlsonly_milter, inet:127.0.0.1:86892", nil},
-		{"smtpd_milters", "inet:a:1 { inet:127.0.0.1:8689, default_action=accept }", "smtpd_milters", "$tlsonly_milter, inet:a:1", nil},
-		{"non_smtpd_milters", "$smtpd_milters", "non_smtpd_milters", "-", nil}, // asked twice otherwise
+		{"", "", "smtpd_milters", entry, nil},
+		{"", "", "non_smtpd_milters", entry, nil},
+		{"smtpd_milters", "", "smtpd_milters", entry, nil},
+		{"smtpd_milters", "inet:localhost:11332", "smtpd_milters", entry + ", inet:localhost:11332", nil},
+		{"smtpd_milters", "inet:localhost:11332", "non_smtpd_milters", entry, nil},
+		{"smtpd_milters", "inet:127.0.0.1:8690", "smtpd_milters", entry + ", inet:127.0.0.1:8690", nil},
+		{"smtpd_milters", "inet:127.0.0.1:86892, inet:a:1", "smtpd_milters", entry + ", inet:127.0.0.1:86892, inet:a:1", nil},
+		{"smtpd_milters", "inet:a:1, " + entry, "smtpd_milters", "-", nil}, // the admin's order
+		{"smtpd_milters", "inet:a:1, " + unblanked(entry), "smtpd_milters", "-", nil},
+		{"smtpd_milters", "inet:a:1, " + strings.Replace(entry, "30s", "66s", 1) + " inet:b:2", "smtpd_milters", "inet:a:1, " + entry + " inet:b:2", nil}, // the deadline was changed
+		{"smtpd_milters", entry + " inet:a:1, " + entry, "smtpd_milters", entry + " inet:a:1", nil},                                                       // asked twice it would answer twice
+		{"non_smtpd_milters", "$smtpd_milters", "non_smtpd_milters", "-", nil},                                                                            // the same
 		{"non_smtpd_milters", "${smtpd_milters}", "non_smtpd_milters", "-", nil},
-		{"non_smtpd_milters", "unix:a.sock", "non_smtpd_milters", "$tlsonly_milter, unix:a.sock", nil},
-		{"tlsonly_milter", entry, "tlsonly_milter", "-", nil},
-		{"tlsonly_milter", "{ inet:127.0.0.1:7777 }", "tlsonly_milter", entry, nil}, // the port was changed
-		{"", "", "tlsonly_milter", strings.Replace(strings.Replace(entry, "30s", "400s", 1), "300s", "400s", 1), func(s *Settings) { s.Deadline = 390 * time.Second }},
-		{"", "", "tlsonly_milter", strings.Replace(entry, "30s", "36s", 1), func(s *Settings) { s.Deadline = 25500 * time.Millisecond }},
-		{"", "", "tlsonly_milter", strings.Replace(entry, "inet:127.0.0.1:8689", "unix:tlsonly/m.sock", 1), func(s *Settings) { s.Milter = "unix:/var/spool/postfix/tlsonly/m.sock" }},
+		{"non_smtpd_milters", "unix:a.sock", "non_smtpd_milters", entry + ", unix:a.sock", nil},
+		{"", "", "smtpd_milters", strings.Replace(strings.Replace(entry, "30s", "400s", 1), "300s", "400s", 1), func(s *Settings) { s.Deadline = 390 * time.Second }},
+		{"", "", "smtpd_milters", strings.Replace(entry, "30s", "36s", 1), func(s *Settings) { s.Deadline = 25500 * time.Millisecond }},
+		{"", "", "smtpd_milters", strings.Replace(entry, "inet:127.0.0.1:8689", "unix:tlsonly/m.sock", 1), func(s *Settings) { s.Milter = "unix:/var/spool/postfix/tlsonly/m.sock" }},
 
-		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender1", nil},
-		{"tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender1", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender2",
+		// References, as setup wrote them once, become what they refer to, where they stand.
+		{"smtpd_milters", "$tlsonly_milter, inet:localhost:11332", "smtpd_milters", entry + ", inet:localhost:11332", nil},
+		{"smtpd_milters", "inet:a:1 ${tlsonly_milter}", "smtpd_milters", "inet:a:1 " + entry, nil},
+		{"tlsonly_milter", entry, "tlsonly_milter", "", nil},
+		{"mua_milters", "inet:a:1, $(tlsonly_milter)", "mua_milters", "inet:a:1, " + entry, nil},
+		{"sender_dependent_default_transport_maps", "$tlsonly_sender_map", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1", nil},
+		{"smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p, socketmap:inet:127.0.0.1:8690:policy", nil},
+
+		{"", "", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1", nil},
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender2",
 			func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }},
-		{"", "", "tlsonly_sender_map", "socketmap:inet:127.0.0.1:8690:sender0", func(s *Settings) { s.Classes = nil }},
-		{"", "", "tlsonly_sender_map", "regexp:/etc/postfix/tlsonly_senders.regexp", func(s *Settings) { s.Senders = SendersTable }},
-		{"", "", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
-		{"sender_dependent_default_transport_maps", "hash:/etc/postfix/out, hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:/etc/postfix/out, hash:b", nil},
-		{"sender_dependent_default_transport_maps", "hash:a   hash:b", "sender_dependent_default_transport_maps", "$tlsonly_sender_map, hash:a   hash:b", nil}, // several lines come as one
-		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender12", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
-		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender", "sender_dependent_default_transport_maps", "$tlsonly_sender_map", nil},
+		{"", "", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender0", func(s *Settings) { s.Classes = nil }},
+		{"", "", "sender_dependent_default_transport_maps", "regexp:/etc/postfix/tlsonly_senders.regexp", func(s *Settings) { s.Senders = SendersTable }},
+		{"sender_dependent_default_transport_maps", "regexp:/etc/postfix/tlsonly_senders.regexp hash:a", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1 hash:a", nil},
+		{"sender_dependent_default_transport_maps", "hash:/etc/postfix/out, hash:b", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1, hash:/etc/postfix/out, hash:b", nil},
+		{"sender_dependent_default_transport_maps", "hash:a   hash:b", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1, hash:a   hash:b", nil}, // several lines come as one
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender12", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1", nil},
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1", nil},
+		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:senders", "sender_dependent_default_transport_maps",
+			"socketmap:inet:127.0.0.1:8690:sender1, socketmap:inet:127.0.0.1:8690:senders", nil}, // somebody else's
 
-		{"", "", "tlsonly_policy_map", "socketmap:unix:tlsonly/map:policy", func(s *Settings) { s.Socketmap = "unix:tlsonly/map" }},
-		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", nil},
+		{"", "", "smtp_tls_policy_maps", "socketmap:unix:tlsonly/map:policy", func(s *Settings) { s.Socketmap = "unix:tlsonly/map" }},
+		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "hash:p, socketmap:inet:127.0.0.1:8690:policy", nil},
 		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "-", func(s *Settings) { s.Others = OthersOff }},
+		{"smtp_tls_policy_maps", "hash:p, socketmap:inet:127.0.0.1:8690:policy", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = OthersOff }},
 		{"smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = OthersOff }},
 		{"tlsonly_policy_map", "x", "tlsonly_policy_map", "", func(s *Settings) { s.Others = OthersOff }},
-		{"", "", "tlsonly_policy_map", "-", func(s *Settings) { s.Others = OthersOff }},
-		{"smtp_fallback_relay", "relay.test", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_fallback_relay= -o smtp_tls_mandatory_protocols=>=TLSv1.2 " +
+		{"smtp_fallback_relay", "relay.test", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_fallback_relay= -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2 " +
 			"-o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1", nil},
 		// Postfix 3.10 and later, which heed TLS-Required.
 		{"3.7.11", "", "tls_required_enable", "-", nil},
-		{"3.10.13", "", "tls_required_enable", "$tlsonly_tls_required", nil},
-		{"3.10.13", "", "tlsonly_tls_required", "no", nil},
+		{"3.10.13", "", "tls_required_enable", "no", nil},
 		{"3.10.13", "", "tls_required_enable", "-", func(s *Settings) { s.Others = OthersOff }},
 	} {
 		s := inet()
@@ -143,31 +151,31 @@ func TestPlanServices(t *testing.T) {
 		version, service, of, want string
 		change                     func(*Settings)
 	}{
-		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
-		{"3.6.0", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS13 }},
-		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1" + common, nil},
-		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS10 }},
-		{"3.10.13", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
-		{"3.11-20250717", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+		{"3.6.0", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS13 }},
+		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1" + common, nil},
+		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS10 }},
+		{"3.10.13", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
+		{"3.11-20250717", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
 		// The strict transport: the strictest of all.
-		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
 			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}, {2, policy.TLS13}} }},
-		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
 			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}} }},
-		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_delivery_status_filter=regexp:/etc/postfix/tlsonly_on_lost.regexp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, bounce},
-		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_delivery_status_filter=regexp:/etc/postfix/tlsonly_on_lost.regexp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, bounce},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
 		// What the site's own transport has beside TLS is ours, too.
 		{"3.7.11", "smtp unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o smtp_header_checks=regexp:h -o smtp_tls_security_level=may -o syslog_name=out", "tlsonly1/unix",
-			"tlsonly1 unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o { smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp, regexp:h } -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
+			"tlsonly1 unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o { smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp, regexp:h } -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
 		// Where the site is stricter, ours is.
 		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=secure -o smtp_tls_mandatory_protocols=TLSv1.3", "tlsonly1/unix",
-			"tlsonly1 unix - - n - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.3" + strings.Replace(common, "=encrypt", "=secure", 1), nil},
+			"tlsonly1 unix - - n - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" + strings.Replace(common, "=encrypt", "=secure", 1), nil},
 		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=dane -o smtp_tls_mandatory_protocols=>=TLSv1", "tlsonly1/unix",
-			"tlsonly1 unix - - n - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
-		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
-		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.Replace(common, "=encrypt", "=may", 1), "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+			"tlsonly1 unix - - n - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
+		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.Replace(common, "=encrypt", "=may", 1), "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
 		{"3.7.11", "tlsonly3 unix - - y - - smtp", "tlsonly3/unix", // a class less: it stays, as strict as any
-			"tlsonly3 unix - - y - - smtp -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.ReplaceAll(strings.ReplaceAll(common, "forced1", "forced3"), "tlsonly1", "tlsonly3"), nil},
+			"tlsonly3 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.ReplaceAll(strings.ReplaceAll(common, "forced1", "forced3"), "tlsonly1", "tlsonly3"), nil},
 		{"3.7.11", "tlsonlyish unix - - y - - smtp", "tlsonlyish/unix", "-", nil},
 	} {
 		s := inet()
@@ -201,14 +209,13 @@ func TestPlanVerifies(t *testing.T) {
 		of, want      string // what becomes of a parameter or an option of tlsonly1; "-": stays, or isn't there
 		change        func(*Settings)
 	}{
-		{"", "", "smtp_tls_CAfile", "$tlsonly_ca_file", nil},
-		{"", "", "tlsonly_ca_file", bundle, nil},
+		{"", "", "smtp_tls_CAfile", bundle, nil},
 		{"", "", "tlsonly1/smtp_tls_CAfile", bundle, nil},
-		{"", "", "tlsonly_ca_file", "/etc/own.pem", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
+		{"", "", "smtp_tls_CAfile", "/etc/own.pem", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
 		{"", "", "tlsonly1/smtp_tls_CAfile", "/etc/own.pem", func(s *Settings) { s.CAFile = "/etc/own.pem" }},
 		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=/etc/own.pem", "", "tlsonly1/smtp_tls_CAfile", bundle, nil}, // it was taken out of the file
-		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=/etc/own.pem", "", "tlsonly_ca_file", bundle, nil},
-		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "tlsonly_ca_file", "-", nil},
+		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=/etc/own.pem", "", "smtp_tls_CAfile", bundle, nil},
+		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "tlsonly_ca_file", "", nil},
 		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "smtp_tls_CAfile", "", func(s *Settings) { s.Others = OthersOff }},
 		{"smtp_tls_CAfile=/site.pem", "", "smtp_tls_CAfile", "-", nil},
 		{"smtp_tls_CAfile=/site.pem", "", "tlsonly_ca_file", "-", nil},
@@ -223,10 +230,9 @@ func TestPlanVerifies(t *testing.T) {
 		{"tls_append_default_CA=yes", "", "tlsonly1/smtp_tls_CAfile", "-", nil},
 
 		{"", "", "smtp_dns_support_level", "-", nil},
-		{"", "", "smtp_dns_support_level", "$tlsonly_dns_support", dane},
-		{"", "", "tlsonly_dns_support", "dnssec", dane},
+		{"", "", "smtp_dns_support_level", "dnssec", dane},
 		{"", "", "tlsonly1/smtp_dns_support_level", "dnssec", dane},
-		{"smtp_dns_support_level=$tlsonly_dns_support tlsonly_dns_support=dnssec", "", "smtp_dns_support_level", "-", dane},
+		{"smtp_dns_support_level=$tlsonly_dns_support tlsonly_dns_support=dnssec", "", "smtp_dns_support_level", "dnssec", dane},
 		{"smtp_dns_support_level=$tlsonly_dns_support tlsonly_dns_support=dnssec", "", "smtp_dns_support_level", "", nil},
 		{"smtp_dns_support_level=$tlsonly_dns_support tlsonly_dns_support=dnssec", "", "tlsonly_dns_support", "", nil},
 		{"smtp_dns_support_level=dnssec", "", "smtp_dns_support_level", "-", dane},
@@ -312,10 +318,10 @@ func TestPlanNotesAndUndo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(setup.Notes) != 2 || !strings.HasPrefix(setup.Notes[1], "the site's tables in smtp_tls_policy_maps") || !strings.Contains(setup.Notes[0], "'submission/inet/smtpd_milters=$tlsonly_milter, inet:a:1'") {
+	if len(setup.Notes) != 1 || !strings.HasPrefix(setup.Notes[0], "the site's tables in smtp_tls_policy_maps") {
 		t.Errorf("notes %q", setup.Notes)
 	}
-	undo := PlanUndo(f)
+	undo := PlanUndo(inet(), f)
 	want := []Change{
 		{KindParameter, "smtpd_milters", "$tlsonly_milter, inet:a:1", "inet:a:1"},
 		{KindParameter, "non_smtpd_milters", "$tlsonly_milter", ""},
@@ -323,16 +329,17 @@ func TestPlanNotesAndUndo(t *testing.T) {
 		{KindParameter, "tlsonly_milter", "x", ""},
 		{KindService, "tlsonly/unix", "tlsonly unix - - y - - smtp", ""},
 		{KindService, "tlsonly1/unix", "tlsonly1 unix - - y - - smtp", ""},
+		{KindOption, "587/inet/smtpd_milters", "inet:a:1,$tlsonly_milter", "inet:a:1"},
 		{KindFile, "/etc/postfix/tlsonly_header.regexp", "x", ""},
 	}
 	if !slices.Equal(undo.Changes, want) {
 		t.Errorf("undo %q,\nwant %q", undo.Changes, want)
 	}
-	if len(undo.Notes) != 1 || !strings.HasPrefix(undo.Notes[0], "587/inet") {
+	if len(undo.Notes) > 0 {
 		t.Errorf("notes of undo %q", undo.Notes)
 	}
-	if again := PlanUndo(facts(t, "3.7.11", map[string]string{"smtpd_milters": "inet:a:1"})); !again.Empty() {
-		t.Errorf("undo of nothing: %q", again)
+	if again := PlanUndo(inet(), facts(t, "3.7.11", map[string]string{"smtpd_milters": "inet:a:1"})); !again.Empty() {
+		t.Errorf("undo of nothing: %q", again.Changes)
 	}
 }
 
@@ -352,7 +359,7 @@ func TestPrint(t *testing.T) {
 		"cat >/etc/postfix/tlsonly_header.regexp <<'END'\n" + comment + "/^TLS-Only:/ IGNORE\nEND\n",
 		"/^4\\.7\\.4 (TLS is required, but was not offered by host .*)$/ 5.7.10 $1\n",
 		"postconf -c /etc/postfix -M -e \\\n    'tlsonly/unix=tlsonly unix - - y - - smtp -o",
-		"    'smtpd_milters=$tlsonly_milter, inet:a:1' \\\n",
+		"    'smtpd_milters={ inet:127.0.0.1:8689, command_timeout=30s, content_timeout=300s, default_action=tempfail, protocol=6 }, inet:a:1' \\\n",
 		"# master.cf tlsonly2/unix was: tlsonly2 unix - - y - - smtp\n", // more than there are classes: as strict as any
 		"    'tlsonly2/unix=tlsonly2 unix - - y - - smtp -o",
 		"note: 1 of our transports are more than there are classes",
@@ -489,6 +496,155 @@ func TestPlanInherits(t *testing.T) {
 		got, _ := change(setup, "tlsonly1/unix")
 		if !strings.Contains(got+" ", c.has) || c.lacks != "" && strings.Contains(got, c.lacks) {
 			t.Errorf("%q %q: %s, want %q and not %q", c.main, c.services, got, c.has, c.lacks)
+		}
+	}
+}
+
+// What the site has written itself for our milter's address stays: where it is this daemon and as it must be, else setup says what
+// is to be done, and plans nothing.
+func TestPlanHandWritten(t *testing.T) {
+	ours := func(string) (bool, error) { return true, nil }
+	theirs := func(string) (bool, error) { return false, nil }
+	nobody := func(string) (bool, error) { return false, errors.New("nobody listens") }
+	const full = "{ inet:127.0.0.1:8689, command_timeout=30s, content_timeout=300s, default_action=tempfail, protocol=6 }"
+	for _, c := range []struct {
+		value string
+		more  string // "name=value" of main.cf
+		whose func(string) (bool, error)
+		want  string // in the error; "": the list stays; "+": ours is added
+	}{
+		{"inet:127.0.0.1:8689", "", ours, ""},
+		{"inet:a:1, inet:localhost:8689", "", ours, ""},
+		{"{ inet:127.0.0.1:8689, default_action=reject } inet:a:1", "milter_default_action=accept", ours, ""},
+		{"$mua", "mua=inet:LOCALHOST:8689", ours, ""},
+		{"inet:127.0.0.1:8689", "milter_default_action=accept", ours, "with default_action=accept mail is taken unseen while it is down: make it " + full},
+		{"{ inet:127.0.0.1:8689, default_action=accept }", "", ours, "default_action=accept"},
+		{"inet:[::1]:8689", "", ours, "+"}, // an address that the daemon doesn't listen at
+		{"inet:127.0.0.1:8689", "milter_command_timeout=5s", ours, "command_timeout=5s isn't above the deadline of 20s"},
+		{"inet:127.0.0.1:8689", "milter_content_timeout=20s", ours, "content_timeout=20s isn't above"},
+		{"inet:127.0.0.1:8689, inet:a:1", "", theirs, "inet:127.0.0.1:8689 is another program's"},
+		{"inet:a:1 inet:localhost:8689", "", theirs, "inet:localhost:8689 is another program's, and [milter] listen is the same address: give [milter] listen another port"},
+		{"{ inet:localhost:8689, default_action=accept }", "", theirs, "another program's"},
+		{"inet:localhost:8689", "", nobody, "whose that is can't be told: nobody listens"},
+		{"inet:localhost:8689", "", nil, "start tlsonly serve and try again"},
+		{"inet:127.0.0.2:8689", "", theirs, "+"},
+		{"inet:localhost:86890", "", theirs, "+"},
+		{"unix:tlsonly", "", theirs, "+"},
+		{full, "", theirs, ""}, // setup's own, whoever is there now: doctor looks at that
+	} {
+		for _, where := range []string{"main.cf", "master.cf"} {
+			main := map[string]string{"milter_default_action": "tempfail", "milter_command_timeout": "30s", "milter_content_timeout": "300s"}
+			if name, value, ok := strings.Cut(c.more, "="); ok {
+				main[name] = value
+			}
+			name, services := "submission/inet/smtpd_milters", []string{"submission inet n - y - - smtpd -o smtpd_milters=" + c.value}
+			if where == "main.cf" {
+				name, services = "smtpd_milters", nil
+				main["smtpd_milters"] = c.value
+			}
+			s := inet()
+			s.Whose = c.whose
+			setup, err := Plan(s, facts(t, "3.7.11", main, services...))
+			got, changed := change(setup, name)
+			switch c.want {
+			case "":
+				if err != nil || changed {
+					t.Errorf("%s %s %s: becomes %q, %v", where, c.value, c.more, got, err)
+				}
+			case "+":
+				if err != nil || !strings.HasPrefix(unblanked(got), unblanked(full)) {
+					t.Errorf("%s %s %s: becomes %q, %v", where, c.value, c.more, got, err)
+				}
+			default:
+				if err == nil || !strings.Contains(err.Error(), c.want) || len(setup.Changes) > 0 {
+					t.Errorf("%s %s %s: %v, want %q", where, c.value, c.more, err, c.want)
+				}
+			}
+		}
+	}
+}
+
+// Services with milters of their own get ours, but where a content filter gives mail back.
+func TestPlanOptions(t *testing.T) {
+	const entry = "{inet:127.0.0.1:8689,command_timeout=30s,content_timeout=300s,default_action=tempfail,protocol=6}"
+	for _, c := range []struct {
+		service string
+		option  string // of it
+		want    string // "-": stays
+		note    string
+	}{
+		{"587 inet n - y - - smtpd -o smtpd_milters=inet:a:1", "smtpd_milters", entry + ",inet:a:1", ""},
+		{"587 inet n - y - - smtpd -o smtpd_milters=", "smtpd_milters", entry, ""},
+		{"587 inet n - y - - smtpd -o smtpd_milters=$mua", "smtpd_milters", entry + ",$mua", ""},
+		{"587 inet n - y - - smtpd -o smtpd_milters=$mua -o mua=" + entry, "smtpd_milters", "-", ""},
+		{"587 inet n - y - - smtpd -o smtpd_milters=inet:a:1,$tlsonly_milter", "smtpd_milters", "inet:a:1," + entry, ""},
+		{"587 inet n - y - - smtpd -o syslog_name=x", "smtpd_milters", "-", ""}, // that of main.cf
+		{"192.0.2.1:587 inet n - y - - smtpd -o content_filter= -o smtpd_milters=", "smtpd_milters", entry, ""},
+		{"127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o smtpd_milters=inet:a:1", "smtpd_milters", "-", "127.0.0.1:10025/inet listens on loopback and has content_filter="},
+		{"127.0.0.1:10025 inet n - y - - smtpd -o smtpd_milters=", "smtpd_milters", "-", "has smtpd_milters="},
+		{"[::1]:10025 inet n - y - - smtpd -o receive_override_options=no_milters -o smtpd_milters=inet:a:1", "smtpd_milters", "-", "no_milters"},
+		{"localhost:10025 inet n - y - - smtpd -o smtpd_milters=inet:a:1", "smtpd_milters", entry + ",inet:a:1", ""}, // for programs here
+		{"127.0.0.1:10025 inet n - y - - smtpd -o content_filter= -o smtpd_milters=" + entry, "smtpd_milters", "-", ""},
+		{"pre unix n - y - 0 cleanup -o non_smtpd_milters=", "non_smtpd_milters", "-", ""}, // nothing comes in there
+		{"relay unix - - y - - smtp -o smtp_tls_policy_maps=hash:p,$tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p,socketmap:inet:127.0.0.1:8690:policy", ""},
+		{"relay unix - - y - - smtp -o smtp_tls_policy_maps=hash:p", "smtp_tls_policy_maps", "-", ""},
+	} {
+		f := facts(t, "3.7.11", map[string]string{"mua": "inet:a:1"}, c.service)
+		setup, err := Plan(inet(), f)
+		if err != nil {
+			t.Errorf("%s: %v", c.service, err)
+			continue
+		}
+		words := strings.Fields(c.service)
+		id := words[0] + "/" + words[1]
+		if got, ok := change(setup, id+"/"+c.option); ok != (c.want != "-") || ok && got != c.want {
+			t.Errorf("%s: becomes %q (%v), want %q", c.service, got, ok, c.want)
+		}
+		if notes := strings.Join(setup.Notes, "\n"); (notes != "") != (c.note != "") || !strings.Contains(notes, c.note) {
+			t.Errorf("%s: notes %q", c.service, notes)
+		}
+	}
+}
+
+// A parameter of a former setup that a table refers to from within stays, with today's value.
+func TestPlanReferenceFromWithin(t *testing.T) {
+	f := facts(t, "3.7.11", map[string]string{"tlsonly_milter": "inet:127.0.0.1:7777", "smtpd_milters": "$tlsonly_milter",
+		"smtpd_milter_maps": "cidr:{ {192.0.2.0/24 $$tlsonly_milter} }"})
+	setup, err := Plan(inet(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := change(setup, "tlsonly_milter"); !strings.HasPrefix(got, "{ inet:127.0.0.1:8689,") {
+		t.Errorf("tlsonly_milter becomes %q", got)
+	}
+	if len(setup.Notes) != 1 || !strings.HasPrefix(setup.Notes[0], "smtpd_milter_maps refers to $tlsonly_milter") {
+		t.Errorf("notes %q", setup.Notes)
+	}
+}
+
+// The transports log their TLS sessions, as much as the site's own client or more.
+func TestPlanLogs(t *testing.T) {
+	for _, c := range []struct{ global, option, want string }{
+		{"", "", "1"}, {"0", "", "1"}, {"1", "", ""}, {"2", "", ""}, {"", "0", "1"}, {"", "3", "3"}, {"2", "0", "1"}, {"$level", "", "1"},
+	} {
+		main := map[string]string{}
+		if c.global != "" {
+			main[logLevel] = c.global
+		}
+		f := facts(t, "3.7.11", main)
+		for i := range f.Services {
+			if f.Services[i].ID() == "smtp/unix" && c.option != "" {
+				f.Services[i].Options = map[string]string{logLevel: c.option}
+			}
+		}
+		setup, err := Plan(inet(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, _ := change(setup, "tlsonly1/unix")
+		_, got, _ := strings.Cut(line, " -o "+logLevel+"=")
+		if got, _, _ = strings.Cut(got, " "); got != c.want {
+			t.Errorf("%+v: %q", c, got)
 		}
 	}
 }

@@ -2,10 +2,11 @@
 // takes it back, and finds out whether it is still so: Read, Plan, Setup.Apply, PlanUndo, Doctor, Probe.
 //
 // Plan is pure: the settings and what postconf(1) says of the running instance give a Setup, a list of changes to main.cf,
-// master.cf and files of our own beside them. What is ours is told apart by name: the parameters tlsonly_milter,
-// tlsonly_sender_map and tlsonly_policy_map, to which one $name each in the lists of the site refers, the transports tlsonly,
-// tlsonly1 and so on, and files that begin with tlsonly_. So whatever else stands in those lists stays, a changed port
-// changes one line, and undoing needs no memory. It knows Postfix 3.0 and later: postconf(5), master(5), socketmap_table(5).
+// master.cf and files of our own beside them. What is ours is told apart by its shape: entries of lists as setup writes them,
+// with the sockets of the daemon, the transports tlsonly, tlsonly1 and so on, and files that begin with tlsonly_. A record of
+// what was written, and of what stood there before, is kept beside main.cf: it makes undo exact, and knows entries with sockets
+// that are no more. Whatever else stands in those lists stays where it is. It knows Postfix 3.0 and later: postconf(5),
+// master(5), socketmap_table(5).
 //
 // It decides neither who is protected nor what is asked of a destination: it binds Postfix to whoever answers at the
 // socket map. Renew makes the running Postfix use what Apply has written. Apply needs root, Doctor what it is to look at:
@@ -21,7 +22,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +50,10 @@ type Settings struct {
 	Reports           bool          // policies answered have what TLS reports need, which Postfix knows since 3.10
 	Local             []string      // domains that the daemon takes as delivered here
 	Homes             []Home        // next hops to protected senders, which the daemon holds
+
+	// Whose says whether it is this daemon that answers at an endpoint; nil: nobody can tell. It is asked of milters that the
+	// site has written into its lists itself.
+	Whose func(endpoint string) (ours bool, err error)
 
 	// What only Doctor looks at.
 	Daemon       instance.Identity // who is to answer; zero: any daemon of this kind
@@ -183,7 +187,8 @@ func (s Settings) transports() []string {
 // An Instance is one Postfix, by its configuration directory. The zero value is the one that Postfix's own commands take:
 // that of MAIL_CONFIG, or the system's.
 type Instance struct {
-	Dir string
+	Dir      string
+	Commands string // the directory of Postfix's commands, or postconf itself; "": where they are found
 }
 
 // run runs one of Postfix's commands for the instance, in dir ("": anywhere), and returns what it wrote to both streams.
@@ -197,7 +202,7 @@ func (i Instance) run(ctx context.Context, dir, name string, args ...string) (st
 }
 
 func (i Instance) command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	path, err := find(name)
+	path, err := i.find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -223,23 +228,45 @@ func output(cmd *exec.Cmd) (stdout, stderr string, err error) {
 	return out.String(), errs.String(), err
 }
 
-// Installed reports whether Postfix's commands are on this host.
-func Installed() bool {
-	_, err := find("postconf")
-	return err == nil
+// Installed reports whether the instance's commands are on this host.
+func (i Instance) Installed() bool { return i.Check() == nil }
+
+// Check says why the instance's commands aren't found.
+func (i Instance) Check() error {
+	_, err := i.find("postconf")
+	return err
 }
 
-// find looks where Postfix puts its commands also when they aren't in the path, as for users other than root.
-func find(name string) (string, error) {
+// usualCommands are where Postfix puts its commands.
+func usualCommands() []string {
+	return []string{"/usr/sbin", "/usr/local/sbin", "/opt/postfix/usr/sbin"}
+}
+
+// find looks for a command of Postfix, also where they aren't in the path, as for users other than root.
+func (i Instance) find(name string) (string, error) {
+	if i.Commands != "" {
+		dir := i.Commands
+		if filepath.Base(dir) == "postconf" {
+			if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+				dir = filepath.Dir(dir)
+			}
+		}
+		path, err := exec.LookPath(filepath.Join(dir, name))
+		if err != nil {
+			return "", fmt.Errorf("find postfix's command %s where [forwarding] postconf says: %w", name, err)
+		}
+		return path, nil
+	}
 	path, err := exec.LookPath(name)
-	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/opt/postfix/usr/sbin"} {
+	for _, dir := range usualCommands() {
 		if err == nil {
 			break
 		}
 		path, err = exec.LookPath(filepath.Join(dir, name))
 	}
 	if err != nil {
-		return "", fmt.Errorf("find postfix's command %s: %w", name, err)
+		return "", fmt.Errorf("find postfix's command %s: it is neither in PATH nor in %s: where it is elsewhere, say so in [forwarding] postconf: %w",
+			name, strings.Join(usualCommands(), ", "), exec.ErrNotFound)
 	}
 	return path, nil
 }
@@ -267,20 +294,23 @@ func Read(ctx context.Context, i Instance) (Facts, error) {
 		return Facts{}, fmt.Errorf("read the settings of postfix: %w", err)
 	}
 	f.Bundle = systemBundle()
-	// A parameter of ours that nothing refers to any more is unknown to postconf -n.
-	main, err := os.ReadFile(filepath.Join(f.Dir, "main.cf"))
-	if err != nil {
+	for name, text := range map[string]*string{"main.cf": &f.main, "master.cf": &f.master} {
+		b, err := os.ReadFile(f.path(name))
+		if err != nil {
+			return Facts{}, err
+		}
+		*text = string(b)
+	}
+	if f.record, err = readRecord(f.path(recordFile)); err != nil {
 		return Facts{}, err
 	}
-	for line := range strings.Lines(string(main)) {
-		name, _, ok := strings.Cut(line, "=")
-		if name = strings.TrimRight(name, " \t"); ok && slices.Contains(ownParameters(), name) {
-			if _, known := f.Set[name]; !known {
-				f.Set[name] = ""
-			}
+	// A parameter of ours that nothing refers to any more is unknown to postconf -n.
+	for _, name := range ownParameters() {
+		if _, known := f.Set[name]; !known && len(parametersIn(f.main, name)) > 0 {
+			f.Set[name] = ""
 		}
 	}
-	for _, name := range ownFiles() {
+	for _, name := range append(ownFiles(), recordFile) {
 		path := filepath.Join(f.Dir, name)
 		text, err := os.ReadFile(path)
 		switch {

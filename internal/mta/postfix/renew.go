@@ -300,7 +300,7 @@ func (f Facts) doRestart(ctx context.Context, i Instance, r Renewal) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*renewTime)
 	defer cancel()
 	if r.args != nil {
-		systemctl, err := find("systemctl")
+		systemctl, err := Instance{}.find("systemctl")
 		if err != nil {
 			return err
 		}

@@ -18,9 +18,9 @@ import (
 	"tlsonly/internal/testnet/rig"
 )
 
-// byHand starts the Postfix anew as `postfix start` does, by a command before
+// startedAnew starts the Postfix anew as `postfix start` does, by a command before
 // it.
-func byHand(t *testing.T, ctx context.Context, p *rig.Postfix, before ...string) (master int) {
+func startedAnew(t *testing.T, ctx context.Context, p *rig.Postfix, before ...string) (master int) {
 	t.Helper()
 	pidFile := filepath.Join(p.Dir, "queue", "pid", "master.pid")
 	old, err := holder(pidFile)
@@ -82,7 +82,7 @@ func TestRenewMayNotKill(t *testing.T) {
 	i := Instance{Dir: p.Etc}
 	apply(t, ctx, i, s, time.Now())
 	backdate(t, p)
-	master := byHand(t, ctx, p, "setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
+	master := startedAnew(t, ctx, p, "setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
 	if mayKill(master) || !mayKill(os.Getpid()) {
 		t.Fatalf("the master may kill: %t, and this process: %t", mayKill(master), mayKill(os.Getpid()))
 	}
@@ -98,7 +98,8 @@ func TestRenewMayNotKill(t *testing.T) {
 	}
 	undo := func() {
 		t.Helper()
-		if _, err := PlanUndo(facts()).Apply(ctx, i, time.Now()); err != nil {
+		plan := PlanUndo(s, facts())
+		if _, err := plan.Apply(ctx, i, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		backdate(t, p)
@@ -129,7 +130,7 @@ func TestRenewMayNotKill(t *testing.T) {
 	// The counter-run: bound again, and undone with a reload alone.
 	apply(t, ctx, i, s, time.Now())
 	backdate(t, p)
-	master = byHand(t, ctx, p, "setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
+	master = startedAnew(t, ctx, p, "setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
 	send(t, p, "bob@sender.test", "v@silent.test")
 	await(t, "the delivery", func() bool {
 		out, err := exec.CommandContext(ctx, "pgrep", "-P", strconv.Itoa(master), "-f", "tlsonly1").Output()
@@ -182,7 +183,7 @@ func TestRenewal(t *testing.T) {
 	if r := renewal(); r.How != Reload {
 		t.Errorf("as it is: %+v", r)
 	}
-	byHand(t, ctx, p)
+	startedAnew(t, ctx, p)
 	if r := renewal(); r.How != Reload {
 		t.Errorf("as it is, started by hand: %+v", r)
 	}

@@ -362,7 +362,8 @@ func TestBinding(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := PlanUndo(f).Apply(ctx, i, time.Now().Add(time.Hour)); err != nil {
+		undo := PlanUndo(s, f)
+		if _, err := undo.Apply(ctx, i, time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}

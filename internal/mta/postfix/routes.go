@@ -294,7 +294,7 @@ func (d *doctor) clients() {
 		}
 		if v, ok := s.Options["smtp_tls_policy_maps"]; ok && d.Others != OthersOff &&
 			!slices.Contains(splitList(d.expand(v, s.Options)), "socketmap:"+d.smap+":policy") {
-			d.warn("client-policies", s.placeOf("smtp_tls_policy_maps"), fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), joinLists(false, v, "$"+policyParameter)),
+			d.warn("client-policies", s.placeOf("smtp_tls_policy_maps"), fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), strings.ReplaceAll(joinLists(false, v, "socketmap:"+d.smap+":policy"), ", ", ",")),
 				"%s in master.cf has policies of its own: destinations that are pinned aren't "+
 					"held to it there", s.ID())
 		}

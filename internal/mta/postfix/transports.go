@@ -59,7 +59,8 @@ func (d *doctor) alike(s Service) {
 	}
 	for name, value := range p.inherited(site.Options) {
 		switch name {
-		case wrapper, "syslog_name", "smtp_header_checks", "smtp_delivery_status_filter", "smtp_dns_support_level", "tls_append_default_CA":
+		case wrapper, "syslog_name", "smtp_header_checks", "smtp_delivery_status_filter", "smtp_dns_support_level", "tls_append_default_CA",
+			logLevel:
 		default:
 			if ours := s.Options[name]; ours != value {
 				d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -29,9 +28,6 @@ func systemBundle() string {
 	return ""
 }
 
-// owns reports whether a parameter of main.cf has been given its value by us.
-func (f Facts) owns(name, own string) bool { return slices.Contains(references(own), f.Set[name]) }
-
 // authorities returns the options by which a transport like the service knows authorities, none where it does without.
 func (p *planner) authorities(s Service) map[string]string {
 	if p.CAFile != "" {
@@ -45,8 +41,10 @@ func (p *planner) authorities(s Service) map[string]string {
 		return alone
 	}
 	file := p.facts.option(s, "smtp_tls_CAfile")
-	if _, own := s.Options["smtp_tls_CAfile"]; !own && p.facts.owns("smtp_tls_CAfile", authorityParameter) {
-		file = ""
+	if _, own := s.Options["smtp_tls_CAfile"]; !own {
+		if before, ours := p.facts.owns("smtp_tls_CAfile", authorityParameter); ours {
+			file = before
+		}
 	}
 	switch dir := p.facts.option(s, "smtp_tls_CApath"); {
 	case file != "":
@@ -65,15 +63,14 @@ func (f Facts) withoutDNS(s Service) bool {
 }
 
 // verifying plans what the policies in main.cf need, for all other mail.
-func (p *planner) verifying(own map[string]string) {
-	give := func(name, by, value string, needed bool) {
-		ours := p.facts.owns(name, by)
+func (p *planner) verifying() {
+	give := func(name, reference, value string, needed bool) {
+		before, ours := p.facts.owns(name, reference)
 		switch {
 		case value != "" && needed && (ours || p.facts.Set[name] == ""):
-			own[by] = value
-			p.setup.parameter(p.facts, name, "$"+by)
+			p.setup.parameter(p.facts, name, value)
 		case ours:
-			p.setup.parameter(p.facts, name, "")
+			p.setup.parameter(p.facts, name, before)
 		}
 	}
 	smtp := Service{}
