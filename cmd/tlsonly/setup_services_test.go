@@ -23,8 +23,9 @@ func (w *wire) files() []byte {
 	return all
 }
 
-// Services with milters of their own take mail past ours until setup adds it there, and it is judged afterwards; one where a content
-// filter gives mail back stays as it is. Undo takes all back, to the octet.
+// Services with milters of their own take mail past ours until setup adds it
+// there, and it is judged afterwards; one where a content filter gives mail
+// back stays as it is. Undo takes all back, to the octet.
 func TestMTASetupServices(t *testing.T) {
 	isolated(t)
 	const other = "{ inet:127.0.0.1:9, default_action=accept }"
@@ -91,7 +92,8 @@ func TestMTASetupServices(t *testing.T) {
 	}
 }
 
-// main.cf that is cut below what was there first keeps the milter and the maps: they stand in the lists themselves.
+// main.cf that is cut below what was there first keeps the milter and the maps:
+// they stand in the lists themselves.
 func TestMTASetupCut(t *testing.T) {
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, main: func(string) map[string]string {
@@ -125,7 +127,8 @@ func TestMTASetupCut(t *testing.T) {
 	}
 }
 
-// Somebody else's milter at the address that [milter] listen names stays, and setup says so before it writes anything.
+// Somebody else's milter at the address that [milter] listen names stays, and
+// setup says so before it writes anything.
 func TestMTASetupStranger(t *testing.T) {
 	isolated(t)
 	w := newWire(t, wireCase{main: func(string) map[string]string {
@@ -151,7 +154,8 @@ func TestMTASetupStranger(t *testing.T) {
 	}
 }
 
-// Postfix's commands are where [forwarding] postconf says, and an error says where they were looked for.
+// Postfix's commands are where [forwarding] postconf says, and an error says
+// where they were looked for.
 func TestMTASetupPostconf(t *testing.T) {
 	isolated(t)
 	w := newWire(t, wireCase{setup: true}, true)

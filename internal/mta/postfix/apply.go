@@ -16,13 +16,17 @@ import (
 // keptCopies is how many copies of each file Apply leaves.
 const keptCopies = 3
 
-// Apply makes the changes: first copies main.cf and master.cf beside themselves as main.cf.tlsonly-YYYYMMDDhhmmss, of which it
-// leaves the newest three, and writes down what stands where it changes something. Then it puts each file in its place whole, so
-// that there is always one that Postfix can read; transports come before what names them, and go after it. It returns the copies'
-// paths. Without changes it does nothing.
+// Apply makes the changes: first copies main.cf and master.cf beside themselves
+// as main.cf.tlsonly-YYYYMMDDhhmmss, of which it leaves the newest three, and
+// writes down what stands where it changes something. Then it puts each file in
+// its place whole, so that there is always one that Postfix can read;
+// transports come before what names them, and go after it. It returns the
+// copies' paths. Without changes it does nothing.
 //
-// Afterwards postconf must warn of nothing new, what was to change must have, and Postfix's own check must pass if it did before;
-// if not, everything is put back and the error says why. The running Postfix isn't told: that is `postfix reload`.
+// Afterwards postconf must warn of nothing new, what was to change must have,
+// and Postfix's own check must pass if it did before; if not, everything is put
+// back and the error says why. The running Postfix isn't told: that is `postfix
+// reload`.
 func (s *Setup) Apply(ctx context.Context, i Instance, now time.Time) (copies []string, err error) {
 	if s.Empty() {
 		return nil, nil
@@ -82,7 +86,8 @@ const (
 	masterFile = "master.cf"
 )
 
-// texts are what the files become. Adding is master.cf with all that is added and nothing taken out.
+// texts are what the files become. Adding is master.cf with all that is added
+// and nothing taken out.
 type texts struct{ record, adding, main, master string }
 
 func (s *Setup) texts(before Facts) (texts, error) {
@@ -122,7 +127,8 @@ func (s *Setup) texts(before Facts) (texts, error) {
 		}
 	}
 	for kind, entry := range s.entries {
-		// Former ones stay known: a list that is put back from a copy may have them.
+		// Former ones stay known: a list that is put back from a copy may have
+		// them.
 		if entry != "" {
 			r.Entries[unblanked(entry)] = kind
 		}
@@ -132,7 +138,8 @@ func (s *Setup) texts(before Facts) (texts, error) {
 	return t, err
 }
 
-// ended takes the end off the last line of a file if it is the one that had none.
+// ended takes the end off the last line of a file if it is the one that had
+// none.
 func ended(text string, r *record, name string) string {
 	if r == nil {
 		return text
@@ -183,9 +190,11 @@ func (s *Setup) parameterText(text string, before Facts, c Change, r *record) st
 	return withBlock(text, c.Name, "")
 }
 
-// alike reports whether two values say the same: what separates the entries of a list doesn't matter.
+// alike reports whether two values say the same: what separates the entries of
+// a list doesn't matter.
 func alike(a, b string) bool {
-	return slices.EqualFunc(splitList(a), splitList(b), func(x, y string) bool { return folded(x) == folded(y) })
+	same := func(x, y string) bool { return folded(x) == folded(y) }
+	return slices.EqualFunc(splitList(a), splitList(b), same)
 }
 
 // onlyOurs reports whether a value has nothing of the site's in it.
@@ -196,15 +205,17 @@ func (s *Setup) onlyOurs(name, value string) bool {
 		}
 	}
 	items := splitList(value)
-	return len(items) > 0 && !slices.ContainsFunc(items, func(item string) bool { return !s.ours(item) })
+	return s.ours != nil && len(items) > 0 && !slices.ContainsFunc(items, func(item string) bool { return !s.ours(item) })
 }
 
-// earlierText takes entries of ours out of what main.cf sets and sets again further down.
+// earlierText takes entries of ours out of what main.cf sets and sets again
+// further down.
 func (s *Setup) earlierText(text string) string {
 	for _, b := range slices.Backward(blocks(text)) {
 		raw := text[b.from:b.to]
 		name, _, ok := strings.Cut(raw, "=")
-		if name = strings.TrimSpace(name); !ok || isSingle(name) || isOwnParameter(name) || len(parametersIn(text, name)) < 2 {
+		name = strings.TrimSpace(name)
+		if !ok || isSingle(name) || isOwnParameter(name) || len(parametersIn(text, name)) < 2 {
 			continue
 		}
 		value := blockValue(raw)
@@ -224,7 +235,8 @@ func (s *Setup) earlierText(text string) string {
 
 func copySuffix(now time.Time) string { return ".tlsonly-" + now.Format("20060102150405") }
 
-// taken reports whether there are copies of that second, which are never overwritten.
+// taken reports whether there are copies of that second, which are never
+// overwritten.
 func taken(dir string, now time.Time) bool {
 	found, err := filepath.Glob(filepath.Join(dir, "ma*.cf"+copySuffix(now)))
 	return err == nil && len(found) > 0
@@ -281,6 +293,7 @@ func copyFile(from, to string) error {
 // A step puts one file in its place.
 type step struct {
 	path, text string
+	like       string // has the mode and owner of a new file; "": all may read it
 	goes       bool   // the file, instead
 	ready      string // the new file beside it
 	old        string // what it replaces
@@ -291,7 +304,7 @@ type step struct {
 func (s *Setup) steps(before Facts, t texts) []step {
 	var steps []step
 	if t.record != "" {
-		steps = append(steps, step{path: before.path(recordFile), text: t.record})
+		steps = append(steps, step{path: before.path(recordFile), text: t.record, like: before.path(mainFile)})
 	}
 	for _, c := range s.of(KindFile, false) {
 		steps = append(steps, step{path: c.Name, text: c.New})
@@ -311,10 +324,12 @@ func (s *Setup) steps(before Facts, t texts) []step {
 	return steps
 }
 
-// write makes the changes and returns the steps that were made, also with an error.
+// write makes the changes and returns the steps that were made, also with an
+// error.
 func (s *Setup) write(before Facts, t texts) (made []step, err error) {
 	steps := s.steps(before, t)
-	// All that can fail for want of room or rights does before anything is changed.
+	// All that can fail for want of room or rights does before anything is
+	// changed.
 	defer func() {
 		for _, step := range steps {
 			if step.ready != "" {
@@ -340,13 +355,15 @@ func (s *Setup) write(before Facts, t texts) (made []step, err error) {
 func byHand(err error) error {
 	for _, kind := range []error{syscall.EROFS, syscall.EBUSY, syscall.EPERM, syscall.EACCES} {
 		if errors.Is(err, kind) {
-			return fmt.Errorf("%w: write it where these files come from: without --apply setup prints what", err)
+			return fmt.Errorf("%w: write it where these files come from: "+
+				"without --apply setup prints what", err)
 		}
 	}
 	return err
 }
 
-// prepare writes the new file beside the one that it is to replace, also where a link leads elsewhere, with its mode and owner.
+// prepare writes the new file beside the one that it is to replace, also where
+// a link leads elsewhere, with its mode and owner.
 func (p *step) prepare() error {
 	text, err := os.ReadFile(p.path)
 	if err == nil {
@@ -366,7 +383,11 @@ func (p *step) prepare() error {
 	}
 	p.ready = f.Name()
 	_, err = f.WriteString(p.text)
-	if info, missing := os.Stat(p.path); missing == nil {
+	like := p.like
+	if p.was || like == "" {
+		like = p.path
+	}
+	if info, missing := os.Stat(like); missing == nil {
 		err = errors.Join(err, keepOwner(f, info), f.Chmod(info.Mode().Perm()))
 	} else {
 		// Postfix's programs read it as another user, whatever our umask says.
@@ -400,7 +421,8 @@ func restore(made []step) error {
 	return errors.Join(errs...)
 }
 
-// verify finds out whether the changes are made and nothing is worse than before.
+// verify finds out whether the changes are made and nothing is worse than
+// before.
 func (s *Setup) verify(ctx context.Context, i Instance, before Facts) error {
 	after, err := Read(ctx, i)
 	if err != nil {
@@ -423,11 +445,16 @@ func (s *Setup) verify(ctx context.Context, i Instance, before Facts) error {
 				is = folded(got) == folded(c.New)
 			}
 		case KindService:
-			is = slices.ContainsFunc(after.Services, func(s Service) bool { return s.ID() == c.Name && s.String() == c.New }) ||
-				c.New == "" && !slices.ContainsFunc(after.Services, func(s Service) bool { return s.ID() == c.Name })
+			is = c.New == ""
+			for _, s := range after.Services {
+				if s.ID() == c.Name {
+					is = c.New != "" && s.String() == c.New
+				}
+			}
 		}
 		if !is {
-			return fmt.Errorf("%s isn't what it was made: it is %q, and not %q", c.Name, got, c.New)
+			return fmt.Errorf("%s isn't what it was made: it is %q, and not %q",
+				c.Name, got, c.New)
 		}
 	}
 	return nil
@@ -438,8 +465,9 @@ var (
 	overriding = regexp.MustCompile(`(overriding earlier entry: [^=]*)=.*`)
 )
 
-// worse returns a warning that wasn't there before, "" for none. Those that were may have moved to another line, and of a
-// parameter that stands twice they tell the value.
+// worse returns a warning that wasn't there before, "" for none. Those that
+// were may have moved to another line, and of a parameter that stands twice
+// they tell the value.
 func worse(before, after []string) string {
 	known := make(map[string]bool)
 	key := func(w string) string { return overriding.ReplaceAllString(lineNumber.ReplaceAllString(w, ""), "$1") }
@@ -463,7 +491,8 @@ func (s *Setup) check(ctx context.Context, i Instance) error {
 	if err == nil {
 		return nil
 	}
-	// It tells its reason to the log only; postmap trips over the same parameters aloud.
+	// It tells its reason to the log only; postmap trips over the same
+	// parameters aloud.
 	_, _, reason := i.run(ctx, "", "postmap", "-q", "x", "static:x")
 	return errors.Join(err, reason)
 }

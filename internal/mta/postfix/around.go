@@ -99,10 +99,7 @@ func (f Facts) milterBefore(milter string) []string {
 			continue
 		}
 		list := splitList(f.option(s, name))
-		i := slices.IndexFunc(list, func(item string) bool {
-			endpoint, err := f.socket(milterEndpoint(item))
-			return err == nil && endpoint == milter
-		})
+		i := slices.IndexFunc(list, func(item string) bool { return f.sameSocket(milterEndpoint(item), milter) })
 		for _, item := range list[:max(i, 0)] {
 			if endpoint := milterEndpoint(item); !slices.Contains(found, endpoint) {
 				found = append(found, endpoint)

@@ -9,15 +9,17 @@ import (
 	"strings"
 )
 
-// What is written into the site's own lists, in main.cf and in the services of master.cf. The values stand there themselves: a
-// reference would be empty where main.cf is cut or made anew, and the list with it.
+// What is written into the site's own lists, in main.cf and in the services of
+// master.cf. The values stand there themselves: a reference would be empty
+// where main.cf is cut or made anew, and the list with it.
 
 const (
 	smtpdMilters = "smtpd_milters"
 	otherMilters = "non_smtpd_milters"
 )
 
-// lists plans the lists. What is there of ours is brought up to date where it stands; what is missing is added.
+// lists plans the lists. What is there of ours is brought up to date where it
+// stands; what is missing is added.
 func (p *planner) lists() {
 	now := p.facts
 	now.all = maps.Clone(now.all)
@@ -26,14 +28,18 @@ func (p *planner) lists() {
 			now.all[name] = p.renewed(value, ", ")
 		}
 	}
-	// The milter comes first, unless the site has put it elsewhere. At the end of a message it gives the sender back as MAIL
-	// had it, for the sake of RET, and Postfix shows nobody what a milter before has made of it: SRS or BATV would be undone.
-	// One after it changes the sender, and RET stays. The second list may refer to the first.
+	// The milter comes first, unless the site has put it elsewhere. At the end
+	// of a message it gives the sender back as MAIL had it, for the sake of
+	// RET, and Postfix shows nobody what a milter before has made of it: SRS or
+	// BATV would be undone. One after it changes the sender, and RET stays. The
+	// second list may refer to the first.
 	p.ensure(now, smtpdMilters, kindMilter, true)
 	p.ensure(now, otherMilters, kindMilter, true)
-	// Ours first: only the table that answers first counts, and for senders we don't know the others are asked.
+	// Ours first: only the table that answers first counts, and for senders we
+	// don't know the others are asked.
 	p.ensure(now, senderMaps, kindSenders, true)
-	// Ours last: what the site says of a destination ("secure match=…") must not become our "encrypt".
+	// Ours last: what the site says of a destination ("secure match=…") must
+	// not become our "encrypt".
 	p.ensure(now, policyMaps, kindPolicy, false)
 	names := []string{smtpdMilters, otherMilters, senderMaps, policyMaps}
 	for _, name := range slices.Sorted(maps.Keys(p.facts.Set)) {
@@ -50,7 +56,8 @@ func (p *planner) lists() {
 	p.references(now)
 }
 
-// ensure adds our entry to a list that hasn't it, by itself or through what it refers to.
+// ensure adds our entry to a list that hasn't it, by itself or through what it
+// refers to.
 func (p *planner) ensure(now Facts, name string, kind entryKind, first bool) {
 	if p.entries[kind] != "" && !p.has(splitList(now.expand(now.all[name], nil)), kind) {
 		now.all[name] = joinLists(first, now.all[name], p.entries[kind])
@@ -66,13 +73,14 @@ func (p *planner) has(items []string, kind entryKind) bool {
 
 func (p *planner) kindOf(item string) entryKind { return p.facts.kindOf(item, p.milter, p.smap) }
 
-// handMade reports whether an entry is the site's own for our milter's socket, however that is written. Conflicts has found
-// out before that it does.
+// handMade reports whether an entry is the site's own for our milter's socket,
+// however that is written. Conflicts has found out before that it does.
 func (p *planner) handMade(item string) bool {
 	return p.kindOf(item) == "" && p.facts.sameSocket(milterEndpoint(item), p.milter)
 }
 
-// renewed brings the entries of ours in a list up to date: each kind once, those that are not wanted any more not at all.
+// renewed brings the entries of ours in a list up to date: each kind once,
+// those that are not wanted any more not at all.
 func (p *planner) renewed(value, separator string) string {
 	seen := make(map[entryKind]bool)
 	var items []string
@@ -100,8 +108,9 @@ func (p *planner) renewed(value, separator string) string {
 	return relisted(value, value, strings.Join(items, separator), separator)
 }
 
-// options plans the lists of services that have their own. A service in which the site has switched milters off, and which a
-// content filter gives mail back to, stays as it is: what comes there was shown to our milter on its way in.
+// options plans the lists of services that have their own. A service in which
+// the site has switched milters off, and which a content filter gives mail back
+// to, stays as it is: what comes there was shown to our milter on its way in.
 func (p *planner) options(now Facts) {
 	for _, s := range p.facts.Services {
 		if isOwn(s) {
@@ -109,17 +118,20 @@ func (p *planner) options(now Facts) {
 		}
 		for _, name := range slices.Sorted(maps.Keys(s.Options)) {
 			value := p.renewed(s.Options[name], ",")
-			asked := s.Command == "smtpd" && name == smtpdMilters || s.Command == "cleanup" && name == otherMilters && p.facts.feeds(s)
+			asked := s.Command == "smtpd" && name == smtpdMilters ||
+				s.Command == "cleanup" && name == otherMilters && p.facts.feeds(s)
 			if asked && !p.has(splitList(now.expand(value, s.Options)), kindMilter) {
 				if sign := p.facts.reinjection(s); sign != "" {
-					p.setup.note("%s listens on loopback and has %s: it seems to be where a content filter gives mail back, so it stays without our milter; "+
-						"if other mail comes in there: postconf -P '%s/%s=%s'", s.ID(), sign, s.ID(), name, p.inService(value))
+					p.setup.note("%s listens on loopback and has %s: it seems to be where a content filter "+
+						"gives mail back, so it stays without our milter; if other mail comes in there: "+
+						"postconf -P '%s/%s=%s'", s.ID(), sign, s.ID(), name, p.inService(value))
 				} else {
 					value = p.inService(value)
 				}
 			}
 			if value != s.Options[name] {
-				p.setup.Changes = append(p.setup.Changes, Change{Kind: KindOption, Name: s.ID() + "/" + name, Old: s.Options[name], New: value})
+				p.setup.Changes = append(p.setup.Changes,
+					Change{Kind: KindOption, Name: s.ID() + "/" + name, Old: s.Options[name], New: value})
 			}
 		}
 	}
@@ -154,8 +166,9 @@ func (f Facts) unended() []string {
 	return found
 }
 
-// reinjection says by what a service is known as the one where a content filter gives mail back, "" where it isn't: it listens
-// on loopback, and the site has switched off there what the mail has been through.
+// reinjection says by what a service is known as the one where a content filter
+// gives mail back, "" where it isn't: it listens on loopback, and the site has
+// switched off there what the mail has been through.
 func (f Facts) reinjection(s Service) string {
 	if s.Command != "smtpd" || !loopback(s.Name) {
 		return ""
@@ -171,11 +184,14 @@ func (f Facts) reinjection(s Service) string {
 	return ""
 }
 
-// references takes out the parameters that entries of lists were references to, as setup wrote them once. One that something
-// else refers to stays, up to date.
+// references takes out the parameters that entries of lists were references to,
+// as setup wrote them once. One that something else refers to stays, up to
+// date.
 func (p *planner) references(now Facts) {
-	values := map[string]string{milterParameter: p.entries[kindMilter], senderParameter: p.entries[kindSenders], policyParameter: p.entries[kindPolicy],
-		requiredParameter: "no", dnsParameter: "dnssec"}
+	values := map[string]string{
+		milterParameter: p.entries[kindMilter], senderParameter: p.entries[kindSenders],
+		policyParameter: p.entries[kindPolicy], requiredParameter: "no", dnsParameter: "dnssec",
+	}
 	single := func(c Change) bool { return c.Kind == KindParameter && isSingle(c.Name) }
 	for _, name := range ownParameters() {
 		if _, set := p.facts.Set[name]; !set {
@@ -206,8 +222,8 @@ func (p *planner) references(now Facts) {
 			if value == "" {
 				value = p.facts.Set[name]
 			}
-			p.setup.note("%s refers to $%s, which stays because of that: write the value itself there, so that it isn't empty when main.cf is cut or made anew",
-				by, name)
+			p.setup.note("%s refers to $%s, which stays because of that: write the value itself there, "+
+				"so that it isn't empty when main.cf is cut or made anew", by, name)
 		}
 		p.setup.parameter(p.facts, name, value)
 	}
@@ -223,7 +239,8 @@ func refersByName(value, name string) bool {
 	return false
 }
 
-// conflicts refuses milters of the site at our milter's socket, unless they are this daemon, and as they must be.
+// conflicts refuses milters of the site at our milter's socket, unless they are
+// this daemon, and as they must be.
 func (p *planner) conflicts() error {
 	check := func(place, value string, settings map[string]string) error {
 		for _, item := range splitList(value) {
@@ -241,15 +258,17 @@ func (p *planner) conflicts() error {
 				if err != nil {
 					why = ": " + err.Error()
 				}
-				return fmt.Errorf("%s has %s, where [milter] listen is, too, and whose that is can't be told%s: start tlsonly serve and try again, "+
-					"or give [milter] listen another port, or take the entry out", place, endpoint, why)
+				return fmt.Errorf("%s has %s, where [milter] listen is, too, and whose that is can't be told%s: "+
+					"start tlsonly serve and try again, or give [milter] listen another port, "+
+					"or take the entry out", place, endpoint, why)
 			case !ours:
-				return fmt.Errorf("%s: %s is another program's, and [milter] listen is the same address: give [milter] listen another port, "+
-					`as in "inet:127.0.0.1:8689", and restart the daemon`, place, endpoint)
+				return fmt.Errorf("%s: %s is another program's, and [milter] listen is the same address: "+
+					`give [milter] listen another port, as in "inet:127.0.0.1:8689", and restart the daemon`,
+					place, endpoint)
 			}
 			if why := p.unfit(item, settings); why != "" {
-				return fmt.Errorf("%s: %s was written by hand for this daemon, but %s: make it %s, or take it out and run setup again",
-					place, item, why, p.entries[kindMilter])
+				return fmt.Errorf("%s: %s was written by hand for this daemon, but %s: make it %s, "+
+					"or take it out and run setup again", place, item, why, p.entries[kindMilter])
 			}
 		}
 		return nil
@@ -259,14 +278,16 @@ func (p *planner) conflicts() error {
 	now.all = maps.Clone(now.all)
 	now.all[milterParameter] = p.entries[kindMilter]
 	for _, name := range []string{smtpdMilters, otherMilters} {
-		if err := check(name, now.expand(now.all[name], nil), p.facts.milterDefaults(Service{})); err != nil {
+		value := now.expand(now.all[name], nil)
+		if err := check(name, value, p.facts.milterDefaults(Service{})); err != nil {
 			return err
 		}
 	}
 	for _, s := range p.facts.Services {
 		for _, name := range []string{smtpdMilters, otherMilters} {
 			if value, ok := s.Options[name]; ok {
-				if err := check(s.ID()+" in master.cf: "+name, now.expand(value, s.Options), p.facts.milterDefaults(s)); err != nil {
+				place := s.ID() + " in master.cf: " + name
+				if err := check(place, now.expand(value, s.Options), p.facts.milterDefaults(s)); err != nil {
 					return err
 				}
 			}
@@ -302,7 +323,8 @@ func refuses(action string) bool {
 	return slices.Contains([]string{"tempfail", "reject", "quarantine", "shutdown"}, action)
 }
 
-// milterDefaults returns the settings that hold for milters of a service without their own.
+// milterDefaults returns the settings that hold for milters of a service
+// without their own.
 func (f Facts) milterDefaults(s Service) map[string]string {
 	settings := make(map[string]string)
 	for _, name := range []string{"default_action", "command_timeout", "content_timeout"} {
@@ -311,7 +333,8 @@ func (f Facts) milterDefaults(s Service) map[string]string {
 	return settings
 }
 
-// milterSettings returns what holds for one entry of a list of milters: its own settings, else the others.
+// milterSettings returns what holds for one entry of a list of milters: its own
+// settings, else the others.
 func milterSettings(defaults map[string]string, item string) map[string]string {
 	settings := maps.Clone(defaults)
 	if inner, ok := strings.CutPrefix(item, "{"); ok {
@@ -324,8 +347,9 @@ func milterSettings(defaults map[string]string, item string) map[string]string {
 	return settings
 }
 
-// sameSocket reports whether two endpoints are one, however they are written: localhost is any address of loopback's that it
-// stands for, and a port may have a name.
+// sameSocket reports whether two endpoints are one, however they are written:
+// localhost is any address of loopback's that it stands for, and a port may
+// have a name.
 func (f Facts) sameSocket(a, b string) bool {
 	a, errA := f.socket(a)
 	b, errB := f.socket(b)

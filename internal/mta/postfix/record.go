@@ -12,8 +12,9 @@ import (
 	"strings"
 )
 
-// recordFile is where Apply remembers, beside main.cf, what it has written and what stood there before. Without it the entries
-// of lists are still known, by their shape; what stood in the place of a single value isn't.
+// recordFile is where Apply remembers, beside main.cf, what it has written and
+// what stood there before. Without it the entries of lists are still known, by
+// their shape; what stood in the place of a single value isn't.
 const recordFile = "tlsonly_setup.json"
 
 // A record says what Apply has written.
@@ -43,7 +44,8 @@ const (
 	kindPolicy  entryKind = "policy"
 )
 
-const recordComment = "Written by tlsonly setup, which needs it to take back what it wrote. Without it undo leaves single values as they are."
+const recordComment = "Written by tlsonly setup, which needs it to take back what it wrote. " +
+	"Without it undo leaves single values as they are."
 
 // readRecord returns nil for no record.
 func readRecord(path string) (*record, error) {
@@ -56,7 +58,8 @@ func readRecord(path string) (*record, error) {
 	}
 	r := new(record)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("%s: %w: nobody has to edit it; without the file setup goes by what it finds in main.cf", path, err)
+		return nil, fmt.Errorf("%s: %w: nobody has to edit it; without the file setup goes "+
+			"by what it finds in main.cf", path, err)
 	}
 	return r, nil
 }
@@ -70,19 +73,21 @@ func (r *record) text() (string, error) {
 // clone returns a copy to change.
 func (r *record) clone() *record {
 	if r == nil {
-		return &record{Entries: make(map[string]entryKind), Parameters: make(map[string]written), Unended: make(map[string]string)}
+		r = new(record)
 	}
-	c := &record{Entries: maps.Clone(r.Entries), Parameters: maps.Clone(r.Parameters), Unended: maps.Clone(r.Unended)}
-	if c.Entries == nil {
-		c.Entries = make(map[string]entryKind)
+	c := &record{
+		Entries:    make(map[string]entryKind),
+		Parameters: make(map[string]written),
+		Unended:    make(map[string]string),
 	}
-	if c.Parameters == nil {
-		c.Parameters = make(map[string]written)
-	}
+	maps.Copy(c.Entries, r.Entries)
+	maps.Copy(c.Parameters, r.Parameters)
+	maps.Copy(c.Unended, r.Unended)
 	return c
 }
 
-// before returns what a parameter was before Apply wrote the value that it has now, and reports whether that is so.
+// before returns what a parameter was before Apply wrote the value that it has
+// now, and reports whether that is so.
 func (f Facts) before(name string) (value string, ok bool) {
 	if f.record == nil {
 		return "", false
@@ -98,8 +103,8 @@ func (f Facts) before(name string) (value string, ok bool) {
 	return folded(blockValue(*w.Before)), true
 }
 
-// owns reports whether a parameter of main.cf has its value from us: by a record, or by a reference, as setup wrote them once.
-// Before is what it was.
+// owns reports whether a parameter of main.cf has its value from us: by a
+// record, or by a reference, as setup wrote them once. Before is what it was.
 func (f Facts) owns(name, reference string) (before string, ours bool) {
 	if slices.Contains(references(reference), f.Set[name]) {
 		return "", true
@@ -107,15 +112,18 @@ func (f Facts) owns(name, reference string) (before string, ours bool) {
 	return f.before(name)
 }
 
-// milterShape is an entry as setup writes it, whatever its times. They are octet for octet as here, but that there are no
-// blanks in master.cf.
-var milterShape = regexp.MustCompile(`^\{ ?(\S+?), ?command_timeout=\d+s, ?content_timeout=\d+s, ?default_action=tempfail, ?protocol=6 ?\}$`)
+// milterShape is an entry as setup writes it, whatever its times. They are
+// octet for octet as here, but that there are no blanks in master.cf.
+var milterShape = regexp.MustCompile(`^\{ ?(\S+?), ?command_timeout=\d+s, ?content_timeout=\d+s, ` +
+	`?default_action=tempfail, ?protocol=6 ?\}$`)
 
-// kindOf tells an entry of a list that is ours from those of the site: by a reference, by the record, or by its shape with our
-// sockets. "" is the site's.
+// kindOf tells an entry of a list that is ours from those of the site: by a
+// reference, by the record, or by its shape with our sockets. "" is the site's.
 func (f Facts) kindOf(item, milter, smap string) entryKind {
 	item = folded(item)
-	for kind, name := range map[entryKind]string{kindMilter: milterParameter, kindSenders: senderParameter, kindPolicy: policyParameter} {
+	for kind, name := range map[entryKind]string{
+		kindMilter: milterParameter, kindSenders: senderParameter, kindPolicy: policyParameter,
+	} {
 		if slices.Contains(references(name), item) {
 			return kind
 		}

@@ -127,7 +127,8 @@ func shaped(t *testing.T, p *rig.Postfix, s shape) Instance {
 	return Instance{Dir: dir}
 }
 
-// aged makes the files look old: every command of Postfix waits for files to settle that are new.
+// aged makes the files look old: every command of Postfix waits for files to
+// settle that are new.
 func aged(t *testing.T, dir string) {
 	t.Helper()
 	then := time.Now().Add(-time.Minute)
@@ -160,7 +161,8 @@ func undoOf(t *testing.T, ctx context.Context, i Instance, s Settings) Setup {
 	return PlanUndo(s, f)
 }
 
-// A real Postfix takes what setup makes of each shape, is what the printed commands make of it, and is what it was after undo.
+// A real Postfix takes what setup makes of each shape, is what the printed
+// commands make of it, and is what it was after undo.
 func TestSetupShapes(t *testing.T) {
 	t.Parallel()
 	ctx := unhurried(t)
@@ -184,6 +186,11 @@ func TestSetupShapes(t *testing.T) {
 			}
 			if again := planOf(t, ctx, i, s); !again.Empty() {
 				t.Errorf("the second time it changes %q", again.Changes)
+			}
+			main, err1 := os.Stat(filepath.Join(i.Dir, "main.cf"))
+			kept, err2 := os.Stat(filepath.Join(i.Dir, recordFile))
+			if err1 != nil || err2 != nil || kept.Mode() != main.Mode() {
+				t.Errorf("what was there is in a file for others than main.cf: %v, %v, %v, %v", kept.Mode(), main.Mode(), err1, err2)
 			}
 			if !maps.Equal(after.modes, before.modes) {
 				t.Errorf("modes, owners and links are %q, were %q", after.modes, before.modes)
@@ -242,7 +249,8 @@ func values(set string) string {
 	return strings.Join(lines, "\n")
 }
 
-// runScript runs commands that setup has printed, but for the reload of a Postfix that doesn't run.
+// runScript runs commands that setup has printed, but for the reload of a
+// Postfix that doesn't run.
 func runScript(t *testing.T, ctx context.Context, script string) {
 	t.Helper()
 	var kept []string
@@ -258,7 +266,8 @@ func runScript(t *testing.T, ctx context.Context, script string) {
 	}
 }
 
-// Wherever a setup is killed, Postfix has whole files that name no transport that isn't there, and the next one finishes the work.
+// Wherever a setup is killed, Postfix has whole files that name no transport
+// that isn't there, and the next one finishes the work.
 func TestApplyKilled(t *testing.T) {
 	t.Parallel()
 	ctx := unhurried(t)
@@ -332,7 +341,8 @@ func TestApplyKilled(t *testing.T) {
 	}
 }
 
-// What Postfix's own check has against the site, it had before; what setup makes worse, it puts back.
+// What Postfix's own check has against the site, it had before; what setup
+// makes worse, it puts back.
 func TestApplyOnlyWhatIsWorse(t *testing.T) {
 	t.Parallel()
 	ctx := unhurried(t)
@@ -381,7 +391,8 @@ func TestApplyOnlyWhatIsWorse(t *testing.T) {
 	}
 }
 
-// unhurried is patient for tests with dozens of commands, each of which waits for new files to settle.
+// unhurried is patient for tests with dozens of commands, each of which waits
+// for new files to settle.
 func unhurried(t *testing.T) context.Context {
 	t.Helper()
 	patient(t)

@@ -5,11 +5,13 @@ import (
 	"strings"
 )
 
-// The texts of main.cf and master.cf. They are changed here, not by postconf(1), because that joins the lines of a value and
-// sets it off anew: what isn't ours stays as it is, octet for octet.
+// The texts of main.cf and master.cf. They are changed here, not by
+// postconf(1), because that joins the lines of a value and sets it off anew:
+// what isn't ours stays as it is, octet for octet.
 
-// A block is a logical line with its line ends: postconf(5), master(5). Comments and empty lines may stand within it; those after
-// it aren't part of it.
+// A block is a logical line with its line ends: postconf(5), master(5).
+// Comments and empty lines may stand within it; those after it aren't part of
+// it.
 type block struct{ from, to int }
 
 // blocks finds the logical lines of a text.
@@ -30,7 +32,8 @@ func blocks(text string) []block {
 	return found
 }
 
-// plain returns a block with its comments blanked out, so that places in it are places in the text.
+// plain returns a block with its comments blanked out, so that places in it are
+// places in the text.
 func plain(raw string) string {
 	var b strings.Builder
 	for line := range strings.Lines(raw) {
@@ -42,10 +45,12 @@ func plain(raw string) string {
 	return b.String()
 }
 
-// folded returns a value with white space as postconf may or may not give it: one blank for any.
+// folded returns a value with white space as postconf may or may not give it:
+// one blank for any.
 func folded(value string) string { return strings.Join(strings.Fields(value), " ") }
 
-// parametersIn returns the places in main.cf that set a parameter. The last one counts.
+// parametersIn returns the places in main.cf that set a parameter. The last one
+// counts.
 func parametersIn(text, name string) []block {
 	return slices.DeleteFunc(blocks(text), func(b block) bool {
 		got, _, ok := strings.Cut(text[b.from:b.to], "=")
@@ -80,7 +85,8 @@ func blockValue(raw string) string {
 	return plain(raw)[at.from:at.to]
 }
 
-// withBlock puts raw in the place of the last block that sets a parameter, or at the end. "" takes the block out.
+// withBlock puts raw in the place of the last block that sets a parameter, or
+// at the end. "" takes the block out.
 func withBlock(text, name, raw string) string {
 	found := parametersIn(text, name)
 	if len(found) == 0 {
@@ -96,8 +102,8 @@ func withBlock(text, name, raw string) string {
 	return text[:last.from] + raw + text[last.to:]
 }
 
-// withValue gives the last block that sets a parameter another value, or adds one. Of a list only the entries that differ
-// are touched.
+// withValue gives the last block that sets a parameter another value, or adds
+// one. Of a list only the entries that differ are touched.
 func withValue(text, name, value string, list bool) string {
 	raw, ok := rawParameter(text, name)
 	if !ok {
@@ -116,8 +122,8 @@ func withValue(text, name, value string, list bool) string {
 	return withBlock(text, name, raw[:at.from]+value+raw[at.to:])
 }
 
-// relisted makes a list that is written as raw into another one by the fewest changes. Old is raw with its comments blanked
-// out.
+// relisted makes a list that is written as raw into another one by the fewest
+// changes. Old is raw with its comments blanked out.
 func relisted(raw, old, value, separator string) string {
 	was, will := spans(old), splitList(value)
 	same := func(i, j int) bool { return folded(old[was[i].from:was[i].to]) == folded(will[j]) }
@@ -148,7 +154,8 @@ func relisted(raw, old, value, separator string) string {
 	return raw[:gone[0].from] + raw[gone[len(gone)-1].to:]
 }
 
-// servicesIn returns the places in master.cf that define a service, "name/type".
+// servicesIn returns the places in master.cf that define a service,
+// "name/type".
 func servicesIn(text, id string) []block {
 	return slices.DeleteFunc(blocks(text), func(b block) bool {
 		words := strings.Fields(plain(text[b.from:b.to]))
@@ -164,7 +171,8 @@ func withoutService(text, id string) string {
 	return text
 }
 
-// withService puts a service into master.cf, where it stood or at the end. Line is as Service.String writes it.
+// withService puts a service into master.cf, where it stood or at the end. Line
+// is as Service.String writes it.
 func withService(text, id, line string) string {
 	raw := strings.ReplaceAll(line, " -o ", "\n    -o ") + "\n"
 	found := servicesIn(text, id)
@@ -178,8 +186,9 @@ func withService(text, id, line string) string {
 	return withoutService(text[:last.from], id) + raw + text[last.to:]
 }
 
-// withOption gives an option of a service in master.cf, or in a line of `postconf -M`, another value, a list of which only
-// the entries that differ are touched. It reports whether the option is there.
+// withOption gives an option of a service in master.cf, or in a line of
+// `postconf -M`, another value, a list of which only the entries that differ
+// are touched. It reports whether the option is there.
 func withOption(text, id, name, value string) (string, bool) {
 	found := servicesIn(text, id)
 	if len(found) == 0 {
@@ -192,10 +201,12 @@ func withOption(text, id, name, value string) (string, bool) {
 		return text, false
 	}
 	old := plain(raw)[at.from:at.to]
-	return text[:last.from] + raw[:at.from] + relisted(raw[at.from:at.to], old, value, ",") + raw[at.to:] + text[last.to:], true
+	raw = raw[:at.from] + relisted(raw[at.from:at.to], old, value, ",") + raw[at.to:]
+	return text[:last.from] + raw + text[last.to:], true
 }
 
-// optionIn returns where the value of the last "-o name=value" stands in a service's block: master(5).
+// optionIn returns where the value of the last "-o name=value" stands in a
+// service's block: master(5).
 func optionIn(raw, name string) (at span, ok bool) {
 	text := plain(raw)
 	words := wordsOf(text)

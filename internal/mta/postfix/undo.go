@@ -7,16 +7,18 @@ import (
 	"strings"
 )
 
-// PlanUndo says what must change for nothing of ours to be left. What setup remembers of a parameter, and nobody has changed
-// since, becomes what it was. Without that memory the entries of lists that are ours by their shape go, and single values stay,
-// of which nobody knows then whose they are.
+// PlanUndo says what must change for nothing of ours to be left. What setup
+// remembers of a parameter, and nobody has changed since, becomes what it was.
+// Without that memory the entries of lists that are ours by their shape go, and
+// single values stay, of which nobody knows then whose they are.
 func PlanUndo(s Settings, f Facts) Setup {
 	setup := Setup{Dir: f.Dir, undo: true, lines: f.lines(), unended: f.unended()}
 	milter, _ := f.socket(s.Milter) // "" for none: the record and the references are left to go by
 	smap, _ := f.socket(s.Socketmap)
 	setup.ours = func(item string) bool { return f.kindOf(item, milter, smap) != "" }
 	site := func(value string) string {
-		return without(value, slices.DeleteFunc(splitList(value), func(item string) bool { return !setup.ours(item) })...)
+		theirs := func(item string) bool { return !setup.ours(item) }
+		return without(value, slices.DeleteFunc(splitList(value), theirs)...)
 	}
 	if value, changed := f.probesUndone(site); changed {
 		setup.parameter(f, verifyMaps, value)
@@ -44,7 +46,8 @@ func PlanUndo(s Settings, f Facts) Setup {
 		}
 		for _, name := range slices.Sorted(maps.Keys(s.Options)) {
 			if value := s.Options[name]; site(value) != value {
-				setup.Changes = append(setup.Changes, Change{Kind: KindOption, Name: s.ID() + "/" + name, Old: value, New: site(value)})
+				setup.Changes = append(setup.Changes,
+					Change{Kind: KindOption, Name: s.ID() + "/" + name, Old: value, New: site(value)})
 			}
 		}
 	}
@@ -76,12 +79,14 @@ func (s *Setup) leftovers(f Facts) {
 	for _, name := range singles {
 		changes := slices.ContainsFunc(s.Changes, func(c Change) bool { return c.Name == name.parameter })
 		if value := f.Set[name.parameter]; value != "" && !changes && name.parameter != verifyMaps {
-			s.note("%s = %s stays: without %s nobody knows whether setup wrote it", name.parameter, value, recordFile)
+			s.note("%s = %s stays: without %s nobody knows whether setup wrote it",
+				name.parameter, value, recordFile)
 		}
 	}
 }
 
-// probesUndone returns what the list for probes was before setup changed it, "" for nothing, and reports whether it has.
+// probesUndone returns what the list for probes was before setup changed it, ""
+// for nothing, and reports whether it has.
 func (f Facts) probesUndone(site func(string) string) (value string, changed bool) {
 	if before, ok := f.before(verifyMaps); ok {
 		return before, true
@@ -102,7 +107,8 @@ func (f Facts) probesUndone(site func(string) string) (value string, changed boo
 	if f.record != nil {
 		return value, false
 	}
-	// Nobody remembers: what is as setup writes it says the same as the default.
+	// Nobody remembers: what is as setup writes it says the same as the
+	// default.
 	tables := f.expand(f.all[senderMaps], nil)
 	if site(tables) != tables && folded(value) == strings.Join(f.siteTables(site), ", ") {
 		return "", true
@@ -110,7 +116,8 @@ func (f Facts) probesUndone(site func(string) string) (value string, changed boo
 	return value, false
 }
 
-// siteTables returns the tables of senders without ours, as the list for probes is made of them.
+// siteTables returns the tables of senders without ours, as the list for probes
+// is made of them.
 func (f Facts) siteTables(site func(string) string) []string {
 	tables := splitList(site(f.expand(f.all[senderMaps], nil)))
 	if len(tables) == 0 {

@@ -205,7 +205,8 @@ func randomSite(r *rand.Rand) site {
 	return site{version: pick("3.7.11", "3.10.2"), main: main, master: master}
 }
 
-// What setup does is undone to the octet, whatever it found; done twice it is done once.
+// What setup does is undone to the octet, whatever it found; done twice it is
+// done once.
 func TestUndoRestores(t *testing.T) {
 	tried := 0
 	for seed := range uint64(1000) {
@@ -308,8 +309,8 @@ func TestUndoKeepsEdits(t *testing.T) {
 	}
 }
 
-// Without the record, as where main.cf was made anew, the lists are still undone, by the shape of what is in them; single
-// values stay, and are named.
+// Without the record, as where main.cf was made anew, the lists are still
+// undone, by the shape of what is in them; single values stay, and are named.
 func TestUndoWithoutRecord(t *testing.T) {
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -365,7 +366,8 @@ func FuzzUndo(f *testing.F) {
 	})
 }
 
-// balanced reports whether braces can't swallow what is added to a list: Postfix refuses others.
+// balanced reports whether braces can't swallow what is added to a list:
+// Postfix refuses others.
 func balanced(text string) bool {
 	for _, b := range blocks(text) {
 		depth := 0
