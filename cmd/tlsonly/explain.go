@@ -78,11 +78,12 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if err != nil {
 		return p.fail("%v", err)
 	}
-	decider.Forwards = forwards
 	delivery, err := p.delivery(ctx, c, false)
 	if err != nil {
 		return p.notOpened(err)
 	}
+	decider.Forwards = forwards
+	decider.Held = heldAtDelivery(c, func() *rules.Delivery { return delivery })
 	senders, err := newSenders(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return p.fail("%v", err)

@@ -43,6 +43,7 @@ func newForwards(ctx context.Context, c *config.Config, log *slog.Logger) (*forw
 			fc.Unfollowed = append(fc.Unfollowed, forward.Unfollowed(unread))
 		}
 		fc.Dialect, fc.Aliases, fc.Virtual, fc.Mailertables = aliases.Sendmail, s.Aliases, s.Virtual, s.Mailertables
+		fc.Bound = in.Bound
 		fc.Forward, fc.Local = s.Forward, append(s.Local, f.Domains()...)
 		fc.VirtualIn, fc.VirtualBelow = s.VirtualIn, s.VirtualBelow
 		fc.SmartHost, fc.MailHub, fc.LocalRelay, fc.UserRelay = s.SmartHost, s.MailHub, s.LocalRelay, s.UserRelay

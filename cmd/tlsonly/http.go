@@ -126,7 +126,7 @@ func newWeb(d *service, c *config.Config, stopping func() error, blind func() bo
 		},
 		Explain: func(ctx context.Context, from, to addr.Address, user string) any {
 			decider := newDecider(d.config.Load(), d.assessor, readOnly{d.ledger})
-			decider.Forwards = d.forwards
+			decider.Forwards, decider.Held = d.forwards, heldAtDelivery(d.config.Load(), d.delivery.Load)
 			return explained(ctx, decider, d.delivery.Load(), append([]addr.Address{from}, d.senders.Written(from)...), to, user)
 		},
 		Advice: func(a policy.Assessment) []string {

@@ -76,6 +76,7 @@ type daemonProcess struct {
 	cmd  *exec.Cmd
 	// began is told of each process as soon as there is one; nil: nobody is.
 	began func(pid int)
+	as    *syscall.Credential // nil: as who runs the test
 }
 
 // startDaemon runs the daemon with a configuration until the test ends.
@@ -132,7 +133,10 @@ func (d *daemonProcess) start() {
 	d.cmd = exec.Command(exe)
 	d.cmd.Args = []string{"tlsonly", "serve", "-c", d.file}
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: d.as}
+	if d.as != nil {
+		d.cmd.Path = "/proc/self/exe" // which that user needn't find
+	}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

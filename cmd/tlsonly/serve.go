@@ -195,7 +195,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	d.audit = d.newWatcher(ctx)
 	d.readAround(ctx)
 	decider := newDecider(c, d.assessor, d.ledger)
-	decider.Forwards = d.forwards
+	decider.Forwards, decider.Held = d.forwards, heldAtDelivery(c, d.delivery.Load)
 	decider.Local = d.isLocal
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
