@@ -70,6 +70,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 type service struct {
 	file     string
 	size     int // of the file, when it was read last
+	state    atomic.Pointer[configFile]
 	config   atomic.Pointer[config.Config]
 	delivery atomic.Pointer[rules.Delivery]
 	classes  classes.Keeper
@@ -90,6 +91,7 @@ type service struct {
 	tally    tally
 	around   surroundings
 	reading  sync.Mutex // held while they are read
+	sources  sourceFaults
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -113,6 +115,8 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		}
 	}()
 	d.config.Store(c)
+	read := stateOf(file)
+	d.state.Store(&read)
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("name of this host: %w", err)
@@ -306,6 +310,7 @@ func (d *service) run(ctx context.Context) error {
 		}
 	})()
 	defer background(d.auditForwards)()
+	defer background(d.watchSources)()
 	served := make(chan error, 3)
 	if d.maps != nil {
 		maps, err := passed.listen("socketmap", c.Socketmap.Listen)
