@@ -107,14 +107,7 @@ func TestMTAWireHomes(t *testing.T) {
 	delivered("root")
 	again()
 	w.message(doctor, []string{"cook@local.example"}, nil)
-	waitFor(t, "the mail of cook", func() bool {
-		for _, got := range w.world.Messages("good.example") {
-			if bytes.Contains(got.Data, []byte(w.marker)) {
-				return true
-			}
-		}
-		return false
-	})
+	w.arrives("good.example")
 	w.delivered("good.example", 1)
 
 	// A .forward that nobody saw doesn't leave in the clear, also behind an alias; what nobody protects does, so that the test
@@ -162,6 +155,19 @@ func TestMTAWireHomes(t *testing.T) {
 	w.daemon.start()
 	refused(doctor, "porter@local.example", unread("porter@local.example"))
 	refused(doctor, "root@local.example", unread("root@local.example"))
+}
+
+// arrives waits for the message at a domain.
+func (w *wire) arrives(domain string) {
+	w.t.Helper()
+	waitFor(w.t, "the message at "+domain, func() bool {
+		for _, got := range w.world.Messages(domain) {
+			if bytes.Contains(got.Data, []byte(w.marker)) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func (w *wire) hasLeaked() bool { host, _ := w.leak(); return host != "" }
