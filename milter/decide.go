@@ -49,6 +49,9 @@ type Decider struct {
 	Relay func(addr.Domain) (addr.Destination, bool)
 	// Forwards says where a recipient's mail ends; nil: all of it at the recipient's own address.
 	Forwards Forwards
+	// Held reports whether delivery holds mail for a recipient to all that a rule asks, wherever it is sent on to; then a
+	// forward that can't be read (forward.Leaf.Unread) and is held there keeps nobody waiting. nil: it isn't.
+	Held     func(c rules.Candidates, r *rules.Rule) bool
 	Deadline time.Duration // a recipient is decided by then; 20 s
 	Help     string        // a URL added to refusals, or ""
 }
@@ -65,6 +68,7 @@ type Decision struct {
 	Recipient    addr.Address
 	Destinations []addr.Destination // of the recipient itself; none: delivered here, or sent on
 	Forwards     []forward.Leaf     // where else its mail leaves to, as far as a rule asked for that
+	Unread       []forward.Leaf     // what can't be read here and is held at delivery
 	Assessments  []policy.Assessment
 	rules.Judgement
 	// Underlying is the reason that a forward has which decided: Reason is policy.Forward then. Otherwise it is Reason.
@@ -80,6 +84,8 @@ type end struct {
 	leaf      *forward.Leaf // nil: it is the recipient's own
 	hops      []addr.Destination
 	err       error       // where it leaves to isn't known
+	unread    bool        // because what says so can't be read
+	held      bool        // and delivery holds it
 	governing *rules.Rule // of a forward: the rule for who forwards
 	as        []policy.Assessment
 	// dead are hops that nothing can be sent on to now: the MTA itself says so, or the resolver was lied to.
@@ -111,12 +117,15 @@ func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Addres
 	defer cancel()
 	ends := d.ends(ctx, c, out.Rule, to, route)
 	for _, e := range ends {
-		if e.leaf == nil {
+		if e.held {
+			out.Unread = append(out.Unread, *e.leaf)
+		} else if e.leaf == nil {
 			out.Destinations = append(out.Destinations, e.hops...)
 		} else {
 			out.Forwards = append(out.Forwards, *e.leaf)
 		}
 	}
+	ends = slices.DeleteFunc(ends, func(e end) bool { return e.held })
 	d.assessAll(ctx, out.Rule, to, ends)
 
 	type judged struct {
@@ -153,7 +162,7 @@ func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Addres
 		if owed = d.owe(ctx, out.Verdict, j.rule, j.Judgement, j.owing()); owed != nil {
 			out.Rule, decides = j.rule, &j
 			out.Verdict, out.Would, out.Tag = policy.Defer, policy.Defer, policy.TagFail
-			out.Reason, out.Underlying = policy.Unreachable, policy.Unreachable
+			out.Reason, out.Underlying = policy.Unstored, policy.Unstored
 			out.Destination = j.owing()[0].Destination
 			break
 		}
@@ -187,7 +196,7 @@ func stricter(a, b rules.Judgement) bool {
 
 // reply is what the client is told of a decision.
 func (d *Decider) reply(out *Decision) policy.Reply {
-	if out.Reason == policy.Forward {
+	if out.Reason == policy.Forward || out.Underlying == policy.Unreadable {
 		return policy.ForwardReply(out.Verdict, out.Underlying, out.Recipient, d.Help)
 	}
 	return policy.ReplyFor(out.Verdict, out.Reason, out.Destination, d.Help)
@@ -231,8 +240,10 @@ func (d *Decider) ends(ctx context.Context, c rules.Candidates, rule *rules.Rule
 		switch {
 		case e.governing == nil && !enforces:
 			continue
+		case leaf.Held && e.governing == nil && d.Held != nil && d.Held(c, rule):
+			e.leaf, e.held = &leaf, true
 		case leaf.Kind == forward.Unknown:
-			e.err = errors.New(leaf.Detail)
+			e.err, e.unread = errors.New(leaf.Detail), true
 		case len(e.hops) == 0 && leaf.Address.Domain.IsZero():
 			e.err = fmt.Errorf("no next hop for the bare name %s", leaf.Address)
 		case len(e.hops) == 0:
@@ -289,9 +300,13 @@ func (d *Decider) assessAll(ctx context.Context, rule *rules.Rule, to addr.Addre
 		}
 		if enforces := rule != nil && rule.Level.Enforces(); e.err != nil && (enforces || e.governing != nil) {
 			// Where the mail goes isn't known, so nothing is known of it: neither "fine" nor "no TLS".
+			problem := policy.Unreachable
+			if e.unread {
+				problem = policy.Unreadable
+			}
 			e.as = []policy.Assessment{{
 				Destination: addr.DomainDestination(to.Domain),
-				Problem:     policy.Unreachable,
+				Problem:     problem,
 				Detail:      e.err.Error(),
 			}}
 		}

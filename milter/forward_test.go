@@ -87,10 +87,10 @@ func TestForwards(t *testing.T) {
 		{"x@other.example", "plain@clinic.example", Route{Mailer: "local"}, "staff defer forward", fmt.Sprintf(blamed, "plain"), ""},
 		{"x@other.example", "both@clinic.example", Route{Mailer: "local"}, "staff defer forward", fmt.Sprintf(blamed, "both"), ""},
 		{"x@other.example", "lab@clinic.example", Route{}, "staff defer forward", fmt.Sprintf(blamed, "lab"), ""}, // by way of the doctor
-		{"x@other.example", "odd@clinic.example", Route{}, "staff defer forward", "451 4.7.5 TLS capability of odd@clinic.example is not known yet, try again (forwarded)", ""},
+		{"x@other.example", "odd@clinic.example", Route{}, "staff defer forward", "451 4.7.5 where mail for odd@clinic.example is forwarded to can't be read here", ""},
 		{"x@other.example", "slow@clinic.example", Route{}, "staff defer forward", "451 4.7.5 TLS capability of slow@clinic.example is not known yet, try again (forwarded)", ""},
 		{"x@other.example", "dead@clinic.example", Route{}, "staff accept ", "", "nx.example"}, // nobody gets it, unless the resolver was lied to
-		{"x@other.example", "late@clinic.example", Route{Mailer: "local"}, "staff defer forward", "451 4.7.5 TLS capability of late@clinic.example is not known yet, try again (forwarded)", ""},
+		{"x@other.example", "late@clinic.example", Route{Mailer: "local"}, "staff defer forward", "451 4.7.5 where mail for late@clinic.example is forwarded to can't be read here", ""},
 		{"x@other.example", "free@clinic.example", Route{Mailer: "local"}, "lenient accept forward", "", ""},                         // nobody knows of whom anything could be demanded
 		{"x@watch.example", "plain@clinic.example", Route{Mailer: "local"}, "staff defer forward", fmt.Sprintf(blamed, "plain"), ""}, // the sender's rule only watches
 		{"x@watch.example", "x@plain.example", Route{}, "watched accept no-starttls", "", ""},
@@ -100,8 +100,8 @@ func TestForwards(t *testing.T) {
 		{"x@other.example", "y@plain.example", Route{Mailer: "smtp", Host: "plain.example"}, "- accept ", "", ""},
 		// What protected senders send.
 		{"a@clinic.example", "bare@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 TLS capability of bare@clinic.example is not known yet, try again (forwarded)", ""},
-		{"a@clinic.example", "late@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 TLS capability of late@clinic.example is not known yet, try again (forwarded)", ""},
-		{"a@clinic.example", "free@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 TLS capability of free@clinic.example is not known yet, try again (forwarded)", ""},
+		{"a@clinic.example", "late@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 where mail for late@clinic.example is forwarded to can't be read here", ""},
+		{"a@clinic.example", "free@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 where mail for free@clinic.example is forwarded to can't be read here", ""},
 		{"a@clinic.example", "relay@clinic.example", Route{Mailer: "local"}, "doctors accept ", "", "[good.example]:26"},
 		{"a@clinic.example", "plain@clinic.example", Route{Mailer: "local"}, "doctors reject forward",
 			"550 5.7.10 TLS required: plain@clinic.example does not offer STARTTLS (forwarded)", ""},

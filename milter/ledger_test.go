@@ -72,7 +72,7 @@ func TestOweFails(t *testing.T) {
 	d := &Decider{Assessor: &fakeAssessor{}, Ledger: &fakeLedger{err: errors.New("disk full")}}
 	set := rules.New([]*rules.Rule{rule("r", "*", nil)})
 	got := d.Decide(t.Context(), set.Sender(addr.MustAddress("a@b.example"), "", time.Now()), addr.MustAddress("u@good.example"), Route{})
-	if got.Verdict != policy.Defer || got.Reply.String() != "451 4.7.5 TLS capability of good.example is not known yet, try again" ||
+	if got.Verdict != policy.Defer || got.Reply.String() != "451 4.3.0 what TLS this mail needs can't be recorded here now, try again" ||
 		got.Cause != "demand not stored: disk full" {
 		t.Errorf("%s %q %q", got.Verdict, got.Reply, got.Cause)
 	}

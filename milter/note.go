@@ -21,7 +21,7 @@ func (s *session) note(msg *message, d *Decision) {
 	defer cancel()
 	if err := s.noteWith(ctx, msg, d); err != nil {
 		d.Verdict, d.Would, d.Tag = policy.Defer, policy.Defer, policy.TagFail
-		d.Reason, d.Underlying = policy.Unreachable, policy.Unreachable
+		d.Reason, d.Underlying = policy.Unstored, policy.Unstored
 		d.Cause = fmt.Sprintf("not stored: %v", err)
 		if len(d.Destinations) > 0 {
 			d.Destination = d.Destinations[0]

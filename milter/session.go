@@ -504,6 +504,9 @@ func (s *session) log(msg *message, d *Decision, more ...slog.Attr) {
 	if d.Cause != "" {
 		attrs = append(attrs, slog.String("err", d.Cause))
 	}
+	if len(d.Unread) > 0 {
+		attrs = append(attrs, slog.String("unread", d.Unread[0].Unread))
+	}
 	log.LogAttrs(s.ctx, slog.LevelInfo, "decision", append(attrs, more...)...)
 }
 

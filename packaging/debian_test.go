@@ -38,6 +38,9 @@ from = ["@clinic.example"]
 tls = "encrypt"
 `
 
+// groups prints the groups of the daemon's user.
+const groups = "id -nG tlsonly | tr ' ' '\\n' | sort | xargs"
+
 // unixSockets is what is added for sockets in Postfix's chroot.
 const unixSockets = `
 [milter]
@@ -256,6 +259,7 @@ func TestDebian(t *testing.T) {
 		"/etc/tlsonly/tlsonly.toml root:tlsonly 640\n/var/lib/tlsonly tlsonly:tlsonly 750\n"+
 			"/var/lib/tlsonly/tlsonly.db tlsonly:tlsonly 640\n/var/spool/postfix/tlsonly tlsonly:postfix 2750")
 	d.has("tlsonly version | cut -d' ' -f2", first)
+	d.has(groups, "postdrop postfix tlsonly")
 	d.has("grep -E '^(NoNewPrivs|Seccomp|CapEff):' /proc/"+d.mainPID()+"/status",
 		"CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2")
 	d.has("systemd-analyze --man=no verify /usr/lib/systemd/system/tlsonly*.service /usr/lib/systemd/system/tlsonly*.socket "+
@@ -304,11 +308,34 @@ func TestDebian(t *testing.T) {
 	d.has("tlsonly domains list --json | grep -c '\"good.example\"'", "1")
 	d.protected()
 
-	// The right to read closed homes, for the asking: without it nobody knows where alice's mail goes.
-	d.sh("useradd -m -K HOME_MODE=0700 alice && echo u@none.example | install -o alice -m 600 /dev/stdin ~alice/.forward")
-	if reply, _ := d.mail(doctor, "alice@mta.test"); !strings.HasPrefix(reply, "451 4.7.") {
+	// Internal mail, to users as adduser makes them, to root and from cron. What alice sends on to a host without TLS waits.
+	d.sh("adduser --quiet --disabled-password --comment '' nurse && adduser --quiet --disabled-password --comment '' alice && " +
+		"echo u@none.example | install -o alice -m 600 /dev/stdin ~alice/.forward")
+	d.has("stat -c %a ~nurse /root", "700\n700")
+	d.has("tlsonly doctor | grep -c '^ok *homes-held .*2 local users and root'", "1")
+	for _, to := range []string{"nurse", "root"} {
+		reply, mark := d.mail(doctor, to+"@mta.test")
+		if !strings.HasPrefix(reply, "250 ") {
+			t.Errorf("to %s, whose home is closed: %s", to, reply)
+		}
+		d.inbox(to, mark)
+	}
+	d.sh("printf 'Subject: Cron job\n\ncron-output.\n' | sendmail -i -f " + doctor + " root")
+	d.inbox("root", "cron-output.")
+	reply, mark := d.mail(doctor, "alice@mta.test")
+	if !strings.HasPrefix(reply, "250 ") {
 		t.Errorf("to alice, whose home is closed: %s", reply)
 	}
+	d.wait("what alice sends on to wait", func() bool {
+		return strings.Contains(d.quiet("postqueue -p"), "TLS is required, but was not offered by host mx1.none.example")
+	})
+	for _, m := range d.world.Messages("none.example") {
+		if strings.Contains(string(m.Data), mark) {
+			t.Error("what alice sends on has left in the clear")
+		}
+	}
+	d.sh("postsuper -d ALL")
+	// The right to read closed homes, for the asking.
 	d.put("examples/read-homes.conf", "/etc/systemd/system/tlsonly.service.d/read-homes.conf")
 	d.sh("systemctl daemon-reload && systemctl restart tlsonly && rm -r /etc/systemd/system/tlsonly.service.d")
 	d.has("grep CapEff: /proc/"+d.mainPID()+"/status", "CapEff:\t0000000000000004")
@@ -355,10 +382,29 @@ func TestDebian(t *testing.T) {
 	d.has("find /etc /var/lib /var/spool/postfix /usr -xdev -path '*tlsonly*' ! -path '/etc/postfix/*.cf.tlsonly-*' "+
 		"! -path '/var/spool/postfix/p*/*'", "")
 	d.has("getent passwd tlsonly | cut -d: -f1,6,7", "tlsonly:/var/lib/tlsonly:/usr/sbin/nologin")
-	reply, mark := d.mail(doctor, "u@none.example")
+	reply, mark = d.mail(doctor, "u@none.example")
 	if over := d.arrived("none.example", mark); over != "the clear" {
 		t.Errorf("after the purge: %s, came over %s", reply, over)
 	}
+}
+
+// inbox waits for a message in a user's mailbox.
+func (d *debian) inbox(user, mark string) {
+	d.t.Helper()
+	d.wait(mark+" in the mailbox of "+user, func() bool {
+		text, err := os.ReadFile(filepath.Join(d.Root, "var/mail", user))
+		return err == nil && strings.Contains(string(text), mark)
+	})
+}
+
+// quiet runs a script inside, without a word in the test's log.
+func (d *debian) quiet(script string) string {
+	d.t.Helper()
+	out, err := d.Run(d.t.Context(), "", "sh", "-c", "exec 2>&1; "+script)
+	if err != nil {
+		d.t.Fatalf("%s: %v: %s", script, err, out)
+	}
+	return out
 }
 
 // journal waits for a line of the daemon's log.
@@ -393,7 +439,7 @@ func (d *debian) sandboxedMail() {
 	}
 	d.write("/etc/systemd/system/sandboxed.service", text)
 	d.write("/etc/aliases", "postmaster: root\n")
-	d.sh("newaliases")
+	d.sh("newaliases && chown root:postfix /etc/aliases.db && chmod 640 /etc/aliases.db")
 	d.sh("systemctl daemon-reload && systemctl start sandboxed.service")
 	d.arrived("good.example", "notify-mail.")
 	if err := os.Remove(filepath.Join(d.Root, "etc/systemd/system/sandboxed.service")); err != nil {
@@ -527,6 +573,7 @@ func TestRPM(t *testing.T) {
 		"/etc/tlsonly/tlsonly.toml root:tlsonly 640\n/var/lib/tlsonly tlsonly:tlsonly 750\n"+
 			"/var/spool/postfix/tlsonly tlsonly:postfix 2750")
 	d.write("/etc/tlsonly/tlsonly.toml", site)
+	d.has(groups, "postdrop postfix tlsonly")
 	d.boot() // the preset of this distribution enables what is installed
 	d.has("systemctl is-active tlsonly.service tlsonly-milter.socket tlsonly-socketmap.socket | uniq", "active")
 	d.sh("tlsonly setup postfix --apply && tlsonly doctor")

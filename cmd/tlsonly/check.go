@@ -80,6 +80,9 @@ func (p *program) check(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
+	if code, done := p.asDaemon(ctx, c, *file, append([]string{"check"}, args...)...); done {
+		return code
+	}
 	assessor, err := newEngine(c, slog.New(slog.DiscardHandler), nil, func(e *engine, d *destination.Config) {
 		d.AllAddresses, d.Versions = true, e.prober.Versions
 	})

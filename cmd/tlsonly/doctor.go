@@ -56,8 +56,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	found, err := p.examine(ctx, c, which, *directory)
 	if err == nil {
 		found = append(found, p.doctorResolver(ctx, c, which == "postfix")...)
-		found = append(found, doctorForwards(ctx, c, which, *directory)...)
-		found = append(found, doctorHomes(ctx, c)...)
+		found = append(found, doctorForwards(ctx, c, *file, which, *directory)...)
 	}
 	if err == nil && *probe {
 		var probed []mta.Finding

@@ -31,7 +31,8 @@ type explanation struct {
 	Mode         policy.Mode         `json:"mode,omitempty"`
 	Destinations []addr.Destination  `json:"destinations,omitempty"`
 	Forwards     []forward.Leaf      `json:"forwards,omitempty"`
-	Local        bool                `json:"local"` // none of it leaves
+	Unread       []forward.Leaf      `json:"unread,omitempty"` // what can't be read, and is held at delivery
+	Local        bool                `json:"local"`            // none of it leaves, as far as can be read
 	Verdict      policy.Verdict      `json:"verdict"`
 	Would        policy.Verdict      `json:"would,omitempty"`
 	Reason       policy.Reason       `json:"reason,omitempty"`
@@ -39,6 +40,9 @@ type explanation struct {
 	Cause        string              `json:"cause,omitempty"`
 	Reply        string              `json:"reply,omitempty"`
 	Assessments  []policy.Assessment `json:"assessments,omitempty"`
+	// By is who has decided: the running daemon, or with which user's rights it was looked.
+	By     string      `json:"by"`
+	Config *configFile `json:"config,omitempty"` // of the running daemon
 }
 
 func (p *program) explain(ctx context.Context, args []string) int {
@@ -63,6 +67,16 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
+	e, why, ok := askDaemon(ctx, c, *file, sender, recipient, *user)
+	if ok {
+		return p.tell(e, *asJSON)
+	}
+	if why != "" {
+		fmt.Fprintf(p.stderr, "tlsonly: the running daemon isn't asked: %s\n", oneLine(why))
+	}
+	if code, done := p.asDaemon(ctx, c, *file, append([]string{"explain"}, args...)...); done {
+		return code
+	}
 	assessor, err := newEngine(c, slog.New(slog.DiscardHandler), nil, nil)
 	if err != nil {
 		return p.fail("%v", err)
@@ -78,17 +92,24 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if err != nil {
 		return p.fail("%v", err)
 	}
-	decider.Forwards = forwards
 	delivery, err := p.delivery(ctx, c, false)
 	if err != nil {
 		return p.notOpened(err)
 	}
+	decider.Forwards = forwards
+	decider.Held = heldAtDelivery(c, func() *rules.Delivery { return delivery })
 	senders, err := newSenders(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return p.fail("%v", err)
 	}
-	e := explained(ctx, decider, delivery, append([]addr.Address{sender}, senders.Written(sender)...), recipient, *user)
-	if *asJSON {
+	e = explained(ctx, decider, delivery, append([]addr.Address{sender}, senders.Written(sender)...), recipient, *user)
+	e.By = answeredBy()
+	return p.tell(e, *asJSON)
+}
+
+// tell prints an explanation and returns the exit status.
+func (p *program) tell(e explanation, asJSON bool) int {
+	if asJSON {
 		_ = p.answer(e)
 	} else {
 		e.print(p.stdout)
@@ -117,8 +138,8 @@ func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, 
 	}
 	if r := decision.Rule; r != nil {
 		e.Rule, e.RuleReason, e.Level, e.Mode = r.Name, r.Why, r.Level, r.Mode
-		e.Forwards = decision.Forwards
-		e.Local = len(decision.Destinations)+len(decision.Forwards) == 0
+		e.Forwards, e.Unread = decision.Forwards, decision.Unread
+		e.Local = len(decision.Destinations)+len(decision.Forwards) == 0 && decision.Reason == ""
 		e.Verdict, e.Reason, e.Cause = decision.Verdict, decision.Reason, decision.Cause
 		e.Assessments = decision.Assessments
 		if decision.Underlying != decision.Reason {
@@ -161,6 +182,7 @@ func (pins) Owe(context.Context, addr.Destination, string, policy.Demand, bool) 
 
 func (e explanation) print(w io.Writer) {
 	line := func(key, format string, args ...any) { fmt.Fprintf(w, "%-12s %s\n", key, fmt.Sprintf(format, args...)) }
+	line("decided by", "%s", e.By)
 	line("from", "%s", e.From)
 	if e.User != "" {
 		line("user", "%s", e.User)
@@ -175,8 +197,14 @@ func (e explanation) print(w io.Writer) {
 	if e.RuleReason != "" {
 		line("because", "%s", e.RuleReason)
 	}
-	if e.Local {
+	switch {
+	case e.Local && len(e.Unread) > 0:
+		line("delivered", "here, as far as can be read")
+	case e.Local:
 		line("delivered", "here: the mail does not leave")
+	}
+	for _, f := range e.Unread {
+		line("not read", "%s: what it sends on is held at delivery (%s)", f.Unread, oneLine(f.Detail))
 	}
 	for _, d := range e.Destinations {
 		line("destination", "%s", d)

@@ -18,7 +18,6 @@ import (
 	"tlsonly/internal/config"
 	"tlsonly/internal/forward"
 	"tlsonly/internal/forward/aliases"
-	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
@@ -43,6 +42,7 @@ func newForwards(ctx context.Context, c *config.Config, log *slog.Logger) (*forw
 			fc.Unfollowed = append(fc.Unfollowed, forward.Unfollowed(unread))
 		}
 		fc.Dialect, fc.Aliases, fc.Virtual, fc.Mailertables = aliases.Sendmail, s.Aliases, s.Virtual, s.Mailertables
+		fc.Bound = in.Asks
 		fc.Forward, fc.Local = s.Forward, append(s.Local, f.Domains()...)
 		fc.VirtualIn, fc.VirtualBelow = s.VirtualIn, s.VirtualBelow
 		fc.SmartHost, fc.MailHub, fc.LocalRelay, fc.UserRelay = s.SmartHost, s.MailHub, s.LocalRelay, s.UserRelay
@@ -106,6 +106,8 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 	file := configFlag(fs)
 	asJSON := fs.Bool("json", false, "answer in JSON, an object a line and forward")
 	failing := fs.Bool("failing", false, "tell only of forwards that break a rule")
+	listSources := fs.Bool("sources", false, "instead, tell which of their sources the daemon can read")
+	ownRights := fs.Bool("own-rights", false, "read what the calling user may read, not what the daemon may")
 	var tests []string
 	fs.Func("test", "instead, what would become of mail for `OWNER=TARGET`: alice@here.example=bob@there.example; may be repeated", func(s string) error {
 		tests = append(tests, s)
@@ -134,6 +136,9 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 		}
 		pairs = append(pairs, pair{o, t})
 	}
+	if *listSources && len(pairs)+len(only) > 0 {
+		return p.fail("--sources takes neither addresses nor --test")
+	}
 	if len(pairs) > 0 && len(only) > 0 {
 		return p.fail("--test takes no addresses besides")
 	}
@@ -141,7 +146,15 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
+	if !*ownRights {
+		if code, done := p.asDaemon(ctx, c, *file, append([]string{"forwards"}, args...)...); done {
+			return code
+		}
+	}
 	log := slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if *listSources {
+		return p.sources(ctx, c, log, *asJSON)
+	}
 	expander, err := newForwards(ctx, c, log)
 	if err != nil {
 		return p.fail("%v", err)
@@ -191,8 +204,17 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
 		return exitUnknown
 	}
+	closed := 0
 	for _, u := range sum.Unlisted {
+		if u.Own {
+			if closed++; closed > 1 {
+				continue // one says it of all
+			}
+		}
 		fmt.Fprintf(p.stderr, "tlsonly: %s can't be listed, who forwards by it isn't known: %s\n", u.Source, u.Reason)
+	}
+	if closed > 1 {
+		fmt.Fprintf(p.stderr, "tlsonly: %s can't be read either\n", plural(closed-1, "other file of users"))
 	}
 	if !*asJSON && (!*failing || sum.Failing > 0) {
 		fmt.Fprintf(p.stdout, "%s of %s, %s, %d failing\n", plural(sum.Forwards, "forward"), plural(sum.Owners, "owner"),
@@ -262,36 +284,6 @@ func (o *auditTable) print(f audit.Finding) {
 			fmt.Fprintf(o.w, "    %s\n", f.Detail)
 		}
 	})
-}
-
-// doctorForwards looks whether the sources of forwards can be read: what can't is not known, and mail for whom it concerns
-// waits.
-func doctorForwards(ctx context.Context, c *config.Config, which, directory string) []mta.Finding {
-	var found []mta.Finding
-	_, asks := usesPostfix(c.Forwarding)
-	switch {
-	case which == "postfix" && c.Forwarding.Postfix == "auto" && directory != "":
-		c = c.WithPostfix(directory)
-	case which == "postfix" && !asks, which == "sendmail" && (asks || !usesSendmail(c.Forwarding)):
-		found = append(found, finding(mta.Warning, "forwards-unread", "tlsonly.toml:forwarding."+which, fmt.Sprintf(`[forwarding] %s = "auto"`, which), "%s's own tables aren't read, so forwards in them aren't followed", which))
-	}
-	expander, err := newForwards(ctx, c, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return append(found, finding(mta.Broken, "forwards-broken", "tlsonly.toml:forwarding", "mend it, or switch it off in [forwarding]", "%v: the daemon doesn't start", err))
-	}
-	owners := 0
-	unlisted, err := expander.All(ctx, func(forward.Forwarder) bool { owners++; return true })
-	if err != nil {
-		return append(found, finding(mta.Warning, "forwards-unlisted", "", "see what tlsonly forwards says", "forwards can't be listed: %v", err))
-	}
-	for _, u := range unlisted {
-		found = append(found, finding(mta.Warning, "forwards-unlisted", u.Source, "let the daemon read it; a table that can only be asked is followed at RCPT all the same, but not audited",
-			"%s can't be listed: %s", u.Source, u.Reason))
-	}
-	if len(found) == 0 {
-		found = append(found, finding(mta.OK, "forwards-read", "", "", "all their sources can be read: %s", plural(owners, "owner")))
-	}
-	return found
 }
 
 // auditForwards audits all forwards at the start, or once a reload brings rules, and whenever one may have changed, until ctx ends.

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tlsonly/internal/mta"
 )
 
 // Homes that the daemon's user can't enter, by their own mode or that of a directory above.
@@ -19,7 +21,7 @@ func TestClosedHomes(t *testing.T) {
 	for _, d := range []struct {
 		name string
 		mode os.FileMode
-	}{{"open", 0o711}, {"closed", 0o700}, {"group", 0o710}, {"above", 0o750}, {"above/open", 0o755}} {
+	}{{"open", 0o711}, {"closed", 0o700}, {"group", 0o710}, {"above", 0o750}, {"above/open", 0o755}, {"root", 0o700}} {
 		if err := os.Mkdir(filepath.Join(top, d.name), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -28,26 +30,26 @@ func TestClosedHomes(t *testing.T) {
 		}
 	}
 	me, mine := uint64(os.Getuid()), uint64(os.Getgid())
-	stranger := identity{"tlsonly", me + 1, []uint64{mine + 1}}
-	friend := identity{"tlsonly", me + 1, []uint64{mine + 2, mine}}
-	self := identity{"tlsonly", me, nil}
+	stranger := identity{name: "tlsonly", uid: me + 1, gids: []uint64{mine + 1}}
+	friend := identity{name: "tlsonly", uid: me + 1, gids: []uint64{mine + 2, mine}}
+	self := identity{name: "tlsonly", uid: me}
 	for _, c := range []struct {
 		who   identity
 		homes string // of users from number 1000 on; "-" before one of a lower number
 		want  string // named, and how many others
 	}{
-		{stranger, "open", ""},
-		{stranger, "absent", ""},
-		{stranger, "closed", "closed"},
-		{stranger, "open closed group above/open", "closed and 2 other homes"},
-		{stranger, "group above/absent closed", "group and 2 other homes"},
-		{stranger, "closed closed", "closed"},
-		{stranger, "-closed", ""},
-		{friend, "open group above/open", ""},
-		{friend, "group closed", "closed"},
+		{stranger, "open", "root (root)"},
+		{stranger, "absent", "root (root)"},
+		{stranger, "closed", "1 local user and root (closed)"},
+		{stranger, "open closed group above/open", "3 local users and root (above/open)"},
+		{stranger, "group above/absent closed", "3 local users and root (closed)"},
+		{stranger, "closed closed", "2 local users and root (closed)"},
+		{stranger, "-closed", "root (root)"},
+		{friend, "open group above/open", "root (root)"},
+		{friend, "group closed", "1 local user and root (closed)"},
 		{self, "open group above/open closed", ""},
 	} {
-		passwd := "broken\nroot:x:0:0:root:/root:/bin/sh\n"
+		passwd := "broken\nroot:x:0:0:root:" + top + "/root:/bin/sh\n"
 		for i, home := range strings.Fields(c.homes) {
 			number := 1000 + i
 			if own, ok := strings.CutPrefix(home, "-"); ok {
@@ -55,14 +57,16 @@ func TestClosedHomes(t *testing.T) {
 			}
 			passwd += fmt.Sprintf("u%d:x:%d:100::%s:/usr/sbin/nologin\n", i, number, filepath.Join(top, home))
 		}
-		found := closedHomes(c.who, passwd)
-		got := ""
-		if len(found) > 0 {
-			_, got, _ = strings.Cut(found[0].Text, "can't look into "+top+"/")
-			got, _, _ = strings.Cut(got, ": ")
-		}
-		if got != c.want || len(found) > 1 {
-			t.Errorf("%v, homes %s: %q, want %q", c.who, c.homes, got, c.want)
+		for waits, want := range map[string]mta.Level{"": mta.OK, "nobody knows": mta.Broken} {
+			found := closedHomes(c.who, passwd, waits)
+			got := ""
+			if len(found) > 0 {
+				_, got, _ = strings.Cut(strings.ReplaceAll(found[0].Text, top+"/", ""), "mail to ")
+				got, _, _ = strings.Cut(got, " is ")
+			}
+			if got != c.want || len(found) > 1 || len(found) > 0 && (found[0].Level != want || !strings.Contains(found[0].Text, waits)) {
+				t.Errorf("%v, homes %s: %q, %v, want %q", c.who, c.homes, got, found, c.want)
+			}
 		}
 	}
 }

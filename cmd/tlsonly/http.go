@@ -122,12 +122,15 @@ func newWeb(d *service, c *config.Config, stopping func() error, blind func() bo
 		Checks: []web.Check{
 			{Name: "store", Test: func(context.Context) error { return d.store.Healthy() }},
 			{Name: "resolver", Test: func(ctx context.Context) error { return answers(ctx, resolver) }},
+			{Name: "forwards", Test: d.sources.Test},
 			{Name: "sessions", Test: func(context.Context) error { return stopping() }},
 		},
 		Explain: func(ctx context.Context, from, to addr.Address, user string) any {
 			decider := newDecider(d.config.Load(), d.assessor, readOnly{d.ledger})
-			decider.Forwards = d.forwards
-			return explained(ctx, decider, d.delivery.Load(), append([]addr.Address{from}, d.senders.Written(from)...), to, user)
+			decider.Forwards, decider.Held = d.forwards, heldAtDelivery(d.config.Load(), d.delivery.Load)
+			e := explained(ctx, decider, d.delivery.Load(), append([]addr.Address{from}, d.senders.Written(from)...), to, user)
+			e.By, e.Config = "the running daemon, "+answeredBy(), d.state.Load()
+			return e
 		},
 		Advice: func(a policy.Assessment) []string {
 			_, found := judge.Missing(policy.DefaultDemand(), a, blind())

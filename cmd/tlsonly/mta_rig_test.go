@@ -138,6 +138,9 @@ func (d *daemonProcess) start() {
 	d.cmd.Args = []string{"tlsonly", "serve", "-c", d.file}
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: d.as}
+	if d.as != nil {
+		d.cmd.Path = "/proc/self/exe" // which that user needn't find
+	}
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

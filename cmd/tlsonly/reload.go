@@ -80,6 +80,8 @@ func (d *service) reload(ctx context.Context) {
 	defer d.notify(daemon.SdNotifyReady)
 	old := d.config.Load()
 	data, err := readQuiet(ctx, d.file, d.size)
+	read := stateOf(d.file)
+	read.Size = int64(len(data)) // it may be another by now
 	var fresh *config.Config
 	if err == nil {
 		fresh, err = config.Parse(d.file, data, time.Now())
@@ -107,6 +109,7 @@ func (d *service) reload(ctx context.Context) {
 	d.readAround(ctx)
 	d.binding.Again()
 	d.size = len(data)
+	d.state.Store(&read)
 	d.log.Info("reloaded", "rules", len(fresh.Rules.Rules()), "inbound", len(fresh.Inbound.Rules()))
 	d.warnLost(old.Rules, fresh)
 	d.warn(fresh)

@@ -72,6 +72,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 type service struct {
 	file     string
 	size     int // of the file, when it was read last
+	state    atomic.Pointer[configFile]
 	config   atomic.Pointer[config.Config]
 	delivery atomic.Pointer[rules.Delivery]
 	classes  classes.Keeper
@@ -94,6 +95,7 @@ type service struct {
 	reading  sync.Mutex // held while they are read
 	asked    *binding.Asked
 	binding  *binding.Watcher
+	sources  sourceFaults
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -117,6 +119,8 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		}
 	}()
 	d.config.Store(c)
+	read := stateOf(file)
+	d.state.Store(&read)
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("name of this host: %w", err)
@@ -203,7 +207,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	}
 	who := instance.New(buildVersion(), c.Store.URL)
 	decider := newDecider(c, d.assessor, d.ledger)
-	decider.Forwards = d.forwards
+	decider.Forwards, decider.Held = d.forwards, heldAtDelivery(c, d.delivery.Load)
 	decider.Local = d.isLocal
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
@@ -318,6 +322,7 @@ func (d *service) run(ctx context.Context) error {
 		}
 	})()
 	defer background(d.auditForwards)()
+	defer background(d.watchSources)()
 	served := make(chan error, 3)
 	if d.maps != nil {
 		maps, err := passed.listen("socketmap", c.Socketmap.Listen)

@@ -178,7 +178,7 @@ func (a *Auditor) findings(owner addr.Address, x forward.Expansion) []Finding {
 			f.Rule = r.Name
 		}
 		if leaf.Kind == forward.Unknown {
-			f.Reason = policy.Unreachable
+			f.Reason = policy.Unreadable
 			found = append(found, f)
 			continue
 		}

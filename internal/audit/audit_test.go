@@ -153,12 +153,12 @@ func TestRun(t *testing.T) {
 		"/^x/",
 		"away@here.example x@away.example away.example staff defer timeout",
 		"clear@here.example x@clear.example clear.example may staff reject no-starttls",
-		"free2@there.example unreachable",
+		"free2@there.example unreadable",
 		"free@there.example x@clear.example clear.example may",
 		"good@here.example x@good.example good.example encrypt staff accept",
 		"hop@here.example x@good.example [clear.example] may staff reject no-starttls",
 		"null@here.example x@null.example null.example none staff accept",
-		"unread@here.example staff defer unreachable",
+		"unread@here.example staff defer unreadable",
 	}
 	for i := range got {
 		got[i] = strings.Join(strings.Fields(got[i]), " ")

@@ -156,7 +156,10 @@ type Forwarding struct {
 	Virtual  []string
 	Forward  []string // per-user files; ~ is the user's home directory
 	Sieve    []string // scripts: %d domain, %n local part, %u both
-	local    map[addr.Domain]bool
+	// Unreadable is what becomes of mail to who may have a .forward that can't be read: "local", delivered, and held by the MTA
+	// if it is sent on, or "defer".
+	Unreadable string
+	local      map[addr.Domain]bool
 }
 
 // WithPostfix returns the configuration with a Postfix's configuration folder in place of [forwarding] postfix = "auto".
@@ -188,17 +191,18 @@ func Default() *Config {
 			Deadline: 20 * time.Second,
 			Attest:   "warn", RedactBounces: true, Connections: 2000,
 		},
-		DNS:        DNS{DNSSEC: "auto"},
-		Probe:      Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
-		Socketmap:  Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8690"}, "3.7", 10000},
-		HTTP:       HTTP{Listen: "127.0.0.1:8691"},
-		Binding:    Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour, Watch: 5 * time.Minute},
-		Store:      Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
-		Monitor:    Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
-		Cache:      Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
-		Forwarding: Forwarding{Postfix: "auto", Sendmail: "auto", Aliases: []string{"/etc/aliases"}, Forward: []string{"~/.forward"}},
-		Rules:      rules.New(nil),
-		Inbound:    inbound.New(nil),
+		DNS:       DNS{DNSSEC: "auto"},
+		Probe:     Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
+		Socketmap: Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8690"}, "3.7", 10000},
+		HTTP:      HTTP{Listen: "127.0.0.1:8691"},
+		Binding:   Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour, Watch: 5 * time.Minute},
+		Store:     Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
+		Monitor:   Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
+		Cache:     Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
+		Forwarding: Forwarding{Postfix: "auto", Sendmail: "auto", Aliases: []string{"/etc/aliases"}, Forward: []string{"~/.forward"},
+			Unreadable: "local"},
+		Rules:   rules.New(nil),
+		Inbound: inbound.New(nil),
 	}
 }
 

@@ -102,6 +102,8 @@ func tables() map[string]table {
 			"forward":  value.Into(func(c *Config) *[]string { return &c.Forwarding.Forward }, value.List(readPath)),
 			"sieve":    value.Into(func(c *Config) *[]string { return &c.Forwarding.Sieve }, value.List(readPath)),
 			"local":    value.Into(func(c *Config) *map[addr.Domain]bool { return &c.Forwarding.local }, readDomains),
+
+			"unreadable": value.Into(func(c *Config) *string { return &c.Forwarding.Unreadable }, value.Word("local", "defer")),
 		}),
 		"doctor": section("doctor", value.Keys[Config]{
 			"accept": value.Into(func(c *Config) *[]Acceptance { return &c.Doctor.Accept }, value.List(readAcceptance)),

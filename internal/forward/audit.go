@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"tlsonly/internal/addr"
 )
@@ -26,6 +28,7 @@ type Forwarder struct {
 type Unlisted struct {
 	Source string `json:"source"`
 	Reason string `json:"reason"`
+	Own    bool   `json:"own,omitempty"` // a file of a user's own: .forward, or a Sieve script
 }
 
 // All tells of everybody on this host who has an entry that may send mail on: aliases, virtual addresses, rewritten and copied
@@ -79,7 +82,7 @@ func (l *lister) tell(f Forwarder) error {
 }
 
 func (l *lister) cannot(source string, err error) {
-	l.unlisted = append(l.unlisted, Unlisted{source, err.Error()})
+	l.unlisted = append(l.unlisted, Unlisted{Source: source, Reason: err.Error()})
 }
 
 func (l *lister) postfix(n *site) error {
@@ -275,14 +278,14 @@ func (l *lister) homes(home addr.Domain, templates []string) error {
 
 // file tells of a user who has it.
 func (l *lister) file(path, what string, a addr.Address) error {
-	_, err := os.Lstat(path)
+	_, err := soon(l.ctx, l.slow, path, func() (fs.FileInfo, error) { return os.Lstat(path) })
 	if err == nil {
 		l.own[path] = true
 		l.known.look([]string{path})
 		return l.tell(Forwarder{Address: a, Source: what + path})
 	}
-	if os.IsPermission(err) {
-		l.cannot(what+path, err)
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		l.unlisted = append(l.unlisted, Unlisted{Source: what + path, Reason: err.Error(), Own: true})
 	}
 	return nil
 }

@@ -429,7 +429,7 @@ func TestForwardFile(t *testing.T) {
 		return errors.Join(os.Rename(p, p+".real"), os.Symlink(p+".real", p))
 	})
 	check("a directory", stays, func(_ *world, p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) })
-	check("not to be looked at", "unknown alice@host.test", func(w *world, p string) error {
+	check("not to be looked at", "mailbox alice@host.test; unknown alice@host.test", func(w *world, p string) error {
 		return errors.Join(os.RemoveAll(filepath.Dir(p)), os.Symlink("alice", filepath.Dir(p)))
 	})
 	check("its own name", stays, func(_ *world, p string) error { return os.WriteFile(p, []byte("alice@host.test\n"), 0o644) })

@@ -131,8 +131,8 @@ func (n *site) forward(r *run, a addr.Address, u User, w at, in where) bool {
 		case errors.Is(err, errIgnored):
 			return false
 		case err != nil:
-			r.unknown(a, w, err)
-			return true
+			r.unread(a, w, path, err, n.aside(r))
+			return false // it may be empty
 		case len(targets) == 0: // local(8): an empty file means do not forward
 			return false
 		}

@@ -313,6 +313,9 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 				continue
 			}
 			owner := p.whole(addr.Address{Local: key, Domain: a.Domain}, w)
+			if by := (addr.Address{Local: "owner-" + key, Domain: a.Domain}); p.sendmail && p.hasAlias(by.Local) {
+				w.sender = &by // aliases(5): what it stands for is sent in the owner's name
+			}
 			p.targets(r, entry.Targets, a, w.step(owner.String(), fmt.Sprintf("%s:%d", f.Name(), entry.Line)),
 				where{alias: key, done: in.done})
 			return
@@ -348,8 +351,7 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 				continue
 			case errors.Is(err, errIgnored):
 			case err != nil:
-				r.unknown(a, w, err)
-				return
+				r.unread(a, w, path, err, p.aside())
 			case len(targets) > 0:
 				p.targets(r, targets, a, w.step(p.whole(a, w).String(), path),
 					where{alias: in.alias, owner: name, done: append(slices.Clip(in.done), name)})

@@ -79,8 +79,11 @@ func (r *run) finish() Expansion {
 
 // leaf adds an end. Of two that are alike the one with the shorter path stays.
 func (r *run) leaf(kind Kind, a addr.Address, w at, hops []addr.Destination, format string, args ...any) {
-	l := Leaf{Kind: kind, Address: a, Hops: hops, Path: w.path, Detail: fmt.Sprintf(format, args...)}
-	key := fmt.Sprintf("%s\n%s\n%v\n%s", kind, a.Fold(), hops, l.Detail)
+	r.add(Leaf{Kind: kind, Address: a, Hops: hops, Path: w.path, Detail: fmt.Sprintf(format, args...)})
+}
+
+func (r *run) add(l Leaf) {
+	key := fmt.Sprintf("%s\n%s\n%v\n%s", l.Kind, l.Address.Fold(), l.Hops, l.Detail)
 	if have, ok := r.leaves[key]; ok && len(have.Path) <= len(l.Path) {
 		return
 	}
@@ -104,6 +107,19 @@ func (r *run) unknown(a addr.Address, w at, err error) {
 		}
 	}
 	r.leaf(Unknown, a, w, nil, "%v", err)
+}
+
+// unread adds an end for a user's own file that can't be read; aside says why what it sends on may leave by a way on which
+// tlsonly isn't asked, "" where it doesn't.
+func (r *run) unread(a addr.Address, w at, path string, err error, aside string) {
+	if w.sender != nil {
+		aside = fmt.Sprintf("what it sends on is sent in the name of %s", w.sender)
+	}
+	l := Leaf{Kind: Unknown, Address: a, Path: w.path, Detail: err.Error(), Unread: path, Held: aside == ""}
+	if aside != "" {
+		l.Detail += "; not held at delivery: " + aside
+	}
+	r.add(l)
 }
 
 // inAddress is the Source of a Step by a route that the address itself has: "user%remote@here".

@@ -53,14 +53,18 @@ type account struct {
 	err  error
 }
 
+func (e *Expander) newSession(ctx context.Context) *session {
+	return &session{sources: e.sources, ctx: ctx, most: e.cfg.Most, memo: map[string]map[string]answer{},
+		want: map[string]map[string]bool{}, lists: map[string]listing{}, seen: map[string]any{}, users: map[string]account{},
+		states: map[string]string{}}
+}
+
 // rounds is how often tables are asked for a set of jobs; each round gets every chain one table further.
 const rounds = 200
 
 // work fills the jobs' results.
 func (e *Expander) work(ctx context.Context, jobs []*job) {
-	s := &session{sources: e.sources, ctx: ctx, most: e.cfg.Most, memo: map[string]map[string]answer{},
-		want: map[string]map[string]bool{}, lists: map[string]listing{}, seen: map[string]any{}, users: map[string]account{},
-		states: map[string]string{}}
+	s := e.newSession(ctx)
 	if e.cfg.Tables != nil {
 		settings, err := s.settings(ctx)
 		if err != nil {

@@ -28,6 +28,8 @@ type sources struct {
 	moreUsers func() bool // there are users that Config.List doesn't list
 	known     *known
 
+	slow *slow
+
 	mu    sync.Mutex
 	cache map[string]*source
 	dir   string // of the settings, once known
@@ -59,7 +61,7 @@ type source struct {
 
 func newSources(cfg Config, moreUsers func() bool) *sources {
 	return &sources{tables: cfg.Tables, dialect: cfg.Dialect, sieve: cfg.Sieve, files: cfg, findUser: cfg.User, moreUsers: moreUsers,
-		known: newKnown(), cache: map[string]*source{}, patterns: map[string]patternAnswers{}}
+		known: newKnown(), slow: newSlow(), cache: map[string]*source{}, patterns: map[string]patternAnswers{}}
 }
 
 const (
@@ -227,25 +229,29 @@ var errIgnored = errors.New("ignored by the MTA")
 // mailbox as if it weren't there.
 func (s *session) forwardFile(path string, u User) ([]aliases.Target, error) {
 	return once(s, "forward "+u.Name+" "+path, func() ([]aliases.Target, error) {
-		v, err := s.read(s.ctx, "forward "+u.Name+" "+path, []string{path}, func() (any, error) {
-			info, err := os.Lstat(path)
-			if s.plain != nil && err == nil {
-				info, err = os.Stat(path)
-			}
-			if err != nil {
-				return nil, err
-			}
-			owner, _ := info.Sys().(*syscall.Stat_t)
-			// local(8), dotforward: no regular file (links neither), a wrong owner, or writable by the world.
-			if !info.Mode().IsRegular() || s.plain == nil && (owner.Uid != 0 && owner.Uid != u.UID || info.Mode()&0o002 != 0 ||
-				!mayRead(info.Mode(), owner, u)) {
-				return nil, errIgnored
-			}
-			return s.parseList(path)
-		})
-		targets, _ := v.([]aliases.Target)
-		return targets, err
+		return soon(s.ctx, s.slow, path, func() ([]aliases.Target, error) { return s.readForward(path, u) })
 	})
+}
+
+func (s *session) readForward(path string, u User) ([]aliases.Target, error) {
+	v, err := s.read(s.ctx, "forward "+u.Name+" "+path, []string{path}, func() (any, error) {
+		info, err := os.Lstat(path)
+		if s.plain != nil && err == nil {
+			info, err = os.Stat(path)
+		}
+		if err != nil {
+			return nil, err
+		}
+		owner, _ := info.Sys().(*syscall.Stat_t)
+		// local(8), dotforward: no regular file (links neither), a wrong owner, or writable by the world.
+		if !info.Mode().IsRegular() || s.plain == nil && (owner.Uid != 0 && owner.Uid != u.UID || info.Mode()&0o002 != 0 ||
+			!mayRead(info.Mode(), owner, u)) {
+			return nil, errIgnored
+		}
+		return s.parseList(path)
+	})
+	targets, _ := v.([]aliases.Target)
+	return targets, err
 }
 
 // parseList reads a list of targets.

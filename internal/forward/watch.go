@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,6 +178,9 @@ func (k *known) begin(notify *fsnotify.Watcher) {
 // watch watches the directories of files: a file itself won't do, for editors put another in its place. What can't be watched
 // is looked at every Recheck.
 func (k *known) watch(files []string) {
+	for _, path := range files {
+		_, _ = os.Stat(filepath.Dir(path)) // a file server that doesn't answer must not keep the lock
+	}
 	k.notifying.Lock()
 	defer k.notifying.Unlock()
 	for _, path := range files {

@@ -61,7 +61,7 @@ var checks = map[string]string{
 	"resolver-validates": "resolver", "resolver-off": "resolver", "resolver-failing": "resolver", "resolver-remote": "resolver",
 	"resolver-postfix": "resolver", "resolver-unsigned": "resolver", "resolver-forged": "resolver", "resolver-unproved": "resolver",
 	"forwards-read": "forwards", "forwards-unread": "forwards", "forwards-broken": "forwards", "forwards-unlisted": "forwards",
-	"homes-closed": "forwards", "accept-unused": "accept",
+	"forwards-unreadable": "forwards", "homes-closed": "forwards", "homes-held": "forwards", "accept-unused": "accept",
 
 	"sendmail-filter": "filter", "sendmail-filter-missing": "filter",
 	"sendmail-filter-unasked": "filter", "sendmail-filter-bounces": "filter",

@@ -25,18 +25,20 @@ const (
 	DNSFailure       Reason = "dns-failure"
 	Unreachable      Reason = "unreachable"
 	Timeout          Reason = "timeout"
+	Unreadable       Reason = "unreadable" // where the mail is sent on to
+	Unstored         Reason = "unstored"   // a promise
 	Forward          Reason = "forward"
 )
 
 // Reasons lists all reasons, in the order of the manual.
 func Reasons() []Reason {
 	return []Reason{NoSTARTTLS, Handshake, WeakTLS, NotAuthenticated, DaneMismatch, MTASTSMismatch, NullMX,
-		NoSuchDomain, LostTLS, DNSFailure, Unreachable, Timeout, Forward}
+		NoSuchDomain, LostTLS, DNSFailure, Unreachable, Timeout, Unreadable, Unstored, Forward}
 }
 
 // Unknown reports whether r says that the capability isn't known, so that on_unknown decides.
 func (r Reason) Unknown() bool {
-	return r == DNSFailure || r == Unreachable || r == Timeout
+	return slices.Contains([]Reason{DNSFailure, Unreachable, Timeout, Unreadable, Unstored}, r)
 }
 
 // Permanent reports whether r refuses the recipient whatever a rule says: nobody could deliver there.
@@ -67,6 +69,13 @@ func ReplyFor(v Verdict, r Reason, d addr.Destination, help string) Reply {
 		reply = Reply{556, "5.1.10", fmt.Sprintf("%s does not accept mail", d)}
 	case NoSuchDomain:
 		reply = Reply{550, "5.1.2", fmt.Sprintf("%s does not exist", d)}
+	case Unreadable:
+		reply = Reply{550, "5.7.5", fmt.Sprintf("where mail for %s is forwarded to can't be read here", d)}
+	case Unstored: // of the client's own server; no destination can mend it
+		reply = Reply{550, "5.3.0", "what TLS this mail needs can't be recorded here"}
+		if v == Defer {
+			reply.Text += " now, try again"
+		}
 	case DNSFailure, Unreachable, Timeout:
 		reply = Reply{550, "5.7.5", fmt.Sprintf("TLS capability of %s is not known", d)}
 		if v == Defer {
@@ -88,6 +97,13 @@ func ForwardReply(v Verdict, cause Reason, to addr.Address, help string) Reply {
 	reply := ReplyFor(v, cause, addr.Destination{}, "")
 	if reply == (Reply{}) {
 		return reply
+	}
+	switch {
+	case cause == Unreadable:
+		reply.Text = fmt.Sprintf("where mail for %s is forwarded to can't be read here", to)
+		return reply.WithHelp(help)
+	case cause == Unstored:
+		return reply.WithHelp(help)
 	}
 	reply.Text = "TLS required: " + to.String() + " " + blame(cause)
 	if cause.Unknown() {
@@ -135,7 +151,7 @@ func blame(r Reason) string {
 // is what the other side's administrator has to mend. A reason that is Unknown always wins, for the other host may yet offer TLS.
 func Worse(a, b Reason) Reason {
 	order := []Reason{NoSTARTTLS, LostTLS, Handshake, WeakTLS, NotAuthenticated, MTASTSMismatch, DaneMismatch,
-		DNSFailure, Unreachable, Timeout}
+		DNSFailure, Unreachable, Timeout, Unreadable, Unstored}
 	// A reason that isn't in the list still says more than "", which would mean that all is well.
 	if a == "" || b != "" && slices.Index(order, b) > slices.Index(order, a) {
 		return b

@@ -52,7 +52,7 @@ _tlsonly() {
 	inbound) COMPREPLY=($(compgen -W '--bits -c --cert --client --from --json --tls --to --user --verify' -- "$word")) ;;
 	domains) COMPREPLY=($(compgen -W 'list show history pin unpin -c --demand --failing --json --level --limit --pinned --why' -- "$word")) ;;
 	classes) COMPREPLY=($(compgen -W 'list release -c --config-directory --force --json' -- "$word")) ;;
-	forwards) COMPREPLY=($(compgen -W '-c --failing --json --test' -- "$word")) ;;
+	forwards) COMPREPLY=($(compgen -W '-c --failing --json --own-rights --sources --test' -- "$word")) ;;
 	setup) COMPREPLY=($(compgen -W 'postfix sendmail --apply -c --config-directory --hide-header --undo' -- "$word")) ;;
 	doctor) COMPREPLY=($(compgen -W 'postfix sendmail -c --config-directory --json --nagios --probe' -- "$word")) ;;
 	report) COMPREPLY=($(compgen -W '-c --csv --html --journal --json --since --summary --tls-logged --until --year' -- "$word")) ;;

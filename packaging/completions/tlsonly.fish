@@ -47,6 +47,8 @@ complete -c tlsonly -n __fish_use_subcommand -a forwards -d 'audit every forward
 complete -c tlsonly -n '__fish_seen_subcommand_from forwards' -s c -r -F -d 'configuration FILE (default /etc/tlsonly/tlsonly.toml)'
 complete -c tlsonly -n '__fish_seen_subcommand_from forwards' -l failing -d 'tell only of forwards that break a rule'
 complete -c tlsonly -n '__fish_seen_subcommand_from forwards' -l json -d 'answer in JSON, an object a line and forward'
+complete -c tlsonly -n '__fish_seen_subcommand_from forwards' -l own-rights -d 'read what the calling user may read, not what the daemon may'
+complete -c tlsonly -n '__fish_seen_subcommand_from forwards' -l sources -d 'instead, tell which of their sources the daemon can read'
 complete -c tlsonly -n '__fish_seen_subcommand_from forwards' -l test -x -d 'instead, what would become of mail for OWNER=TARGET: alice@here.example=bob@there.example; may be repeated'
 complete -c tlsonly -n __fish_use_subcommand -a setup -d 'print, or write, the MTA\'s settings that bind it'
 complete -c tlsonly -n '__fish_seen_subcommand_from setup' -l apply -d 'write the settings, with a backup beside each file'

@@ -83,6 +83,8 @@ forwards)
 		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
 		'--failing[tell only of forwards that break a rule]' \
 		'--json[answer in JSON, an object a line and forward]' \
+		'--own-rights[read what the calling user may read, not what the daemon may]' \
+		'--sources[instead, tell which of their sources the daemon can read]' \
 		'--test[instead, what would become of mail for OWNER=TARGET\: alice@here.example=bob@there.example; may be repeated]:owner=target:()'
 	;;
 setup)

@@ -26,6 +26,7 @@ type Tables struct {
 
 	mu    sync.Mutex
 	queue string // Postfix's directory, to which the sockets of tables may be relative
+	bound bool   // it asks our map first by which transport a sender's mail leaves
 }
 
 const (
@@ -58,13 +59,23 @@ func (t *Tables) Settings(ctx context.Context) (parameters, transports map[strin
 		}
 	}
 	t.mu.Lock()
-	t.queue = f.value("queue_directory")
-	t.mu.Unlock()
 	const senders = "sender_dependent_default_transport_maps"
-	if !slices.ContainsFunc(splitList(f.expanded[senders]), func(table string) bool { return !ownSenders(table) }) {
+	tables := splitList(f.expanded[senders])
+	t.queue = f.value("queue_directory")
+	t.bound = len(tables) > 0 && strings.HasPrefix(tables[0], "socketmap:") && ownSenders(tables[0])
+	t.mu.Unlock()
+	if !slices.ContainsFunc(tables, func(table string) bool { return !ownSenders(table) }) {
 		f.expanded[senders] = "" // all ours, which name no next hop
 	}
 	return f.expanded, transports, nil
+}
+
+// Bound reports whether by the settings that were read last tlsonly is asked first by which transport a sender's mail leaves. A
+// table of senders in its place isn't asked: it may be older than the rules.
+func (t *Tables) Bound() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bound
 }
 
 // ownSenders reports whether a table of senders is the one that Apply sets.

@@ -99,6 +99,17 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 	return s, nil
 }
 
+// Asks reports whether sendmail.cf, as it is now, has the rules by which each recipient of mail that leaves is asked of the
+// daemon.
+func (in Installation) Asks() bool {
+	text, err := os.ReadFile(in.cf())
+	if err != nil {
+		return false
+	}
+	c := parseConf(string(text))
+	return c.bound() && c.reports()
+}
+
 // madeElsewhere reports whether there is a map but not what it was made from.
 func madeElsewhere(path string) bool {
 	_, err := os.Stat(path)
