@@ -92,11 +92,11 @@ func (c Candidates) inDoubt(to addr.Address, r *Rule) *Rule {
 func (d *Delivery) Forms(now time.Time) addr.Forms {
 	forms := d.live[0].set.forms
 	for i := range d.live {
-		if s := &d.live[i]; d.alive(s, now) {
-			forms = forms.Join(s.set.forms)
+		if s := &d.live[i]; s.set.forms != forms && d.alive(s, now) {
+			forms = forms.Join(s.set.forms).Normal()
 		}
 	}
-	return forms.Normal()
+	return forms
 }
 
 // strictest returns of two rules the one that asks more; nil asks nothing.
