@@ -66,6 +66,7 @@ type Decision struct {
 	// Rule is the one that decided; nil: no rule concerns the recipient, and nothing was asked.
 	Rule         *rules.Rule
 	Recipient    addr.Address
+	Sender       addr.Address       // as the message has it; filled in when the decision is logged
 	Destinations []addr.Destination // of the recipient itself; none: delivered here, or sent on
 	Forwards     []forward.Leaf     // where else its mail leaves to, as far as a rule asked for that
 	Unread       []forward.Leaf     // what can't be read here and is held at delivery

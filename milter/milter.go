@@ -56,6 +56,11 @@ type Config struct {
 	TagEnvelope bool
 	// Under adds the rules that aren't in force any more and still bind a sender's mail at delivery. Nil: there are none.
 	Under func(rules.Candidates) rules.Candidates
+	// Doubt has nothing accepted of a sender, one of several addresses, by an exception that Postfix's delivery doesn't know of.
+	// Nil: all is as the rules say. Sendmail's delivery asks for each recipient.
+	Doubt func(c rules.Candidates, whose []addr.Address) rules.Candidates
+	// Forms are those in which senders come at delivery, besides what the rules say. Nil: there are no others.
+	Forms func() addr.Forms
 	// Settled reports whether the MTA routes a sender's mail by the rules now in force. Nil: it always does.
 	Settled func(from addr.Address) bool
 	// Attest is what to do when Postfix would send a protected recipient's mail by a transport that is neither one of
@@ -107,10 +112,12 @@ type Server struct {
 	listeners map[*listener]bool
 	conns     map[*conn]bool
 	sessions  sync.WaitGroup
+	watches   sync.WaitGroup // of recipients that are only observed
+	watching  chan struct{}  // a slot each
 	draining  atomic.Bool
 
-	connections, messages, panics, malformed, unbound atomic.Uint64
-	shared                                            atomic.Int64 // taken of sharedMemory
+	connections, messages, panics, malformed, unbound, unwatched atomic.Uint64
+	shared                                                       atomic.Int64 // taken of sharedMemory
 }
 
 // Stats are a server's counters.
@@ -121,6 +128,7 @@ type Stats struct {
 	Panics      uint64 // recovered ones
 	Malformed   uint64 // packets refused, each with its connection
 	Unbound     uint64 // protected recipients whose transport was found not to enforce TLS
+	Unwatched   uint64 // recipients that rules only observe and that weren't judged, because too many were
 }
 
 // libraryLog directs the library's own warnings, a variable of its package, to the first server's log. They are
@@ -149,6 +157,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		c:         c,
 		slots:     make(chan struct{}, c.MaxConnections),
+		watching:  make(chan struct{}, mostWatched),
 		listeners: map[*listener]bool{},
 		conns:     map[*conn]bool{},
 	}
@@ -221,6 +230,7 @@ func (s *Server) Stats() Stats {
 		Panics:      s.panics.Load(),
 		Malformed:   s.malformed.Load(),
 		Unbound:     s.unbound.Load(),
+		Unwatched:   s.unwatched.Load(),
 	}
 }
 
@@ -264,6 +274,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
+	defer s.watches.Wait() // soon, for they are cut
 	defer s.cancel()
 
 	done := make(chan struct{})

@@ -46,7 +46,7 @@ func (s *session) noteWith(ctx context.Context, msg *message, d *Decision) error
 		return nil
 	}
 	for _, from := range msg.candidates.Senders() {
-		if from.IsNull() || d.Rule.NamesSender(from) {
+		if from.IsNull() || d.Rule.NamesSender(msg.candidates.Forms(), from) {
 			continue
 		}
 		if err := c.Lent(ctx, from); err != nil {

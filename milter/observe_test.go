@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -72,5 +73,41 @@ func TestObserveInbound(t *testing.T) {
 	defer mu.Unlock()
 	if want := []string{"gateway reject no-tls"}; !slices.Equal(seen, want) {
 		t.Errorf("%q, want %q", seen, want)
+	}
+}
+
+// A recipient that rules only observe is answered before its destination is
+// known: one that says nothing keeps nobody waiting, and neither does a message
+// that is handed in. What would have been done is told when it is known, with the
+// queue ID that the message had at its end.
+func TestObserveDoesNotWait(t *testing.T) {
+	var seen []Decision
+	told := make(chan struct{}, 10)
+	b := start(t, func(c *Config) {
+		c.Decider.Deadline = 300 * time.Millisecond
+		c.Observe = func(d *Decision, _ time.Duration) {
+			seen = append(seen, *d)
+			told <- struct{}{}
+		}
+	})
+	c := b.dial(t)
+	talk(t, b, c, "> O 6 0 0x1fffff", "< O 0x6 0x0 0x3d3", "> M <alice@observe.example>", "< c", "> DR {rcpt_mailer} smtp",
+		"> R <bob@hang.example>", "< c", "> DE i ABC", "> E", "< a", "> Q", "< close")
+	if n := len(told); n > 0 {
+		t.Error("the message waited for its destination")
+	}
+	<-told
+	if d := seen[0]; d.Verdict != policy.Accept || d.Would != policy.Defer || d.Reason != policy.Timeout || d.Sender.String() != "alice@observe.example" {
+		t.Errorf("%+v", d)
+	}
+	// The line is written after that.
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		log := b.log.String()
+		if strings.Contains(log, "qid=ABC") && strings.Contains(log, "would=defer") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(log)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package milter
 
 import (
+	"slices"
 	"strings"
 
 	gomilter "github.com/d--j/go-milter"
@@ -16,19 +17,23 @@ type Names struct {
 	Known   bool          // the MTA said so, and has no others
 }
 
-// whose returns what addresses the MTA can make of a sender, what it is itself
-// first, and those from which a rewritten one was made. from is what is known of
-// it already.
+// whose returns what addresses a sender can be: those that the MTA can make of
+// it, or in place of one that has something put around it those inside. from is
+// what is known of it already. The error says that nobody can tell.
 //
 // SECURITY: where the MTA's names aren't known, a domain without a dot may be any
 // domain of a rule that begins so.
 func (s *session) whose(
 	set *rules.Set, path string, from addr.Address, m gomilter.Modifier,
-) []addr.Address {
-	found := []addr.Address{from}
+) ([]addr.Address, error) {
 	if from.IsNull() {
-		return found
+		return []addr.Address{from}, nil
 	}
+	forms := set.Forms()
+	if s.server.c.Forms != nil {
+		forms = forms.Join(s.server.c.Forms())
+	}
+	given := []addr.Address{from}
 	var names Names
 	if s.server.c.Names != nil {
 		names = s.server.c.Names()
@@ -40,8 +45,16 @@ func (s *session) whose(
 	bare, err := addr.ParsePath(path)
 	if err == nil && !bare.IsNull() && bare.Domain.IsZero() && !told {
 		for _, d := range names.Origins {
-			found = append(found, addr.Address{Local: bare.Local, Domain: d})
+			given = append(given, addr.Address{Local: bare.Local, Domain: d})
 		}
+	}
+	var found []addr.Address
+	for _, a := range given {
+		inside, err := forms.Senders(a)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, inside...)
 	}
 	for _, a := range found {
 		d := a.Domain
@@ -51,8 +64,8 @@ func (s *session) whose(
 		for _, b := range names.Below {
 			found = complete(found, a, b)
 		}
-		if names.Known {
-			continue
+		if names.Known && slices.ContainsFunc(given, func(b addr.Address) bool { return b.Domain == d }) {
+			continue // what is inside was written elsewhere, where other names hold
 		}
 		for p := host.Parent(); own && !p.IsZero(); p = p.Parent() {
 			found = complete(found, a, p)
@@ -61,15 +74,12 @@ func (s *session) whose(
 			found = append(found, addr.Address{Local: a.Local, Domain: whole})
 		}
 	}
-	for _, a := range found {
-		found = append(found, a.Originals()...)
-	}
 	if written := s.server.c.Written; written != nil {
 		for _, a := range found {
 			found = append(found, written(a)...)
 		}
 	}
-	return found
+	return found, nil
 }
 
 // complete adds the address with a domain put behind its own.

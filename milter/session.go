@@ -48,6 +48,7 @@ type message struct {
 	tlsRequiredNo bool
 	refusal       policy.Reply // atEnd: a recipient that could not be parsed
 	recipients    []*recipient // that a rule concerns and that were not refused at RCPT
+	watched       []*watched   // those of whom rules only observe
 	looks         sync.WaitGroup
 	slots         chan struct{}
 
@@ -117,9 +118,17 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "err", err)
 		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
 	}
-	candidates := s.lent(set, set.SenderOf(s.whose(set, path, from, m), m.Get(gomilter.MacroAuthAuthen), s.server.c.Now()))
+	whose, err := s.whose(set, path, from, m)
+	if err != nil {
+		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "from", from, "err", err)
+		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address"}), nil
+	}
+	candidates := s.lent(set, set.SenderOf(from, whose, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now()))
 	if under := s.server.c.Under; under != nil {
 		candidates = under(candidates)
+	}
+	if doubt := s.server.c.Doubt; doubt != nil && mtaOf(m.Get(gomilter.MacroMTAVersion)) != sendmailMTA {
+		candidates = doubt(candidates, whose)
 	}
 	came, admitting := s.comesIn(in, from, m)
 	if candidates.Empty() && len(admitting) == 0 && (came.Here() || !s.tagsInbound()) {
@@ -162,6 +171,7 @@ func sender(path string, m gomilter.Modifier) (addr.Address, error) {
 // RcptTo decides for one recipient. Accept is never the answer: Postfix would take it for the whole message.
 func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	defer s.recovered("rcpt", &resp)
+	began := time.Now()
 	msg := s.msg
 	if msg == nil || msg.broken {
 		return gomilter.RespTempFail, nil
@@ -191,10 +201,14 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		msg.free = true
 		return gomilter.RespContinue, nil
 	}
+	if msg.atEnd && ownName(to.Domain, m) {
+		route.Mailer = "local"
+	}
+	if msg.candidates.Observe(to) {
+		s.watch(to, route, began)
+		return gomilter.RespContinue, nil
+	}
 	if msg.atEnd {
-		if ownName(to.Domain, m) {
-			route.Mailer = "local"
-		}
 		s.decideLater(to, route)
 		return gomilter.RespContinue, nil
 	}
@@ -344,6 +358,7 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 			return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
 		}
 	}
+	accepted = append(accepted, msg.seen()...)
 	if !msg.candidates.Empty() {
 		if err := editHeaders(m, tagHeader, msg.copies, tagValue(accepted)); err != nil {
 			return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
@@ -455,6 +470,7 @@ func (s *session) forget() {
 
 // logAll logs the recipients that waited for the queue ID. message is the verdict for the whole, "" for none.
 func (s *session) logAll(msg *message, message policy.Verdict) {
+	s.endWatched(msg)
 	for i := range msg.admitted {
 		s.logAdmission(msg, &msg.admitted[i], message)
 	}
@@ -471,6 +487,7 @@ func (s *session) logAll(msg *message, message policy.Verdict) {
 
 // log writes the one line of a recipient.
 func (s *session) log(msg *message, d *Decision, more ...slog.Attr) {
+	d.Sender = msg.from
 	if observe := s.server.c.Observe; observe != nil {
 		observe(d, d.took)
 	}

@@ -12,8 +12,9 @@ import (
 )
 
 // Class is a set of senders for whom the same rules come into question in the same order: what delivery can tell
-// apart, for there an MTA shows the sender first and the next hop later, never both. Only senders whom an enforcing
-// rule names have a class; most sites have one.
+// apart, for there an MTA shows the sender first and the next hop later, never both. Only senders have a class whom a rule
+// names that asks for TLS; most sites have one. A rule that only observes has one reserved, so that the MTA has the transport
+// on the day it enforces.
 //
 // BUGS: rules by user name what delivery doesn't see, a login. Such a rule makes no class and is in none; what it
 // demanded when it accepted mail binds the destination instead, see Ask.
@@ -36,6 +37,7 @@ type Ask struct {
 
 // delivery is what a Set knows beforehand for questions at delivery.
 type delivery struct {
+	forms   addr.Forms
 	classes []Class
 	// The number of the class of a sender is that of the nearest pattern that selects it, 0 for none.
 	exact         map[addr.Address]int
@@ -122,10 +124,7 @@ func (d *delivery) classOf(from addr.Address) int {
 		return d.null
 	}
 	f := from.Fold()
-	if n, ok := d.exact[f]; ok {
-		return n
-	}
-	if n, ok := d.exact[f.Base()]; ok {
+	if n, ok := d.exact[named(d.exact, d.forms, f)]; ok {
 		return n
 	}
 	if n, ok := d.domain[f.Domain]; ok {
@@ -145,6 +144,7 @@ func (d *delivery) classOf(from addr.Address) int {
 func (s *Set) prepare() {
 	d := &s.delivery
 	*d = delivery{
+		forms:     s.forms,
 		exact:     map[addr.Address]int{},
 		domain:    map[addr.Domain]int{},
 		below:     map[addr.Domain]int{},
@@ -193,10 +193,7 @@ func (s *Set) prepare() {
 				d.null = s.classFor(s.null, numbers)
 			case addr.Exact:
 				a := p.Address()
-				own := slices.Concat(s.exact[a], s.domain[a.Domain], s.above(a.Domain))
-				if base := a.Base(); base != a {
-					own = append(own, s.exact[base]...)
-				}
+				own := slices.Concat(s.exactly(a), s.domain[a.Domain], s.above(a.Domain))
 				d.exact[a] = s.classFor(own, numbers)
 			case addr.InDomain:
 				d.domain[p.Domain()] = s.classFor(slices.Concat(s.domain[p.Domain()], s.above(p.Domain())), numbers)
@@ -223,7 +220,7 @@ func index(m map[addr.Domain][]int, d addr.Domain, i int) {
 }
 
 // classFor returns the number of the class with these rules and those for everybody, making it if need be, and 0 when
-// none of them enforces.
+// none of them asks for TLS.
 func (s *Set) classFor(own []int, numbers map[string]int) int {
 	own = slices.DeleteFunc(slices.Clone(own), func(i int) bool { return s.delivery.everybody[i] })
 	slices.Sort(own)
@@ -237,17 +234,17 @@ func (s *Set) classFor(own []int, numbers map[string]int) int {
 	}
 	c := Class{set: s, own: own}
 	ends := true // every rule for all recipients so far does
-	enforces := false
+	asks := false
 	for i := range c.indexes() {
 		r := s.rules[i]
-		enforces = enforces || r.Enforcing()
+		asks = asks || r.Level.Enforces()
 		c.most.add(i, r)
 		if r.toAll() && ends {
 			c.whole = append(c.whole, i)
 			ends = !r.Until.IsZero()
 		}
 	}
-	if enforces {
+	if asks {
 		c.number = len(s.delivery.classes) + 1
 		s.delivery.classes = append(s.delivery.classes, c)
 	}
@@ -294,6 +291,30 @@ func (c *Class) Rules() []*Rule {
 		rs = append(rs, c.set.rules[i])
 	}
 	return rs
+}
+
+// Floor returns the highest of the TLS versions that the class's rules ask for on any day, those that only observe among them.
+func (c *Class) Floor() policy.Version {
+	var floor policy.Version
+	for i := range c.indexes() {
+		if r := c.set.rules[i]; r.Level.Enforces() {
+			floor = max(floor, r.MinVersion)
+		}
+	}
+	return floor
+}
+
+// Observes reports whether the class is only reserved now: rules of it observe, and none enforces.
+func (c *Class) Observes(now time.Time) bool {
+	if c.Enforces(now) {
+		return false
+	}
+	for i := range c.indexes() {
+		if r := c.set.rules[i]; r.Level.Enforces() && r.Mode == policy.Observe && r.Active(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // Strictest returns the most that any rule of the class asks at now; no Level when none enforces.

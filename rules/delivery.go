@@ -62,7 +62,9 @@ func NewDelivery(now Stage, former []Stage, keep time.Duration) *Delivery {
 	units := map[addr.Pattern]bool{}
 	for i := range d.live {
 		for _, n := range d.live[i].number {
-			d.highest = max(d.highest, n)
+			if n < unnumbered {
+				d.highest = max(d.highest, n)
+			}
 		}
 		for _, p := range d.live[i].set.units() {
 			units[p] = true
@@ -118,7 +120,7 @@ func Assign(set *Set, live []Stage) Numbers {
 	for _, p := range units {
 		c := set.delivery.classOfPattern(p)
 		for i, s := range live {
-			if was := s.Set.delivery.classOfPattern(p); c > 0 && was > 0 {
+			if was := s.Set.delivery.classOfPattern(p); c > 0 && was > 0 && numbered[i][was-1] < unnumbered {
 				votes[vote{numbered[i][was-1], c}]++
 				break
 			}

@@ -197,3 +197,69 @@ func TestSave(t *testing.T) {
 		t.Error("the key doesn't change with what is asked")
 	}
 }
+
+// A rule that only observes has its number before it enforces, and keeps it: the
+// MTA needs nothing else on that day. Until then it binds nobody, and what rules
+// of an earlier version left behind gives out no wild numbers.
+func TestObservingReserves(t *testing.T) {
+	a, b := addr.MustAddress("x@a.example"), addr.MustAddress("x@b.example")
+	watched := New([]*Rule{observed(enforce("a", policy.LevelEncrypt, patterns("@a.example"), nil)), enforce("b", policy.LevelEncrypt, patterns("@b.example"), nil)})
+	enforced := New([]*Rule{enforce("a", policy.LevelEncrypt, patterns("@a.example"), nil), enforce("b", policy.LevelEncrypt, patterns("@b.example"), nil)})
+	// As an earlier version numbered them: no pattern of a rule that observes.
+	old := Stage{Set: watched, Numbers: Numbers{addr.MustPattern("@b.example"): 1}, Until: noon().Add(-time.Hour)}
+	numbers := Assign(watched, []Stage{old})
+	d := NewDelivery(Stage{Set: watched, Numbers: numbers}, []Stage{old}, 6*24*time.Hour)
+	if d.Highest() != 2 || d.Class(a, noon()) != 0 || d.Class(b, noon()) != 1 {
+		t.Errorf("while it observes: highest %d, a %d, b %d", d.Highest(), d.Class(a, noon()), d.Class(b, noon()))
+	}
+	if n := len(d.Senders(noon())); n != 1 {
+		t.Errorf("%d senders in the table, want one", n)
+	}
+	first := Stage{Set: watched, Numbers: numbers, Until: noon()}
+	live := NewDelivery(Stage{Set: enforced, Numbers: Assign(enforced, []Stage{first, old})}, []Stage{first, old}, 6*24*time.Hour)
+	if live.Highest() != 2 || live.Class(a, noon()) != 2 || live.Class(b, noon()) != 1 {
+		t.Errorf("when it enforces: highest %d, a %d, b %d", live.Highest(), live.Class(a, noon()), live.Class(b, noon()))
+	}
+	if ask, known := live.Ask(2, addr.MustDomain("far.example"), noon()); !known || ask.Demand.Level != policy.LevelEncrypt {
+		t.Errorf("asked of it: %+v, known %t", ask, known)
+	}
+}
+
+// The forms of senders count as long as the rules that were in force with them,
+// and documents of an earlier version hold what they held.
+func TestFormsOutlive(t *testing.T) {
+	set := New([]*Rule{enforce("a", policy.LevelEncrypt, patterns("@a.example"), nil)})
+	_, doc, err := set.With(addr.Forms{Delimiter: "+-", SRS: addr.SRSMatch}).Save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	strict, err := Restore(doc)
+	if err != nil || strict.Forms() != (addr.Forms{Delimiter: "-", SRS: addr.SRSMatch}) {
+		t.Fatalf("%+v, %v", strict, err)
+	}
+	former := Stage{Set: strict, Numbers: Assign(strict, nil), Until: noon()}
+	d := NewDelivery(Stage{Set: set, Numbers: Assign(set, []Stage{former})}, []Stage{former}, time.Hour)
+	if got := d.Forms(noon()); got != strict.Forms() {
+		t.Errorf("while mail may wait: %+v", got)
+	}
+	if got := d.Forms(noon().Add(2 * time.Hour)); got != (addr.Forms{}) {
+		t.Errorf("later: %+v", got)
+	}
+	old, err := Restore([]byte(`[{"Name":"a","From":["@a.example"],"Level":"encrypt","Mode":"enforce"}]`))
+	if err != nil || old.Forms().SRS != addr.SRSMatch || old.Class(addr.MustAddress("x@a.example"), noon()) != 1 {
+		t.Errorf("of an earlier version: %+v, %v", old, err)
+	}
+	one, _, _ := set.Save()
+	other, _, _ := set.With(addr.Forms{SRS: addr.SRSIgnore, Delimiter: "+"}).Save()
+	if one != other {
+		t.Error("forms that mean the same make another set")
+	}
+	if key, _, _ := strict.Save(); key == one {
+		t.Error("other forms make the same set")
+	}
+}
+
+func observed(r *Rule) *Rule {
+	r.Mode = policy.Observe
+	return r
+}

@@ -26,7 +26,7 @@ func (d *Delivery) Holds(c Candidates, r *Rule, lends bool) bool {
 	for _, from := range c.Senders() {
 		var ask policy.Demand
 		switch {
-		case lends && !from.IsNull() && !from.Domain.IsZero() && len(r.User) > 0 && !r.NamesSender(from):
+		case lends && !from.IsNull() && !from.Domain.IsZero() && len(r.User) > 0 && !r.NamesSender(d.Forms(c.now), from):
 			if ask = d.Strictest(elsewhere, c.now); !ask.Level.Enforces() {
 				ask = policy.DefaultDemand()
 			}

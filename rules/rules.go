@@ -47,6 +47,7 @@ func (r *Rule) Active(now time.Time) bool { return r.Until.IsZero() || now.Befor
 
 // Set is all rules of a file, in their order. It never changes; a new file makes a new Set.
 type Set struct {
+	forms     addr.Forms
 	all       []*Rule
 	forwarder []*Rule // those for forwards
 	rules     []*Rule // the others
@@ -64,8 +65,17 @@ type Set struct {
 }
 
 // New makes a Set of rules that Parse has found good. It keeps the slice.
-func New(rs []*Rule) *Set {
+func New(rs []*Rule) *Set { return newSet(rs, addr.Forms{}) }
+
+// With returns the Set with the forms that its senders can come in.
+func (s *Set) With(f addr.Forms) *Set { return newSet(s.all, f.Normal()) }
+
+// Forms returns the forms that senders can come in.
+func (s *Set) Forms() addr.Forms { return s.forms }
+
+func newSet(rs []*Rule, forms addr.Forms) *Set {
 	s := &Set{
+		forms:  forms,
 		all:    rs,
 		exact:  map[addr.Address][]int{},
 		domain: map[addr.Domain][]int{},
@@ -118,7 +128,30 @@ func foldUser(login string) string { return addr.Address{Local: login}.Fold().Lo
 // Rules returns the rules in their order; the caller doesn't change them.
 func (s *Set) Rules() []*Rule { return s.all }
 
-// Sender returns the rules that a message of this sender can meet, in order. user is the SASL login, "" for none.
+// named returns a folded address itself where the rules name it, else the nearest that it is an extension of and they name.
+func named[T any](index map[addr.Address]T, forms addr.Forms, f addr.Address) addr.Address {
+	if _, ok := index[f]; ok {
+		return f
+	}
+	for _, base := range forms.Bases(f) {
+		if _, ok := index[base]; ok {
+			return base
+		}
+	}
+	return f
+}
+
+// exactly returns the rules that name a folded address, or what it is an extension of.
+func (s *Set) exactly(f addr.Address) []int {
+	found := slices.Clone(s.exact[f])
+	for _, base := range s.forms.Bases(f) {
+		found = append(found, s.exact[base]...)
+	}
+	return found
+}
+
+// Sender returns the rules that a message of this sender can meet, in order. user is the SASL login, "" for none. The sender is
+// taken as it stands, see SenderOf.
 func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
 	var found []int
 	found = append(found, s.anybody...)
@@ -126,10 +159,7 @@ func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
 		found = append(found, s.null...)
 	} else {
 		f := from.Fold()
-		found = append(found, s.exact[f]...)
-		if base := f.Base(); base != f {
-			found = append(found, s.exact[base]...)
-		}
+		found = append(found, s.exactly(named(s.exact, s.forms, f))...)
 		found = append(found, s.domain[f.Domain]...)
 		for d := f.Domain; len(s.below) > 0 && !d.IsZero(); d = d.Parent() {
 			found = append(found, s.below[d]...)
@@ -139,7 +169,7 @@ func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
 		found = append(found, s.anyUser...)
 		found = append(found, s.user[foldUser(user)]...)
 	}
-	c := Candidates{set: s, from: from, user: user, now: now}
+	c := Candidates{set: s, sent: from, from: from, user: user, now: now}
 	if len(found) == 0 {
 		return c
 	}
@@ -178,12 +208,14 @@ func (s *Set) Protects(d addr.Domain, now time.Time) bool {
 type Candidates struct {
 	rules []*Rule // for what is sent, not for what is forwarded
 	set   *Set
-	from  addr.Address
+	sent  addr.Address // as the message has it
+	from  addr.Address // whose it is
 	user  string
 	now   time.Time
 
 	others []Candidates // of the other addresses that the sender may be
 	former []Candidates // of rules that aren't in force any more and still bind at delivery
+	doubt  *Delivery    // at delivery nobody can tell which of the addresses the sender is, see Doubt
 }
 
 // Empty reports whether no rule concerns the sender's mail: it is none of our business.
@@ -192,8 +224,8 @@ func (c Candidates) Empty() bool {
 		!slices.ContainsFunc(c.others, func(o Candidates) bool { return !o.Empty() })
 }
 
-// From returns the sender.
-func (c Candidates) From() addr.Address { return c.from }
+// From returns the sender, as the message has it.
+func (c Candidates) From() addr.Address { return c.sent }
 
 // Senders returns the addresses that the sender may be, each folded.
 func (c Candidates) Senders() []addr.Address {
@@ -211,7 +243,7 @@ func (c Candidates) Match(to addr.Address) *Rule {
 	for _, o := range c.others {
 		found = strictest(found, o.match(to))
 	}
-	return c.underFormer(to, found)
+	return c.inDoubt(to, c.underFormer(to, found))
 }
 
 // match returns the first rule in force that selects the recipient, or nil.
@@ -235,6 +267,43 @@ func (c Candidates) Forwarders() bool {
 	return c.set != nil && slices.ContainsFunc(c.set.forwarder, func(r *Rule) bool { return r.Active(c.now) })
 }
 
+// Forms returns the forms that senders can come in.
+func (c Candidates) Forms() addr.Forms {
+	if c.set == nil {
+		return addr.Forms{}
+	}
+	return c.set.forms
+}
+
+// Observe reports whether all rules that can decide for a recipient only observe: nothing that is found out changes the verdict.
+func (c Candidates) Observe(to addr.Address) bool {
+	r := c.Match(to)
+	if r != nil && r.Mode != policy.Observe {
+		return false
+	}
+	some := r != nil
+	for _, f := range c.governing() {
+		if f.Mode != policy.Observe {
+			return false
+		}
+		some = true
+	}
+	return some
+}
+
+// governing returns the rules in force that govern forwards.
+func (c Candidates) governing() (found []*Rule) {
+	if c.set == nil {
+		return nil
+	}
+	for _, r := range c.set.forwarder {
+		if r.Active(c.now) {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
 // Forwarder returns the first rule that governs a forward, or nil: of mail to a recipient that is sent on by way of an address
 // on the path. The mail's sender and recipient count where the rule names them.
 func (c Candidates) Forwarder(to addr.Address, path []addr.Address) *Rule {
@@ -250,7 +319,7 @@ func (c Candidates) forwarder(to addr.Address, path []addr.Address) *Rule {
 		return nil
 	}
 	for _, r := range c.set.forwarder {
-		if r.Active(c.now) && r.sentBy(c.from, c.user) && r.selects(to) && r.onPath(path) {
+		if r.Active(c.now) && r.sentBy(c.set.forms, c.from, c.user) && r.selects(to) && r.onPath(path) {
 			return r
 		}
 	}
@@ -274,8 +343,8 @@ func (r *Rule) onPath(path []addr.Address) bool {
 }
 
 // sentBy reports whether the rule selects a sender, by its address or its login.
-func (r *Rule) sentBy(from addr.Address, user string) bool {
-	if len(r.From) == 0 && len(r.User) == 0 || matches(r.From, from) {
+func (r *Rule) sentBy(forms addr.Forms, from addr.Address, user string) bool {
+	if r.NamesSender(forms, from) {
 		return true
 	}
 	if user == "" {

@@ -46,7 +46,7 @@ func TestSenderOf(t *testing.T) {
 		{[]addr.Address{d, d}, far, "", false},
 		{nil, far, "", false},
 	} {
-		found := s.SenderOf(test.from, "", now)
+		found := s.SenderOf(d, test.from, "", now)
 		got := ""
 		if r := found.Match(test.to); r != nil {
 			got = r.Name
@@ -61,7 +61,8 @@ func TestSenderOf(t *testing.T) {
 	if r := s.Sender(a, "", now).Match(to); r.Name != "may" {
 		t.Errorf("the sender itself was changed: %v", r)
 	}
-	if login.NamesSender(a) || !s.Rules()[1].NamesSender(a) || s.Rules()[1].NamesSender(b) || !(&Rule{}).NamesSender(d) {
+	forms := addr.Forms{}
+	if login.NamesSender(forms, a) || !s.Rules()[1].NamesSender(forms, a) || s.Rules()[1].NamesSender(forms, b) || !(&Rule{}).NamesSender(forms, d) {
 		t.Error("rules name the wrong senders")
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -46,6 +47,23 @@ func readByDaemon(f config.Forwarding) string {
 		return "/etc/postfix"
 	}
 	return f.Postfix
+}
+
+// withDelimiter asks the Postfix that [forwarding] names, or finds, which characters
+// begin the extension of an address, where [senders] doesn't say. The configuration
+// is returned in any case.
+func withDelimiter(ctx context.Context, c *config.Config) (*config.Config, error) {
+	instance, ok := usesPostfix(c.Forwarding)
+	if !ok || c.Senders.Delimiter != "auto" {
+		return c, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, aroundTime)
+	defer cancel()
+	chars, err := instance.Delimiter(ctx)
+	if err != nil {
+		return c, fmt.Errorf("%w; only + counts until [senders] delimiter says more", err)
+	}
+	return c.WithDelimiter(chars), nil
 }
 
 // aroundTime is how long the MTA's commands may take to say its settings.

@@ -69,11 +69,13 @@ func (r *refusal) Error() string { return r.why }
 
 // classMeaning is one of what a number stands for.
 type classMeaning struct {
-	Number  int       `json:"number"`
-	InForce bool      `json:"in_force"`
-	Until   time.Time `json:"until,omitzero"` // when mail accepted under it is gone
-	Senders []string  `json:"senders"`
-	Rules   []string  `json:"rules"`
+	Number  int  `json:"number"`
+	InForce bool `json:"in_force"`
+	// Reserved: its rules only observe, so nobody's mail goes by it yet.
+	Reserved bool      `json:"reserved"`
+	Until    time.Time `json:"until,omitzero"` // when mail accepted under it is gone
+	Senders  []string  `json:"senders"`
+	Rules    []string  `json:"rules"`
 }
 
 func (p *program) listClasses(d *rules.Delivery, asJSON bool) int {
@@ -81,7 +83,8 @@ func (p *program) listClasses(d *rules.Delivery, asJSON bool) int {
 	found := []classMeaning{}
 	for n := 1; n <= d.Highest(); n++ {
 		for _, m := range d.Meanings(n, now) {
-			one := classMeaning{Number: n, InForce: m.Until.IsZero(), Until: m.Until, Senders: []string{}, Rules: []string{}}
+			one := classMeaning{Number: n, InForce: m.Until.IsZero(),
+				Reserved: m.Until.IsZero() && m.Class.Observes(now), Until: m.Until, Senders: []string{}, Rules: []string{}}
 			for _, s := range m.Class.Senders() {
 				one.Senders = append(one.Senders, s.String())
 			}
@@ -99,7 +102,10 @@ func (p *program) listClasses(d *rules.Delivery, asJSON bool) int {
 	}
 	for _, one := range found {
 		state := "in force"
-		if !one.InForce {
+		switch {
+		case one.Reserved:
+			state = "reserved, because its rules only observe"
+		case !one.InForce:
 			state = "binds mail accepted before, until " + one.Until.Local().Format(time.DateTime)
 		}
 		fmt.Fprintf(p.stdout, "tlsonly%d  %s  %s; rules %s\n", one.Number, shortened(one.Senders), state, strings.Join(one.Rules, ", "))
@@ -189,7 +195,7 @@ func waitingUnder(ctx context.Context, i postfix.Instance, d *rules.Delivery, bo
 			from, err = addr.Address{}, nil
 		}
 		// Its end may have come after the change: a margin for sessions.
-		if early := time.Unix(m.Arrival, 0).Before(born.Add(time.Minute)); early && (err != nil || from.IsNull() || d.Class(from, time.Now()) > 0) {
+		if early := time.Unix(m.Arrival, 0).Before(born.Add(time.Minute)); early && (err != nil || from.IsNull() || d.Binds(from, time.Now())) {
 			found = append(found, m.ID)
 		}
 	}

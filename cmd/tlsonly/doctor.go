@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
@@ -14,6 +15,7 @@ import (
 	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
+	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
 )
@@ -57,6 +59,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	if err == nil {
 		found = append(found, p.doctorResolver(ctx, c, which == "postfix")...)
 		found = append(found, doctorForwards(ctx, c, *file, which, *directory)...)
+		found = append(found, doctorObserving(c.Rules, time.Now())...)
 	}
 	if err == nil && *probe {
 		var probed []mta.Finding
@@ -82,6 +85,19 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 		return exitUnknown
 	}
 	return exitOK
+}
+
+// doctorObserving tells of rules that protect nobody because they only observe.
+func doctorObserving(set *rules.Set, now time.Time) []mta.Finding {
+	var found []mta.Finding
+	for _, r := range set.Rules() {
+		if r.Mode == policy.Observe && r.Level.Enforces() && r.Active(now) {
+			found = append(found, finding(mta.Warning, "rules-observe", "tlsonly.toml:rule="+r.Name,
+				`see tlsonly observe; then take mode = "observe" out of the rule and reload`,
+				"rule %q only observes: it protects nobody", r.Name))
+		}
+	}
+	return found
 }
 
 // installed says which MTA is on this host: the one with a configuration, and Postfix where both have one.

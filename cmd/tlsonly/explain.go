@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type explanation struct {
 	From         addr.Address        `json:"from"`
 	User         string              `json:"user,omitempty"`
 	To           addr.Address        `json:"to"`
+	Senders      []addr.Address      `json:"senders,omitempty"` // whose mail it is, where that isn't From
 	Rule         string              `json:"rule,omitempty"`
 	RuleReason   string              `json:"rule_reason,omitempty"`
 	Level        policy.Level        `json:"level,omitempty"`
@@ -126,13 +128,21 @@ func (p *program) tell(e explanation, asJSON bool) int {
 // explained decides as the daemon would, where the MTA doesn't say the route. The sender is given in each form that
 // it can have.
 func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, from []addr.Address, to addr.Address, user string) explanation {
-	forms := from
+	now := time.Now()
+	var whose []addr.Address
+	var wrapped error
 	for _, a := range from {
-		forms = append(forms, a.Originals()...)
+		inside, err := rs.Forms(now).Senders(a)
+		whose, wrapped = append(whose, inside...), errors.Join(wrapped, err)
 	}
-	decision := decider.Decide(ctx, rs.Under(rs.Set().SenderOf(forms, user, time.Now())), to, milter.Route{})
+	if wrapped != nil {
+		return explanation{From: from[0], User: user, To: to, Verdict: policy.Reject,
+			Cause: wrapped.Error(), Reply: "501 5.1.7 Bad sender address"}
+	}
+	decision := decider.Decide(ctx, rs.Doubt(rs.Under(rs.Set().SenderOf(from[0], whose, user, now)), whose), to, milter.Route{})
 	e := explanation{
 		From: from[0], User: user, To: to,
+		Senders:      inside(from, whose),
 		Destinations: decision.Destinations,
 		Verdict:      policy.Accept,
 	}
@@ -153,6 +163,17 @@ func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, 
 		}
 	}
 	return e
+}
+
+// inside returns whose mail it is where the sender as it stands doesn't say so.
+func inside(from, whose []addr.Address) []addr.Address {
+	var found []addr.Address
+	for _, a := range whose {
+		if !slices.Contains(from, a) && !slices.Contains(found, a) {
+			found = append(found, a)
+		}
+	}
+	return found
 }
 
 // pins is the store as explain sees it: pins count, and nothing is promised to anybody.
@@ -184,10 +205,19 @@ func (e explanation) print(w io.Writer) {
 	line := func(key, format string, args ...any) { fmt.Fprintf(w, "%-12s %s\n", key, fmt.Sprintf(format, args...)) }
 	line("decided by", "%s", e.By)
 	line("from", "%s", e.From)
+	for _, a := range e.Senders {
+		line("sender", "%s", a)
+	}
 	if e.User != "" {
 		line("user", "%s", e.User)
 	}
 	line("to", "%s", e.To)
+	if e.Rule == "" && e.Reply != "" {
+		line("verdict", "%s", e.Verdict)
+		line("cause", "%s", e.Cause)
+		line("reply", "%s", e.Reply)
+		return
+	}
 	if e.Rule == "" {
 		line("rule", "none: nothing is asked")
 		line("verdict", "%s", e.Verdict)

@@ -16,6 +16,7 @@ import (
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/judge"
 	"tlsonly/internal/ledger"
+	"tlsonly/internal/observe"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/web"
 	"tlsonly/milter"
@@ -37,7 +38,11 @@ func (s tally) watch(c *destination.Config) { c.Looked, c.Probed = s.meter.Asses
 
 // observe counts a decision.
 func (s tally) observe(d *milter.Decision, took time.Duration) {
-	s.meter.Decided(web.Decision{Rule: d.Rule.Name, Verdict: d.Verdict, Reason: d.Reason}, took)
+	one := web.Decision{Rule: d.Rule.Name, Verdict: d.Verdict, Reason: d.Reason, Mode: d.Rule.Mode}
+	if one.Mode == policy.Observe {
+		one.Verdict = d.Would
+	}
+	s.meter.Decided(one, took)
 }
 
 // observeInbound counts a decision about how mail comes in.
@@ -148,6 +153,10 @@ func newWeb(d *service, c *config.Config, stopping func() error, blind func() bo
 		Log:         d.log,
 		Now:         d.now,
 	}
+	w.Observed = func(ctx context.Context, since time.Time) (observe.Summary, error) {
+		rows, err := d.store.ObservedSince(ctx, since)
+		return observe.Summarize(d.ruleSet(), rows, since, d.now(), d.assessor.Known), err
+	}
 	w.Forwards = func() []web.Forward {
 		failing, _, _ := d.audit.Failing()
 		list := make([]web.Forward, len(failing))
@@ -190,11 +199,12 @@ func (d *service) counts() web.Counts {
 	m, l, a := d.server.Stats(), d.ledger.Stats(), d.assessor.Stats()
 	n := web.Counts{
 		Sessions: m.Sessions, Connections: m.Connections, Messages: m.Messages, Malformed: m.Malformed, Unbound: m.Unbound,
-		Panics:  map[string]uint64{"milter": m.Panics},
-		Cached:  map[string]int{"destinations": a.Destinations, "hosts": a.Hosts},
-		Lookups: map[string]uint64{"memory": a.Served, "joined": a.Joined, "look": a.Looked},
-		Changes: map[string]int64{},
-		Waiting: l.Waiting,
+		Unwatched: m.Unwatched,
+		Panics:    map[string]uint64{"milter": m.Panics},
+		Cached:    map[string]int{"destinations": a.Destinations, "hosts": a.Hosts},
+		Lookups:   map[string]uint64{"memory": a.Served, "joined": a.Joined, "look": a.Looked},
+		Changes:   map[string]int64{},
+		Waiting:   l.Waiting,
 	}
 	for what, times := range l.Events {
 		n.Changes[string(what)] = times

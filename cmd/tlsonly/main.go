@@ -59,6 +59,7 @@ func commands() []command {
 		{"explain", "--from A --to B", "show the whole decision for a sender and a recipient, as the daemon would make it where the MTA names no other route", (*program).explain},
 		{"inbound", "--from A --to B", "show what an [[inbound]] rule makes of mail that comes in so", (*program).inbound},
 		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations, pin and unpin them", (*program).domains},
+		{"observe", "", "show what rules that only observe would have done, and whether they can be enforced", (*program).observe},
 		{"classes", "[list|release]", "show what the numbers of Postfix's transports stand for, and end what former rules still bind", (*program).classes},
 		{"forwards", "[ADDRESS…]", "audit every forward on this host: where it leaves to, the level there, the rule's verdict", (*program).forwards},
 		{"setup", "postfix|sendmail", "print, or write, the MTA's settings that bind it", (*program).setup},
@@ -219,6 +220,12 @@ func (p *program) load(file string, optional bool) (*config.Config, bool) {
 			p.fail("%v", err)
 		}
 		return nil, false
+	}
+	if optional {
+		return c, true
+	}
+	if c, err = withDelimiter(context.Background(), c); err != nil {
+		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
 	}
 	return c, true
 }

@@ -56,7 +56,7 @@ func TestMTAFiveRecipients(t *testing.T) {
 func TestMTATags(t *testing.T) {
 	withBoth(t, func(t *testing.T, start func() realMTA) {
 		world := newWorld(t)
-		startDaemon(t, daemonHead+`
+		daemon := startDaemon(t, daemonHead+`
 [[rule]]
 name = "watch"
 from = ["@watched.example"]
@@ -76,6 +76,19 @@ on_fail = "tag"
 			{"x@nobody.example", "good.example", ""},
 		} {
 			before := len(world.Messages(r.domain))
+			if r.from == "x@watched.example" {
+				// The header doesn't wait for what isn't known yet.
+				c := dial(t, m.address)
+				c.expect("MAIL FROM:<"+r.from+">", "250")
+				c.expect("RCPT TO:<u@"+r.domain+">", "250")
+				c.data("250", "Subject: first")
+				daemon.waitDecision("rcpt=u@"+r.domain, "would=reject")
+				first := named(headerOf(t, waitMessages(t, world, r.domain, before+1)[before]), "TLS-Only")
+				if len(first) != 1 || !strings.HasPrefix(first[0], `TLS-Only: observe; rule="watch"; tls=encrypt`) {
+					t.Errorf("first: %q", first)
+				}
+				before++
+			}
 			c := dial(t, m.address)
 			c.expect("MAIL FROM:<"+r.from+">", "250")
 			c.expect("RCPT TO:<u@"+r.domain+">", "250")

@@ -86,6 +86,13 @@ func (d *service) reload(ctx context.Context) {
 	if err == nil {
 		fresh, err = config.Parse(d.file, data, time.Now())
 	}
+	if err == nil {
+		var unread error
+		if fresh, unread = withDelimiter(ctx, fresh); unread != nil {
+			fresh = fresh.WithDelimiter(old.Rules.Forms().Delimiter)
+			d.log.Warn("delimiter of addresses stays as it was", "err", unread)
+		}
+	}
 	if err == nil && len(fresh.Rules.Rules()) == 0 && len(old.Rules.Rules()) > 0 {
 		// Between an editor's truncating and its writing a file says nothing at all: that must not end all protection.
 		err = errors.New("no rule is left in the file; restart if that is meant")
@@ -100,7 +107,7 @@ func (d *service) reload(ctx context.Context) {
 		return
 	}
 	if needsRestart(old, fresh) {
-		d.log.Warn("only rules, [relay], [doctor], [forwarding] local and [binding] watch are in force now, what else changed needs a restart")
+		d.log.Warn("only rules, [senders], [relay], [doctor], [forwarding] local and [binding] watch are in force now, what else changed needs a restart")
 	}
 	if fresh.Log.Level != old.Log.Level {
 		d.tally.level.Set(fresh.Log.Level) // else what was set meanwhile stays

@@ -15,7 +15,9 @@ import (
 	"strings"
 	"time"
 
+	"tlsonly/internal/config"
 	"tlsonly/internal/maillog"
+	"tlsonly/rules"
 )
 
 // reportFlags is the command line of report.
@@ -83,6 +85,9 @@ func (p *program) report(ctx context.Context, args []string) int {
 	if err := p.show(report, o); err != nil {
 		return p.fail("%v", err)
 	}
+	if !o.asJSON && !o.asCSV && o.html != "-" {
+		p.tellObserving(ctx, c)
+	}
 	switch {
 	case report.Deliveries.Violations > 0:
 		return exitNo
@@ -92,6 +97,31 @@ func (p *program) report(ctx context.Context, args []string) int {
 		return exitUnknown
 	}
 	return exitOK
+}
+
+// tellObserving says what rules that only observe would have done in the last day.
+func (p *program) tellObserving(ctx context.Context, c *config.Config) {
+	now := time.Now()
+	summary, err := observed(ctx, c, now.AddDate(0, 0, -1), now)
+	switch {
+	case err != nil && !observes(c.Rules, now):
+	case err != nil:
+		fmt.Fprintf(p.stdout, "\nobserving: what enforcing would have done isn't known: %v\n", err)
+	case summary.Line() != "":
+		fmt.Fprintf(p.stdout, "\nobserving: %s\n", summary.Line())
+		for i, d := range summary.Destinations {
+			if i == 5 {
+				fmt.Fprintln(p.stdout, "  and more: tlsonly observe")
+				break
+			}
+			fmt.Fprintf(p.stdout, "  %d for %s: %s, rule %s\n", d.Times, d.Name(), d.Reason, d.Rule)
+		}
+	}
+}
+
+// observes reports whether any rule only observes.
+func observes(set *rules.Set, now time.Time) bool {
+	return len(doctorObserving(set, now)) > 0
 }
 
 // day reads a date, to which days are added, or a time.

@@ -28,6 +28,7 @@ import (
 	"tlsonly/internal/ledger"
 	"tlsonly/internal/monitor"
 	"tlsonly/internal/mta/sendmail"
+	"tlsonly/internal/observe"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/socketmap"
 	"tlsonly/internal/store"
@@ -88,6 +89,7 @@ type service struct {
 	forwards *forward.Expander
 	senders  *sendmail.Senders // nil: the MTA is asked of none
 	audit    *audit.Watcher
+	observed *observe.Recorder
 	server   *milter.Server
 	maps     *socketmap.Server // nil: off
 	tally    tally
@@ -129,6 +131,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		return nil, err
 	}
 	d.classes = classes.Keeper{Store: d.store, Keep: c.Binding.Keep, Now: now}
+	d.observed = observe.New(d.store, log, now)
 	last, err := d.classes.Last(ctx)
 	if err == nil {
 		err = d.use(ctx, c.Rules, nil)
@@ -221,19 +224,23 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		TagEnvelope:         c.Socketmap.Listen != config.Endpoint{},
 		Attest:              milter.Attest(c.Milter.Attest),
 		Under:               func(c rules.Candidates) rules.Candidates { return d.delivery.Load().Under(c) },
-		Settled:             func(from addr.Address) bool { return d.maps == nil || d.maps.Settled(from) },
-		Observe:             d.observe,
-		Asked:               d.asked.Message,
-		ObserveInbound:      d.tally.observeInbound,
-		MaxConnections:      c.Milter.Connections,
-		Relayed:             d.relayed,
-		Lent:                d.lent,
-		IsLent:              d.isLent,
-		Names:               func() milter.Names { return d.around.get().names },
-		SenderTaken:         func() bool { return len(d.around.get().before) > 0 },
-		Identity:            who,
-		Log:                 log,
-		Now:                 now,
+		Doubt: func(c rules.Candidates, whose []addr.Address) rules.Candidates {
+			return d.delivery.Load().Doubt(c, whose)
+		},
+		Forms:          func() addr.Forms { return d.delivery.Load().Forms(d.now()) },
+		Settled:        func(from addr.Address) bool { return d.maps == nil || d.maps.Settled(from) },
+		Observe:        d.observe,
+		Asked:          d.asked.Message,
+		ObserveInbound: d.tally.observeInbound,
+		MaxConnections: c.Milter.Connections,
+		Relayed:        d.relayed,
+		Lent:           d.lent,
+		IsLent:         d.isLent,
+		Names:          func() milter.Names { return d.around.get().names },
+		SenderTaken:    func() bool { return len(d.around.get().before) > 0 },
+		Identity:       who,
+		Log:            log,
+		Now:            now,
 	})
 	if err != nil || c.Socketmap.Listen == (config.Endpoint{}) {
 		return d, err
@@ -262,6 +269,19 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Now:         now,
 	})
 	return d, err
+}
+
+// keepObserved keeps what a rule that only observes would have done.
+func (d *service) keepObserved(one *milter.Decision) {
+	if one.Rule.Mode != policy.Observe {
+		return
+	}
+	to := one.Destination
+	if to.IsZero() && len(one.Destinations) > 0 {
+		to = one.Destinations[0]
+	}
+	d.observed.Add(observe.Decision{Rule: one.Rule.Name, Destination: to, Reason: one.Reason, Would: one.Would,
+		From: one.Sender, To: one.Recipient})
 }
 
 // isLocal reports whether mail to a domain is delivered here, as the file now in force says.
@@ -314,6 +334,7 @@ func (d *service) run(ctx context.Context) error {
 	defer background(d.ledger.Run)()
 	defer background(d.keepUsing)()
 	defer background(d.keepAround)()
+	defer background(d.observed.Run)()
 	defer d.assessor.Close()
 	defer background(d.monitor.Run)()
 	defer background(func(ctx context.Context) {

@@ -248,6 +248,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 		Protects:     protects(c.Rules, time.Now()),
 		Excepts:      excepts(c.Rules, time.Now()),
 		Protected:    examples(c.Rules),
+		Forms:        c.Rules.Forms(),
 		Destinations: []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587"},
 	}
 	for _, d := range c.Forwarding.Domains() {
@@ -260,9 +261,17 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 	s.Verified = slices.ContainsFunc(c.Inbound.Rules(), func(r *inbound.Rule) bool { return r.Level == inbound.Verified && r.Active(now) })
 	for n := 1; n <= delivery.Highest(); n++ {
 		ask, _ := delivery.Ask(n, addr.Domain{}, now)
-		s.Classes = append(s.Classes, postfix.Class{Number: n, MinVersion: ask.Demand.MinVersion})
+		lowest := ask.Demand.MinVersion
+		for _, m := range delivery.Meanings(n, now) {
+			if m.Until.IsZero() && m.Class.Observes(now) {
+				lowest = max(lowest, m.Class.Floor()) // as on the day it enforces
+			}
+		}
+		s.Classes = append(s.Classes, postfix.Class{Number: n, MinVersion: lowest})
 	}
 	for _, r := range c.Rules.Rules() {
+		s.WholeDomains = s.WholeDomains || r.Enforcing() && r.Active(now) &&
+			(len(r.From)+len(r.User) == 0 || slices.ContainsFunc(r.From, func(p addr.Pattern) bool { return p.Kind() != addr.Exact && p.Kind() != addr.Null }))
 		s.UserRules = s.UserRules || len(r.User) > 0
 	}
 	s.Enforces = delivery.Enforces(now)

@@ -138,5 +138,6 @@ func (d *service) bindingState() (web.Binding, bool) {
 // observe counts a decision, and that it was asked for.
 func (d *service) observe(decision *milter.Decision, took time.Duration) {
 	d.tally.observe(decision, took)
+	d.keepObserved(decision)
 	d.asked.Decided(decision.Verdict == policy.Accept && decision.Rule != nil && decision.Rule.Enforcing() && len(decision.Destinations) > 0)
 }

@@ -45,6 +45,7 @@ type Config struct {
 	Probe      Probe
 	Cache      Cache
 	Socketmap  Socketmap
+	Senders    Senders
 	HTTP       HTTP
 	Binding    Binding
 	Store      Store
@@ -109,6 +110,33 @@ type Socketmap struct {
 	Listen      Endpoint // zero: off
 	Postfix     string   // the oldest version that asks: "3.7"
 	Connections int      // served at the same time, more are closed at once
+}
+
+// Senders is the table [senders]: the forms in which senders come.
+type Senders struct {
+	// Delimiter holds the characters that begin an address extension; "auto": those of the Postfix on this host.
+	Delimiter string
+	SRS       addr.SRS // whose mail is that under a rewritten sender
+}
+
+// forms are those that rules go by until the MTA has been asked.
+func (s Senders) forms() addr.Forms {
+	f := addr.Forms{Delimiter: s.Delimiter, SRS: s.SRS}
+	if s.Delimiter == "auto" {
+		f.Delimiter = ""
+	}
+	return f
+}
+
+// WithDelimiter returns the configuration with the MTA's delimiters of address extensions in place of [senders] delimiter = "auto".
+func (c *Config) WithDelimiter(chars string) *Config {
+	if c.Senders.Delimiter != "auto" {
+		return c
+	}
+	other, forms := *c, c.Senders.forms()
+	forms.Delimiter = chars
+	other.Rules = c.Rules.With(forms)
+	return &other
 }
 
 // Binding is the table [binding].
@@ -194,6 +222,7 @@ func Default() *Config {
 		DNS:       DNS{DNSSEC: "auto"},
 		Probe:     Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
 		Socketmap: Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8690"}, "3.7", 10000},
+		Senders:   Senders{Delimiter: "auto", SRS: addr.SRSIgnore},
 		HTTP:      HTTP{Listen: "127.0.0.1:8691"},
 		Binding:   Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour, Watch: 5 * time.Minute},
 		Store:     Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},

@@ -249,6 +249,14 @@ func TestWarnings(t *testing.T) {
 		{rule("b", "from = ['*']\ntls = 'may'"), "t:1: no rule asks for TLS: nobody's mail is protected"},
 		{rule("b", "tls = 'encrypt'"), `t:1: rule "b": names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`},
 		{rule("b", "from = ['*']\ntls = 'encrypt'"), ""},
+		{a + "mode = 'observe'\n", `t:1: 1 rule observes: nobody is protected by it ("a")`},
+		{a + "mode = 'observe'\n" + rule("b", "from = ['@b.example']\ntls = 'encrypt'\nmode = 'observe'"), `t:1: 2 rules observe: nobody is protected by them ("a", "b")`},
+		{a + rule("b", "from = ['@b.example']\ntls = 'may'\nmode = 'observe'"), ""},
+		{rule("b", "from = ['prvs=1234abcdef=x@a.example']\ntls = 'encrypt'"), `t:1: rule "b": names prvs=1234abcdef=x@a.example, whose mail is that of x@a.example: name that one`},
+		{rule("b", "from = ['SRS0=H=TT=b.example=x@a.example']\ntls = 'encrypt'"), `t:1: rule "b": names srs0=h=tt=b.example=x@a.example, whose mail is that of x@b.example: name that one`},
+		{rule("b", "from = ['list+u=far.example@a.example', 'prvs=x=y@a.example']\ntls = 'encrypt'"), ""},
+		{"[senders]\nsrs = 'match'\n" + a, `t:3: rule "a": names a whole domain, and [senders] srs = "match": mail of strangers that is forwarded under an SRS address of it is held, too`},
+		{"[senders]\nsrs = 'match'\n" + rule("b", "from = ['x@a.example']\ntls = 'encrypt'"), ""},
 		{a + "until = 2026-11-14", `t:1: rule "a": ends with 2026-11-14`},
 		{a + "until = 2026-11-15", ""},
 		{a + "until = 2026-11-01", `t:1: rule "a": ends with 2026-11-01`},
@@ -353,5 +361,36 @@ func TestAcceptances(t *testing.T) {
 	want := []Acceptance{{"route-local", "", "it stays here"}, {"filter-access", "/etc/postfix/x:3", "judged, see the wiki"}}
 	if !slices.Equal(c.Doctor.Accept, want) || c.Doctor.Accept[1].String() != "filter-access:/etc/postfix/x:3" {
 		t.Errorf("%+v, want %+v", c.Doctor.Accept, want)
+	}
+}
+
+// What [senders] says is what rules go by, until the MTA has been asked.
+func TestSenders(t *testing.T) {
+	parse := func(text string) *Config {
+		t.Helper()
+		c, err := Parse("t", []byte(text+"[[rule]]\nname = 'a'\nfrom = ['@a.example']\ntls = 'encrypt'\n"), now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for _, c := range []struct {
+		text, mta string
+		want      addr.Forms
+	}{
+		{"", "", addr.Forms{}},
+		{"", "+-", addr.Forms{Delimiter: "-"}},
+		{"[senders]\nsrs = 'match'\n", "_", addr.Forms{Delimiter: "_", SRS: addr.SRSMatch}},
+		{"[senders]\nsrs = 'ignore'\ndelimiter = ''\n", "-", addr.Forms{}},
+		{"[senders]\ndelimiter = '-'\n", "_", addr.Forms{Delimiter: "-"}},
+	} {
+		if got := parse(c.text).WithDelimiter(c.mta).Rules.Forms(); got != c.want {
+			t.Errorf("%q, %q of the MTA: %+v, want %+v", c.text, c.mta, got, c.want)
+		}
+	}
+	for _, text := range []string{"[senders]\nsrs = 'maybe'\n", "[senders]\ndelimiter = 'x'\n", "[senders]\ndelimiter = '@'\n", "[senders]\ndelimiter = 1\n"} {
+		if _, err := Parse("t", []byte(text), now()); err == nil {
+			t.Errorf("%q was taken", text)
+		}
 	}
 }

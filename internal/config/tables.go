@@ -85,6 +85,10 @@ func tables() map[string]table {
 			"keep":    value.Into(func(c *Config) *time.Duration { return &c.Binding.Keep }, readDays),
 			"watch":   value.Into(func(c *Config) *time.Duration { return &c.Binding.Watch }, readWatch),
 		}),
+		"senders": section("senders", value.Keys[Config]{
+			"delimiter": value.Into(func(c *Config) *string { return &c.Senders.Delimiter }, readDelimiter),
+			"srs":       value.Into(func(c *Config) *addr.SRS { return &c.Senders.SRS }, value.Word(addr.SRSIgnore, addr.SRSMatch)),
+		}),
 		"monitor": section("monitor", value.Keys[Config]{
 			"every":  value.Into(func(c *Config) *time.Duration { return &c.Monitor.Every }, value.Duration(time.Minute, 30*24*time.Hour)),
 			"forget": value.Into(func(c *Config) *time.Duration { return &c.Monitor.Forget }, readDays),
@@ -151,6 +155,7 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 			}
 		}
 	}
+	c.Rules = c.Rules.With(c.Senders.forms())
 	if c.DNS.DNSSEC == "off" {
 		list, _ := root.Keys["rule"].Any.([]value.Value)
 		for i, r := range c.Rules.Rules() {
@@ -273,6 +278,18 @@ func readPostfix(v value.Value) (string, error) {
 		err = value.Wrong(v, "want auto, off or a path")
 	}
 	return s, err
+}
+
+// readDelimiter takes characters as Postfix's recipient_delimiter has them, none for + alone.
+func readDelimiter(v value.Value) (string, error) {
+	s, err := value.Text(v)
+	if err != nil || s == "auto" {
+		return s, err
+	}
+	if strings.Trim(s, "!#$%&*+,-./:;=?^_`|~") != "" {
+		return "", value.Wrong(v, `want auto, or the characters of recipient_delimiter, as "+-"`)
+	}
+	return s, nil
 }
 
 // readMTAVersion takes the two numbers that say what a Postfix knows.

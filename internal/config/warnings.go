@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tlsonly/internal/addr"
@@ -16,7 +17,7 @@ import (
 const soon = 14 * 24 * time.Hour
 
 // Warnings returns what is allowed in a file and probably not meant, sorted by line: rules that are over or soon
-// will be, rules for everybody's mail, rules for single addresses of a domain for which another rule asks something
+// will be, rules that only observe, rules for everybody's mail, rules for single addresses of a domain for which another rule asks something
 // else (an MTA is bound by domain, so the strictest holds for all of it), no rule that asks for TLS, rules that
 // nothing binds the MTA to at delivery, and [[inbound]] rules that demand TLS of everybody or whose tag nobody will see.
 func Warnings(c *Config, now time.Time) []Fault {
@@ -26,6 +27,7 @@ func Warnings(c *Config, now time.Time) []Fault {
 		found = append(found, value.Fault{Line: r.Line, Text: text})
 	}
 	protects := false
+	var observing []*rules.Rule
 	recipients := indexRecipients(c.Rules.Rules(), now)
 	for _, r := range c.Rules.Rules() {
 		if text, over := ending(r.Until, now); text != "" {
@@ -35,11 +37,22 @@ func Warnings(c *Config, now time.Time) []Fault {
 			}
 		}
 		protects = protects || r.Level.Enforces()
+		if r.Mode == policy.Observe && r.Level.Enforces() {
+			observing = append(observing, r)
+		}
 		if len(r.Forwarder) > 0 {
 			if r.Enforcing() && c.Binding.Others != "pinned" {
 				warn(r, `governs forwards, which leave as anybody's mail, and [binding] others = %q drops what they demanded: they may leave in the clear`, c.Binding.Others)
 			}
 			continue
+		}
+		for _, p := range r.From {
+			if text := neverMatched(c.Rules.Forms(), p); text != "" {
+				warn(r, "%s", text)
+			}
+		}
+		if c.Senders.SRS == addr.SRSMatch && r.Enforcing() && slices.ContainsFunc(r.From, wholeDomain) {
+			warn(r, `names a whole domain, and [senders] srs = "match": mail of strangers that is forwarded under an SRS address of it is held, too`)
 		}
 		if len(r.From) == 0 && len(r.User) == 0 {
 			warn(r, `names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`)
@@ -51,6 +64,12 @@ func Warnings(c *Config, now time.Time) []Fault {
 			warn(r, "asks %s of single addresses of %s, rule %q of line %d asks %s: at delivery the strictest holds for the domain",
 				r.Level, d, other.Name, other.Line, other.Level)
 		}
+	}
+	switch {
+	case len(observing) == 1:
+		found = append(found, value.Fault{Line: observing[0].Line, Text: fmt.Sprintf("1 rule observes: nobody is protected by it (%q)", observing[0].Name)})
+	case len(observing) > 1:
+		found = append(found, value.Fault{Line: observing[0].Line, Text: fmt.Sprintf("%d rules observe: nobody is protected by them (%s)", len(observing), named3(observing))})
 	}
 	if protects && c.Socketmap.Listen == (Endpoint{}) {
 		found = append(found, value.Fault{Line: 1, Text: "[socketmap] listen is off: nothing holds mail to TLS at delivery"})
@@ -79,6 +98,36 @@ func Warnings(c *Config, now time.Time) []Fault {
 		found = append(found, value.Fault{Line: 1, Text: "no rule asks for TLS: nobody's mail is protected"})
 	}
 	return named(c.name, found)
+}
+
+// neverMatched says why a pattern selects nobody: it names an address with something put around it, and the address inside decides.
+func neverMatched(forms addr.Forms, p addr.Pattern) string {
+	if p.Kind() != addr.Exact {
+		return ""
+	}
+	inside, err := forms.Senders(p.Address())
+	if err != nil || slices.Contains(inside, p.Address()) {
+		return ""
+	}
+	var names []string
+	for _, a := range inside {
+		names = append(names, a.String())
+	}
+	return fmt.Sprintf("names %s, whose mail is that of %s: name that one", p, strings.Join(names, " or "))
+}
+
+func wholeDomain(p addr.Pattern) bool { return p.Kind() == addr.InDomain || p.Kind() == addr.Below }
+
+// named3 names the first of many rules.
+func named3(rs []*rules.Rule) string {
+	var names []string
+	for _, r := range rs[:min(len(rs), 3)] {
+		names = append(names, fmt.Sprintf("%q", r.Name))
+	}
+	if len(rs) > 3 {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 // ending says that a rule is over, or soon will be; "" where neither is so.

@@ -113,7 +113,7 @@ func (a *Audit) Wanted(from []byte, user string) bool {
 			return wanted
 		}
 	}
-	wanted := !a.rules.Sender(address(string(from)), user, time.Time{}).Empty()
+	wanted := !a.rules.Wrapped(address(string(from)), user, time.Time{}).Empty()
 	if user == "" {
 		if len(a.wanted) >= maxSenders {
 			clear(a.wanted)
@@ -128,7 +128,7 @@ func (a *Audit) Wanted(from []byte, user string) bool {
 // A recipient is the one that was accepted and the one that aliases made of it: what protects either protects both, since
 // a rule looks at where mail really goes. Rules are taken as they were in force when it was delivered, by their until.
 func (a *Audit) Add(d *Delivery) (Entry, bool) {
-	candidates := a.rules.Sender(address(d.From), d.User, d.Time)
+	candidates := a.rules.Wrapped(address(d.From), d.User, d.Time)
 	var rule *rules.Rule
 	e := Entry{Delivery: *d, Destination: Elsewhere}
 	for i, text := range []string{d.To, d.OrigTo} {

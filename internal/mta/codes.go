@@ -45,7 +45,8 @@ var checks = map[string]string{
 	"relay-fallback": "relay", "relay-nexthop": "relay", "relay-excepted": "relay", "relay-domain": "relay",
 	"relay-unnamed": "relay", "relay-asked": "relay", "relay-form": "relay",
 
-	"sender-kept": "sender", "sender-rewritten": "sender", "sender-asked": "sender", "sender-delimiter": "sender",
+	"sender-kept": "sender", "sender-rewritten": "sender", "sender-asked": "sender", "sender-delimiter": "sender", "sender-srs": "sender",
+	"rules-observe": "rules",
 
 	"local-unnamed": "local", "client-level": "client", "client-policies": "client",
 	"aliases-owner": "aliases", "aliases-asked": "aliases", "aliases-bound": "aliases",

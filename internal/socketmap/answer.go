@@ -134,10 +134,11 @@ func (s *Server) sender(b []byte, transports int, own []string, of senderKey, no
 		}
 		return append(s.ok(b, MapSender), "tlsonly:"...)
 	}
-	from, n, doubt := s.original(set, from, now)
-	if doubt {
+	r := s.routeOf(set, from, now)
+	if r.doubt || r.lent {
 		return append(s.ok(b, MapSender), "tlsonly:"...)
 	}
+	n := r.class
 	if n == 0 {
 		s.recent.add(from, now)
 		return s.notFound(b, MapSender)
@@ -154,22 +155,30 @@ func (s *Server) sender(b []byte, transports int, own []string, of senderKey, no
 	return append(b, ':')
 }
 
-// whose returns what addresses a sender can be: itself, or for a bare name that name in every domain that the MTA may
-// add. None says that nobody knows.
-func (s *Server) whose(from addr.Address) []addr.Address {
-	if from.IsNull() || !from.Domain.IsZero() {
-		return append([]addr.Address{from}, from.Originals()...) // another milter may have rewritten it
+// whose returns what addresses a sender can be: itself or those inside of it, and for a bare name that name in every domain that
+// the MTA may add. None says that nobody knows.
+func (s *Server) whose(set *rules.Delivery, from addr.Address, now time.Time) []addr.Address {
+	given := []addr.Address{from}
+	if !from.IsNull() && from.Domain.IsZero() {
+		given = nil
+		for _, d := range s.c.Origins() {
+			given = append(given, addr.Address{Local: from.Local, Domain: d})
+		}
 	}
 	var found []addr.Address
-	for _, d := range s.c.Origins() {
-		found = append(found, addr.Address{Local: from.Local, Domain: d})
+	for _, a := range given {
+		inside, err := set.Forms(now).Senders(a)
+		if err != nil {
+			return nil
+		}
+		found = append(found, inside...)
 	}
 	return found
 }
 
 // protects reports whether an enforcing rule names the sender, or may name it.
 func (s *Server) protects(set *rules.Delivery, from addr.Address, now time.Time) bool {
-	whose := s.whose(from)
+	whose := s.whose(set, from, now)
 	return len(whose) == 0 && set.Enforces(now) ||
 		slices.ContainsFunc(whose, func(a addr.Address) bool { return set.Class(a, now) > 0 })
 }

@@ -37,6 +37,9 @@ func readSender(s string) sender {
 	if a, ok := readPlain(s); ok {
 		return sender{a, true}
 	}
+	if addr.Wrapped(s) {
+		return sender{} // whoever is inside can't be read
+	}
 	return sender{domainOnly(s), false}
 }
 

@@ -53,5 +53,6 @@ func (r *recent) has(a addr.Address, now time.Time) bool {
 // whose mail was just routed without one.
 func (s *Server) Settled(from addr.Address) bool {
 	now := s.c.Now()
-	return s.c.Rules().Class(from, now) == 0 || !s.recent.has(from, now)
+	r := s.routeOf(s.c.Rules(), from, now)
+	return r.class == 0 && !r.doubt || !s.recent.has(from, now)
 }

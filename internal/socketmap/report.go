@@ -74,9 +74,9 @@ func exempt(set *rules.Delivery, to addr.Address, now time.Time) bool {
 }
 
 // whoseAt is whose where the MTA has said what it adds to a bare name.
-func (s *Server) whoseAt(from addr.Address, own addr.Domain) []addr.Address {
-	if from.IsNull() || !from.Domain.IsZero() || own.IsZero() {
-		return s.whose(from)
+func (s *Server) whoseAt(set *rules.Delivery, from addr.Address, own addr.Domain, now time.Time) []addr.Address {
+	if !from.IsNull() && from.Domain.IsZero() {
+		from.Domain = own
 	}
-	return []addr.Address{{Local: from.Local, Domain: own}}
+	return s.whose(set, from, now)
 }

@@ -63,7 +63,7 @@ func stricter(a, b policy.Verdict) policy.Verdict {
 func (s *Server) mayGoFrom(set *rules.Delivery, q question, from sender, now time.Time) policy.Verdict {
 	var whose []addr.Address
 	if from.known || !from.Domain.IsZero() && !set.Protects(from.Domain, now) {
-		whose = s.whoseAt(from.Address, q.own)
+		whose = s.whoseAt(set, from.Address, q.own, now)
 	}
 	switch {
 	case len(whose) > 0:

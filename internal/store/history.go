@@ -70,6 +70,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 			`DELETE FROM event WHERE at < ?1`,
 			`DELETE FROM mtasts WHERE ends < ?1`,
 			`DELETE FROM host WHERE ends < ?1`,
+			`DELETE FROM observed WHERE last < ?1`,
 		} {
 			if err := t.exec(ctx, statement, micros(before)); err != nil {
 				return err

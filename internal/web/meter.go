@@ -32,8 +32,9 @@ type Meter struct {
 // policy and inbound, so there are only so many of them.
 type Decision struct {
 	Rule    string
-	Verdict policy.Verdict
-	Reason  policy.Reason // "" where the rule was satisfied
+	Verdict policy.Verdict // of a rule that only observes: that it would have given
+	Reason  policy.Reason  // "" where the rule was satisfied
+	Mode    policy.Mode
 }
 
 // NewMeter returns a Meter that has seen the configuration loaded at now.
@@ -118,7 +119,7 @@ func (m *Meter) sorted(decisions map[Decision]uint64) []counted {
 	}
 	m.mu.Unlock()
 	slices.SortFunc(all, func(a, b counted) int {
-		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Verdict.Rank(), b.Verdict.Rank()), cmp.Compare(a.Reason, b.Reason))
+		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Verdict.Rank(), b.Verdict.Rank()), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Mode, b.Mode))
 	})
 	return all
 }

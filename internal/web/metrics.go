@@ -19,6 +19,7 @@ type Counts struct {
 	Messages    uint64            // that some rule could concern
 	Malformed   uint64            // milter packets refused, each with its connection
 	Unbound     uint64            // protected recipients whose transport was found not to enforce TLS
+	Unwatched   uint64            // recipients of rules that only observe that weren't judged
 	Panics      map[string]uint64 // recovered, by part of the daemon
 
 	Socketmap          []Answers
@@ -103,7 +104,7 @@ type metric struct {
 func metrics() []metric {
 	return []metric{
 		{"build_info", "What this program is; always 1.", []string{"version", "goversion"}},
-		{"decisions_total", "Decisions about recipients that a rule concerns.", []string{"rule", "verdict", "reason"}},
+		{"decisions_total", "Decisions about recipients that a rule concerns; where it only observes, what it would have decided.", []string{"rule", "mode", "verdict", "reason"}},
 		{"inbound_decisions_total", "Decisions about how mail for recipients comes in.", []string{"rule", "verdict", "reason"}},
 		{"destinations", "Known destinations, by the level they reach.", []string{"level"}},
 		{"destinations_pinned", "Destinations that are held to the TLS they showed.", nil},
@@ -124,6 +125,7 @@ func metrics() []metric {
 		{"milter_connections_total", "Connections of MTAs since the start.", nil},
 		{"milter_malformed_packets_total", "Milter packets refused, each with its connection.", nil},
 		{"messages_total", "Messages that some rule could concern.", nil},
+		{"observe_skipped_total", "Recipients of rules that only observe that were not judged, because too many were at the same time.", nil},
 		{"unbound_recipients_total", "Protected recipients whose transport was found not to enforce TLS.", nil},
 		{"panics_total", "Panics that were recovered.", []string{"part"}},
 		{"socketmap_requests_total", "Questions at delivery, by map and answer.", []string{"map", "answer"}},
@@ -166,7 +168,7 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 
 	gauge("build_info", 1, c.Version, runtime.Version())
 	for _, d := range c.Meter.counts() {
-		count("decisions_total", d.Count, d.Rule, string(d.Verdict), string(d.Reason))
+		count("decisions_total", d.Count, d.Rule, string(d.Mode), string(d.Verdict), string(d.Reason))
 	}
 	for _, d := range c.Meter.inboundCounts() {
 		count("inbound_decisions_total", d.Count, d.Rule, string(d.Verdict), string(d.Reason))
@@ -224,6 +226,7 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	count("milter_malformed_packets_total", n.Malformed)
 	count("messages_total", n.Messages)
 	count("unbound_recipients_total", n.Unbound)
+	count("observe_skipped_total", n.Unwatched)
 	for part, times := range n.Panics {
 		count("panics_total", times, part)
 	}

@@ -57,8 +57,8 @@ func TestMetricsValues(t *testing.T) {
 	s.c.Meter.Reloaded(noon, errors.New("wrong"))
 	text := scrape(t, s)
 	for _, line := range []string{
-		`tlsonly_decisions_total{reason="no-starttls",rule="clinic",verdict="reject"} 37`,
-		`tlsonly_decisions_total{reason="",rule="lab results",verdict="accept"} 240`,
+		`tlsonly_decisions_total{mode="enforce",reason="no-starttls",rule="clinic",verdict="reject"} 37`,
+		`tlsonly_decisions_total{mode="enforce",reason="",rule="lab results",verdict="accept"} 240`,
 		`tlsonly_decision_duration_seconds_count 2227`,
 		`tlsonly_inbound_decisions_total{reason="no-tls",rule="insurer",verdict="reject"} 5`,
 		`tlsonly_probe_duration_seconds_count{outcome="tls"} 1`,
@@ -90,7 +90,7 @@ func TestMetricsCardinality(t *testing.T) {
 		}
 		s := newTest(t, w, nil)
 		for i := range n {
-			s.c.Meter.Decided(Decision{"clinic", policy.Accept, policy.Reasons()[i%len(policy.Reasons())]}, time.Second)
+			s.c.Meter.Decided(Decision{"clinic", policy.Accept, policy.Reasons()[i%len(policy.Reasons())], policy.Enforce}, time.Second)
 			s.c.Meter.Assessed(w.entries[seen(fmt.Sprintf("customer%d.example", i), noon, policy.SawTLS, nil).Destination].Assessment, time.Second)
 		}
 		text := scrape(t, s)

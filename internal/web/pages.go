@@ -143,7 +143,8 @@ type overviewBody struct {
 	Network  string // what is wrong with our own
 	Watched  bool   // that is looked for
 	Binding  Binding
-	Bound    bool // Binding says something
+	Bound    bool   // Binding says something
+	Observed string // what rules that only observe would have done in a day; "" where none does
 	Took     time.Duration
 	Lag      time.Duration
 	StoreErr string
@@ -186,6 +187,12 @@ func (s *Server) overview(r *http.Request) (*template.Template, view, error) {
 	b.Binding, b.Bound = s.c.binding()
 	if s.c.OwnNetwork != nil {
 		b.Network, b.Watched = s.c.OwnNetwork(), true
+	}
+	if s.c.Observed != nil {
+		summary, err := s.c.Observed(short, s.c.Now().Add(-24*time.Hour))
+		if b.Observed = summary.Line(); err != nil {
+			b.Observed = "What rules that only observe would have done isn't known: " + err.Error()
+		}
 	}
 	return s.pages.overview, view{Title: "Overview", Here: "/", Away: away, Body: b}, nil
 }

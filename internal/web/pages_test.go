@@ -105,8 +105,8 @@ func TestPages(t *testing.T) {
 			c.OwnNetwork = func() string { return "port 25 is closed on the way out" }
 			c.Binding = func() (Binding, bool) { return unbound(), true }
 			c.Meter.Reloaded(noon, errors.New("tlsonly.toml:3: <b>wrong</b>"))
-			c.Meter.Decided(Decision{"a rule that is gone", policy.Accept, ""}, 0)
-			c.Meter.Admitted(Decision{"an inbound rule that is gone", policy.Accept, ""})
+			c.Meter.Decided(Decision{"a rule that is gone", policy.Accept, "", policy.Enforce}, 0)
+			c.Meter.Admitted(Decision{"an inbound rule that is gone", policy.Accept, "", policy.Enforce})
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -287,7 +287,7 @@ func TestEscaped(t *testing.T) {
 		a.Detail = evil
 	}), nil)
 	w.events = []store.Event{{ID: 1, When: noon, Destination: addr.MustDestination("evil.example"), What: store.HostsChanged, To: evil, Why: evil, Host: evil}}
-	s := newTest(t, w, func(c *Config) { c.Meter.Decided(Decision{evil, policy.Accept, ""}, 0) })
+	s := newTest(t, w, func(c *Config) { c.Meter.Decided(Decision{evil, policy.Accept, "", policy.Enforce}, 0) })
 	for _, path := range []string{"/", "/destinations/evil.example", "/rules", "/destinations?query=" + "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"} {
 		body := ask(s, "GET", path, "").Body.String()
 		if strings.Contains(body, "<script") || !strings.Contains(body, "&lt;script") {
@@ -298,7 +298,7 @@ func TestEscaped(t *testing.T) {
 
 // Rules about how mail comes in stand with the others, with what they decided.
 func TestInboundRules(t *testing.T) {
-	s := newTest(t, populated(), func(c *Config) { c.Meter.Admitted(Decision{"former", policy.Accept, ""}) })
+	s := newTest(t, populated(), func(c *Config) { c.Meter.Admitted(Decision{"former", policy.Accept, "", policy.Enforce}) })
 	for path, want := range map[string][]string{
 		"/":      {`<a href="/rules#inbound-70">insurer</a>`, `<span class="tag">inbound</span> verified`, `former <span class="dim">(gone)</span>`, `reject 100 %`},
 		"/rules": {`<h2 id="inbound-70">insurer`, "gw.insurer.example", "<dd>@insurer.example</dd>", "<td>no-tls</td>", "contract 4712", "TLS 1.2 or later, 128 bits"},
@@ -317,7 +317,7 @@ func TestBars(t *testing.T) {
 	for _, counts := range [][]uint64{{1, 0, 0, 0}, {1000000, 1, 1, 1}, {1, 1, 1, 1000000}, {1, 1, 1, 1}} {
 		row := ruleRow{}
 		for i, v := range verdicts() {
-			row.Reasons = append(row.Reasons, counted{Decision{"r", v, ""}, counts[i]})
+			row.Reasons = append(row.Reasons, counted{Decision{"r", v, "", policy.Enforce}, counts[i]})
 			row.Total += counts[i]
 		}
 		row.chart()

@@ -101,12 +101,17 @@ func ruleRows(rs []*rules.Rule, counts []counted, now time.Time) []ruleRow {
 	known := map[string]bool{}
 	for _, r := range rs {
 		known[r.Name] = true
-		rows = append(rows, ruleRow{r, false, !r.Active(now), newDecided(r.Name, counts)})
+		rows = append(rows, ruleRow{r, false, !r.Active(now), newDecided(r.Name, inMode(r.Mode, counts))})
 	}
 	for _, name := range others(known, counts) {
 		rows = append(rows, ruleRow{&rules.Rule{Name: name}, true, false, newDecided(name, counts)})
 	}
 	return rows
+}
+
+// inMode returns the counts of what rules decided in a mode: before a rule enforces, it only said what it would do.
+func inMode(m policy.Mode, counts []counted) []counted {
+	return slices.DeleteFunc(slices.Clone(counts), func(c counted) bool { return c.Mode != m })
 }
 
 // inboundRows is ruleRows of the others.

@@ -32,6 +32,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/observe"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
@@ -106,7 +107,9 @@ type Config struct {
 	// Forwards lists those that fail; TestForward says where mail would end if owner forwarded to target.
 	Forwards    func() []Forward
 	TestForward func(ctx context.Context, owner, target addr.Address) (any, error)
-	LogLevel    *slog.LevelVar
+	// Observed sums up what rules that only observe would have done since a time.
+	Observed func(ctx context.Context, since time.Time) (observe.Summary, error)
+	LogLevel *slog.LevelVar
 
 	Host        string // that is listened on, as configured: a loopback one may be asked for by this name
 	Password    string // bcrypt hash; "" wants none

@@ -279,21 +279,21 @@ func (w *world) config(t testing.TB) Config {
 	set := ruleSet(t)
 	m := NewMeter(noon.Add(-30 * time.Hour))
 	for d, n := range map[Decision]int{
-		{"clinic", policy.Accept, ""}:                         1843,
-		{"clinic", policy.Reject, policy.NoSTARTTLS}:          37,
-		{"clinic", policy.Defer, policy.Timeout}:              12,
-		{"clinic", policy.Defer, policy.LostTLS}:              4,
-		{"legacy exception", policy.Accept, ""}:               61,
-		{"lab results", policy.Accept, ""}:                    240,
-		{"lab results", policy.Hold, policy.NotAuthenticated}: 21,
-		{"trial", policy.Accept, policy.WeakTLS}:              9,
+		{"clinic", policy.Accept, "", policy.Enforce}:                         1843,
+		{"clinic", policy.Reject, policy.NoSTARTTLS, policy.Enforce}:          37,
+		{"clinic", policy.Defer, policy.Timeout, policy.Enforce}:              12,
+		{"clinic", policy.Defer, policy.LostTLS, policy.Enforce}:              4,
+		{"legacy exception", policy.Accept, "", policy.Enforce}:               61,
+		{"lab results", policy.Accept, "", policy.Enforce}:                    240,
+		{"lab results", policy.Hold, policy.NotAuthenticated, policy.Enforce}: 21,
+		{"trial", policy.Accept, policy.WeakTLS, policy.Observe}:              9,
 	} {
 		for range n {
 			m.Decided(d, 40*time.Microsecond)
 		}
 	}
 	for range 5 {
-		m.Admitted(Decision{"insurer", policy.Reject, policy.Reason(inbound.NoTLS)})
+		m.Admitted(Decision{"insurer", policy.Reject, policy.Reason(inbound.NoTLS), policy.Enforce})
 	}
 	in := inbound.New([]*inbound.Rule{{Name: "insurer", Line: 70, Level: inbound.Verified, MinVersion: policy.TLS12, MinBits: 128, Cert: []string{"gw.insurer.example"},
 		From: []addr.Pattern{addr.MustPattern("@insurer.example")}, OnFail: policy.ActionReject, Mode: policy.Enforce, Why: "contract 4712"}})

@@ -3,7 +3,7 @@ _tlsonly() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		COMPREPLY=($(compgen -W 'serve check explain inbound domains classes forwards setup doctor report received lint version' -- "$word"))
+		COMPREPLY=($(compgen -W 'serve check explain inbound domains observe classes forwards setup doctor report received lint version' -- "$word"))
 		return
 	fi
 	case $command:$before in
@@ -30,6 +30,8 @@ _tlsonly() {
 	domains:--level) COMPREPLY=($(compgen -W 'none may encrypt secure dane' -- "$word")); return ;;
 	domains:--limit) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
 	domains:--why) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
+	observe:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
+	observe:--since) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
 	classes:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
 	classes:--config-directory) COMPREPLY=($(compgen -f -- "$word")); return ;;
 	forwards:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
@@ -51,6 +53,7 @@ _tlsonly() {
 	explain) COMPREPLY=($(compgen -W '-c --from --json --to --user' -- "$word")) ;;
 	inbound) COMPREPLY=($(compgen -W '--bits -c --cert --client --from --json --tls --to --user --verify' -- "$word")) ;;
 	domains) COMPREPLY=($(compgen -W 'list show history pin unpin -c --demand --failing --json --level --limit --pinned --why' -- "$word")) ;;
+	observe) COMPREPLY=($(compgen -W '--all -c --json --since' -- "$word")) ;;
 	classes) COMPREPLY=($(compgen -W 'list release -c --config-directory --force --json' -- "$word")) ;;
 	forwards) COMPREPLY=($(compgen -W '-c --failing --json --own-rights --sources --test' -- "$word")) ;;
 	setup) COMPREPLY=($(compgen -W 'postfix sendmail --apply -c --config-directory --hide-header --undo' -- "$word")) ;;

@@ -7,6 +7,7 @@ if (( CURRENT == 2 )); then
 		'explain:show the whole decision for a sender and a recipient, as the daemon would make it where the MTA names no other route'
 		'inbound:show what an \[\[inbound\]\] rule makes of mail that comes in so'
 		'domains:show what is known of destinations, pin and unpin them'
+		'observe:show what rules that only observe would have done, and whether they can be enforced'
 		'classes:show what the numbers of Postfix'\''s transports stand for, and end what former rules still bind'
 		'forwards:audit every forward on this host\: where it leaves to, the level there, the rule'\''s verdict'
 		'setup:print, or write, the MTA'\''s settings that bind it'
@@ -69,6 +70,13 @@ domains)
 		'--pinned[list\: only those that are pinned]' \
 		'--why[unpin\: the REASON, kept in the history]:reason:()' \
 		'*:argument:(list show history pin unpin)'
+	;;
+observe)
+	_arguments \
+		'--all[show all destinations, not only the first 20]' \
+		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
+		'--json[answer in JSON]' \
+		'--since[how far back\: a DURATION as 7d or 12h, or a date as 2026-11-23; a day counts whole (default 7d)]:duration:()'
 	;;
 classes)
 	_arguments \

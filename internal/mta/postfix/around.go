@@ -26,6 +26,16 @@ type Around struct {
 	Unread, UnreadHomes []string
 }
 
+// Delimiter returns recipient_delimiter: the characters that begin the extension
+// of an address.
+func (i Instance) Delimiter(ctx context.Context) (string, error) {
+	text, _, err := i.run(ctx, "", "postconf", "-h", "-x", "recipient_delimiter")
+	if err != nil {
+		return "", fmt.Errorf("recipient_delimiter of postfix: %w", err)
+	}
+	return strings.TrimSpace(text), nil
+}
+
 // ReadAround asks postconf(1), and reads tables that name next hops. Milter is
 // where ours listens, protected selects the senders that rules protect. It needs
 // no privileges but to read what the tables are made of.

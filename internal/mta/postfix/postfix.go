@@ -67,6 +67,9 @@ type Settings struct {
 	Keep         time.Duration     // how long what binds accepted mail lasts; 0: 6 days
 	Patience     time.Duration     // how long a reload may take before its effect is missed; 0: 2 s
 
+	Forms        addr.Forms // in which senders come
+	WholeDomains bool       // some rule protects all senders of a domain
+
 	// Protects says how many of the senders that a pattern selects are protected; nil: those in Protected.
 	Protects func(addr.Pattern) Share
 	// Excepts reports whether a rule exempts mail to a domain; nil: none does.

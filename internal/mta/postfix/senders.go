@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,10 +37,32 @@ func (d *doctor) senders(ctx context.Context) {
 	}
 	d.faultless(before, "sender-kept", "",
 		"no setting makes a protected sender of another one, or another one of a protected sender")
-	if v := d.value("recipient_delimiter"); v != "" && v != "+" {
+	if v := d.value("recipient_delimiter"); strings.Trim(v, "+"+d.Forms.Delimiter) != "" {
 		d.warn("sender-delimiter", inMain("recipient_delimiter"),
-			"name addresses with extensions in the rules, or use +",
-			"recipient_delimiter = %s: only + is known as one", v)
+			fmt.Sprintf("take [senders] delimiter out of tlsonly.toml, or set it to %q", v),
+			"recipient_delimiter = %s: only %s is known as one, so an address with another "+
+				"extension isn't that of a rule", v, strings.Join(strings.Split("+"+d.Forms.Delimiter, ""), " "))
+	}
+}
+
+// srsTable knows the tables of postsrsd(8), by its ports, the name of its socket
+// map, or that of its socket.
+var srsTable = regexp.MustCompile(`(?i)^(?:tcp:(?:.*:)?10001|socketmap:.*(?:srs|:10003:).*)$`)
+
+// srs tells whose mail is taken to be that of strangers which this site forwards.
+func (d *doctor) srs(name, table string, at setting) {
+	switch {
+	case d.Forms.SRS != addr.SRSMatch:
+		d.ok("sender-srs", at.where, "%s = %s rewrites senders (SRS): whoever stands in the new "+
+			`address decides, and a stranger's mail that is forwarded stays a stranger's ([senders] srs = "ignore")`, name, table)
+	case d.WholeDomains:
+		d.warn("sender-srs", at.where, `[senders] srs = "ignore", or accept this finding`,
+			`%s = %s rewrites senders (SRS), and [senders] srs = "match": a rule for the domain that `+
+				"they get holds mail of strangers, too, which is forwarded; it isn't judged at RCPT and "+
+				"may wait", name, table)
+	default:
+		d.ok("sender-srs", at.where, `%s = %s rewrites senders (SRS), and [senders] srs = "match": `+
+			"no rule is for a whole domain, so mail of strangers that is forwarded isn't held", name, table)
 	}
 }
 
@@ -47,6 +70,10 @@ func (d *doctor) senders(ctx context.Context) {
 // generic(5).
 func (d *doctor) rewrites(ctx context.Context, name string, at setting, generic bool) {
 	for _, table := range splitList(at.value) {
+		if !generic && srsTable.MatchString(table) {
+			d.srs(name, table, at)
+			continue
+		}
 		entries, err := d.entries(ctx, table, at.where)
 		for _, e := range entries {
 			if e.pattern {

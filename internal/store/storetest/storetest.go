@@ -48,6 +48,7 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"Watch", testWatch},
 		{"Rulesets", testRulesets},
 		{"Usage", testUsage},
+		{"Observed", testObserved},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
