@@ -44,11 +44,12 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/binding":              {"tlsonly/internal/mta", "tlsonly/internal/addr"},
-	"tlsonly/internal/web":                  {"tlsonly/internal/store", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/web":                  {"tlsonly/internal/observe", "tlsonly/internal/store", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/socketmap":            {"tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta":                  {"tlsonly/internal/instance"},
 	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/observe":              {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/monitor":              {"tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 }
 
@@ -149,7 +150,7 @@ func commented(t *testing.T, path, dir string, files []string, name string) {
 
 // programs says what is run, where, by the words of the code.
 var programs = map[string][]string{
-	"cmd/tlsonly/homes.go":              {`"systemctl"`},
+	"cmd/tlsonly/asdaemon.go":           {`"systemctl"`, `"/proc/self/exe"`}, // itself, as the daemon's user
 	"cmd/tlsonly/report.go":             {`"journalctl"`},
 	"internal/forward/user.go":          {`"getent"`},
 	"internal/monitor/notify.go":        {"argv[0]"}, // the configuration's notify command, or sendmail

@@ -121,7 +121,7 @@ tls = "verified"
 			}
 		}
 	}
-	has(ask("GET", "/readyz", "", 200), "store: ok\nresolver: ok\nsessions: ok\n")
+	has(ask("GET", "/readyz", "", 200), "store: ok\nresolver: ok\nforwards: ok\nsessions: ok\n")
 	has(ask("GET", "/", "", 200), "Ready.", "clinic", "insurer", "not suspected")
 	d.tally.observeInbound("insurer", policy.Reject, inbound.NoTLS)
 	has(ask("GET", "/metrics", "", 200), `tlsonly_inbound_decisions_total{reason="no-tls",rule="insurer",verdict="reject"} 1`, "tlsonly_own_network_suspect 0")
