@@ -14,6 +14,7 @@ import (
 	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
+	"tlsonly/internal/place"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
 )
@@ -92,7 +93,7 @@ func installed(directory string) string {
 		return err == nil
 	}
 	switch {
-	case directory != "", os.Getenv("MAIL_CONFIG") != "", exists("/etc/postfix/main.cf"):
+	case directory != "", os.Getenv("MAIL_CONFIG") != "", exists(place.Postfix + "/main.cf"):
 		return "postfix"
 	case exists("/etc/mail/sendmail.cf"):
 		return "sendmail"

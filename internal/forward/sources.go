@@ -119,8 +119,8 @@ func stateOf(files []string) (state string, settled bool) {
 			}
 			id, _ := info.Sys().(*syscall.Stat_t)
 			fmt.Fprintf(&b, "%d %d %d %d %o %d %d;", info.ModTime().UnixNano(), info.Size(), id.Ino, id.Dev, info.Mode(), id.Uid,
-				id.Ctim.Nano())
-			settled = settled && time.Since(info.ModTime()) > unsettled && time.Since(time.Unix(0, id.Ctim.Nano())) > unsettled
+				changed(id).UnixNano())
+			settled = settled && time.Since(info.ModTime()) > unsettled && time.Since(changed(id)) > unsettled
 			if info.Mode()&fs.ModeSymlink == 0 {
 				break
 			}
