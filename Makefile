@@ -1,7 +1,9 @@
 # make demo    real mail through a real Postfix, judged by the daemon; installs what it lacks
 # make test    everything; installs what it lacks
 # make build   bin/tlsonly
+# make cross   does it build, with its tests, for FreeBSD, OpenBSD and macOS?
 # make package bin/packages: .deb and .rpm for amd64 and arm64
+# make fresh   make demo and make test on a Debian 12 and a Debian 13 that have nothing; takes root
 # make fuzz    each fuzz target for FUZZTIME
 # make bench   what it costs, each figure against its counterpart: a table, also in bin/bench.md
 # make soak    an hour's load in SOAKTIME, and all the hardships of the tests in their full number
@@ -9,21 +11,23 @@
 # make gosec   what gosec finds suspicious and nobody has judged
 # make vuln    known vulnerabilities that the code can reach, by the database that VULNDB names, else Go's own
 # make screenshots  pictures of the status page in bin/screenshots, to be looked at; installs Chromium
-
-GO       ?= go
-FUZZTIME ?= 60s
-SOAKTIME ?= 10m
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
-APT      := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
-
-# Nothing that is there is removed or upgraded: an upgrade would restart a site's own Postfix.
-install = echo "Installing $(1)" && $(APT) install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends --no-remove --no-upgrade $(1) >/dev/null
+# make help    this list
 
 # Go wants a home for its caches; root's may be missing where no one logged in.
 export HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)
 
-.PHONY: bench soak mutate gosec vuln deps-pcre deps-bench screenshots deps-chromium build package test test-package demo check mta mta-package fuzz deps deps-go deps-cc deps-mta deps-debootstrap deps-lists deps-postgres deps-package clean
+# Asked each time, because deps-go may have fetched one.
+GO       ?= $(shell ./deps.sh go-command)
+DEPS      = $(if $(filter command environment,$(firstword $(origin GO))),GO='$(GO)') ./deps.sh
+FUZZTIME ?= 60s
+SOAKTIME ?= 10m
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# Two at a time would both install.
+.NOTPARALLEL:
+
+.PHONY: demo test build cross package test-package check mta mta-package fresh fuzz bench soak mutate gosec vuln screenshots help deps clean
 
 build: deps-go
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/tlsonly ./cmd/tlsonly
@@ -32,13 +36,13 @@ build: deps-go
 package: deps-go
 	$(if $(filter command environment,$(firstword $(origin VERSION))),VERSION='$(VERSION)') GO='$(GO)' packaging/build.sh bin/packages
 
-test-package: deps-go deps-cc deps-debootstrap deps-package
+test-package: deps-test-package
 	$(GO) test -race -v ./packaging
 	@[ -z "$(SUDO)" ] || $(MAKE) mta-package
 
 # The demo and the tests that need a real MTA run in a network namespace of their own, with their own configuration,
 # queue and data directories; that takes root.
-demo: deps-mta build
+demo: deps-demo build
 	$(GO) build -buildvcs=false -o bin/demo ./internal/testnet/demo
 	$(SUDO) bin/demo -tlsonly bin/tlsonly
 
@@ -49,8 +53,21 @@ test: deps check
 		echo "SKIPPED: tests with Postfix 3.10, for want of a Debian 13: $(GO) test -v -run TLSRequiredNo ./cmd/tlsonly says why"
 	@[ -z "$(SUDO)" ] || $(MAKE) mta
 
+# Compiled and vetted only: nothing here can run it. Tests that start real MTAs, or take a store's disk away, need Linux's namespaces.
+CROSS = freebsd/amd64 openbsd/amd64 darwin/arm64
+
+cross: deps-go
+	@for system in $(CROSS); do \
+		export CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/}; \
+		packages=$$($(GO) list -f '{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... | \
+			sed '/testnet\/rig/d; /storetest/d; s/ .*//') && \
+		echo "$$system: tlsonly, and the tests of $$(echo $$packages | wc -w) packages" && \
+		$(GO) build -trimpath -buildvcs=false -o "bin/cross/tlsonly-$${system%/*}-$${system#*/}" ./cmd/tlsonly && \
+		$(GO) vet $$packages || exit 1; \
+	done
+
 check: deps-go
-	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt wants changes in:"; echo "$$unformatted"; exit 1; }
+	@unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt wants changes in:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
@@ -123,80 +140,28 @@ vuln: deps-go
 screenshots: deps-go deps-chromium
 	$(GO) test -tags screenshots -run TestScreenshots -count 1 ./internal/web
 
-deps: deps-go deps-cc deps-mta deps-pcre deps-debootstrap deps-lists deps-postgres deps-package
+# What is missing is installed or fetched, once it is clear that all of it can be: see deps.sh.
+deps:
+	@$(DEPS) go cc mta pcre debootstrap lists postgres package
 
-# The distribution's Go is installed only if it's new enough; certificates are for the download of modules.
-deps-go:
-	@set -e; if ! command -v $(GO) >/dev/null; then \
-		$(APT) update -qq; \
-		go=$$(apt-cache policy golang-go | sed -n 's/.*Candidate: [0-9]*://p'); \
-		dpkg --compare-versions "$$go" ge 1.26 || { echo "Go 1.26 or later is needed, and this system has none: install it first"; exit 1; }; \
-		$(call install,golang-go); \
-	fi; \
-	$(GO) list -m >/dev/null || { echo "Go 1.26 or later is needed, this is $$($(GO) version)"; exit 1; }; \
-	[ ! -d /etc/apt ] || ls /etc/ssl/certs/*.crt >/dev/null 2>&1 || { $(APT) update -qq && $(call install,ca-certificates); }
+deps-demo:
+	@$(DEPS) go mta unbound
 
-# The race detector needs a C compiler.
-deps-cc:
-	@echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || { $(APT) update -qq && $(call install,gcc libc6-dev); }
+deps-test-package:
+	@$(DEPS) go cc debootstrap package
 
-# Postfix is installed without a configuration and without starting it; another MTA is never removed for it. The libraries
-# are those of Debian's Sendmail, which the tests unpack and don't install.
-deps-mta:
-	@set -e; stop() { echo "Postfix is needed, and installing it would $$1: use another machine or a container"; exit 1; }; \
-	if [ ! -x /usr/sbin/postfix ]; then \
-		other=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package} $${Provides}\n' | sed -n '/^ii .*mail-transport-agent/s/^ii *\([^ ]*\).*/\1/p'); \
-		[ -z "$$other" ] || stop "remove $$other"; \
-		[ ! -e /etc/postfix/main.cf ] || stop "start it with the /etc/postfix/main.cf that is there"; \
-		echo "Postfix gets no configuration and isn't started; the demo and the tests bring their own"; \
-		echo 'postfix postfix/main_mailer_type select No configuration' | $(SUDO) debconf-set-selections; \
-	fi; \
-	libs=$$(/sbin/ldconfig -p); has() { echo "$$libs" | grep -q "$$1"; }; \
-	if [ ! -x /usr/sbin/postfix ] || ! command -v m4 >/dev/null || ! has libldap || ! has libsasl2 || ! has libdb-5.3; then \
-		$(APT) update -qq; \
-		ldap=$$(apt-cache policy libldap-2.5-0 2>/dev/null | grep -q "Candidate: [0-9]" && echo libldap-2.5-0 || echo libldap2); \
-		$(call install,postfix m4 libsasl2-2 libdb5.3 $$ldap); \
-	fi
+deps-%:
+	@$(DEPS) $*
 
-# A test has Postfix ask a table of this kind; its package restarts nothing.
-deps-pcre: deps-mta
-	@[ ! -d /etc/apt ] || [ -e /usr/lib/postfix/postfix-pcre.so ] || { $(APT) update -qq && $(call install,postfix-pcre); }
+# The C milter is compiled here.
+deps-bench:
+	@$(DEPS) go cc mta python bench
 
-# With it the tests make a root directory of Debian 13, whose Postfix is 3.10, and keep it in the user's cache: 130 MB, half a
-# minute the first time.
-deps-debootstrap:
-	@[ -x /usr/sbin/debootstrap ] || { $(APT) update -qq && $(call install,debootstrap debian-archive-keyring gpgv); }
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
 
-# The tests unpack Sendmail and Unbound into root's cache, and Pigeonhole into the user's; that needs a list of packages, and
-# not last year's.
-deps-lists:
-	@[ ! -d /etc/apt ] || { $(SUDO) sh -c 'ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/unbound-*' && \
-		ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/pigeonhole-*; } >/dev/null 2>&1 || $(APT) update -qq
-
-# PostgreSQL is installed without a cluster: the tests make one of their own.
-deps-postgres:
-	@set -e; if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
-		$(APT) update -qq; \
-		$(SUDO) mkdir -p /etc/postgresql-common/createcluster.d; \
-		echo 'create_main_cluster = false' | $(SUDO) tee /etc/postgresql-common/createcluster.d/tlsonly-test.conf >/dev/null; \
-		status=0; $(call install,postgresql) || status=$$?; \
-		$(SUDO) rm -f /etc/postgresql-common/createcluster.d/tlsonly-test.conf; exit $$status; \
-	fi
-
-# rpm installs into a root directory that a test makes, never into this system; mandoc and lintian are critics.
-deps-package:
-	@set -e; [ ! -d /etc/apt ] || for tool in rpm mandoc lintian; do \
-		command -v $$tool >/dev/null || { $(APT) update -qq; $(call install,rpm mandoc lintian); break; }; \
-	done
-
-# The C milter is compiled here. The lists of packages are for what the bench unpacks.
-deps-bench: deps-go deps-cc deps-mta
-	@[ -x /usr/bin/python3 ] || { $(APT) update -qq && $(call install,python3); }
-	@$(SUDO) sh -c 'ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/tlsonly-test/bench-*' >/dev/null 2>&1 || $(APT) update -qq
-
-# A quarter of a gigabyte, and only for pictures, so "make test" does without.
-deps-chromium:
-	@command -v chromium >/dev/null || { $(APT) update -qq; $(call install,chromium fonts-dejavu-core); }
+fresh:
+	.ci/fresh
 
 clean:
 	rm -rf bin

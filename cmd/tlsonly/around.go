@@ -11,6 +11,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
 	"tlsonly/internal/mta/postfix"
+	"tlsonly/internal/place"
 	"tlsonly/internal/store"
 	"tlsonly/milter"
 )
@@ -44,7 +45,7 @@ func readByDaemon(f config.Forwarding) string {
 	case "off":
 		return ""
 	case "auto":
-		return "/etc/postfix"
+		return place.Postfix
 	}
 	return f.Postfix
 }

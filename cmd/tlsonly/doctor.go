@@ -15,6 +15,7 @@ import (
 	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
+	"tlsonly/internal/place"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
@@ -107,7 +108,7 @@ func installed(directory string) string {
 		return err == nil
 	}
 	switch {
-	case directory != "", os.Getenv("MAIL_CONFIG") != "", exists("/etc/postfix/main.cf"):
+	case directory != "", os.Getenv("MAIL_CONFIG") != "", exists(place.Postfix + "/main.cf"):
 		return "postfix"
 	case exists("/etc/mail/sendmail.cf"):
 		return "sendmail"

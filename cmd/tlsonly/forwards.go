@@ -19,6 +19,7 @@ import (
 	"tlsonly/internal/forward"
 	"tlsonly/internal/forward/aliases"
 	"tlsonly/internal/mta/postfix"
+	"tlsonly/internal/place"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
@@ -64,7 +65,7 @@ func usesPostfix(f config.Forwarding) (postfix.Instance, bool) {
 	case "auto":
 		dir := os.Getenv("MAIL_CONFIG")
 		if dir == "" {
-			dir = "/etc/postfix"
+			dir = place.Postfix
 		}
 		_, err := os.Stat(dir + "/main.cf")
 		instance := postfixAt(f, "")

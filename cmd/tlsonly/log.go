@@ -12,6 +12,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/place"
 )
 
 // newLog builds the daemon's log as [log] says.
@@ -30,7 +31,7 @@ func newLog(w io.Writer, c config.Log, level *slog.LevelVar) *slog.Logger {
 // logKey is what addresses are hashed with: this host's, so that one address is one word in all its logs, and another in those
 // of other hosts. Who has only the log can't find an address by trying; who is on this host can.
 func logKey() []byte {
-	if id, err := os.ReadFile("/etc/machine-id"); err == nil && len(strings.TrimSpace(string(id))) > 0 {
+	if id, err := os.ReadFile(place.MachineID); err == nil && len(strings.TrimSpace(string(id))) > 0 {
 		mac := hmac.New(sha256.New, []byte(strings.TrimSpace(string(id))))
 		mac.Write([]byte("tlsonly log"))
 		return mac.Sum(nil)

@@ -400,7 +400,8 @@ func walkType(t reflect.Type, path string, into map[string]bool) {
 		walkType(t.Elem(), path+"[]", into)
 		return
 	case t.Kind() == reflect.Struct:
-		for f := range t.Fields() {
+		for i := range t.NumField() {
+			f := t.Field(i)
 			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" {
 				walkType(f.Type, strings.TrimPrefix(path+"."+name, "."), into)
 			}

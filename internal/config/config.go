@@ -28,11 +28,12 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config/value"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/place"
 	"tlsonly/rules"
 )
 
 // DefaultPath is where the file is when no other is named.
-const DefaultPath = "/etc/tlsonly/tlsonly.toml"
+const DefaultPath = place.Config
 
 // maxSize is far above what 100,000 rules need.
 const maxSize = 16 << 20
@@ -225,10 +226,10 @@ func Default() *Config {
 		Senders:   Senders{Delimiter: "auto", SRS: addr.SRSIgnore},
 		HTTP:      HTTP{Listen: "127.0.0.1:8691"},
 		Binding:   Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour, Watch: 5 * time.Minute},
-		Store:     Store{URL: "sqlite:///var/lib/tlsonly/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
+		Store:     Store{URL: "sqlite://" + place.Data + "/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
 		Monitor:   Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
 		Cache:     Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
-		Forwarding: Forwarding{Postfix: "auto", Sendmail: "auto", Aliases: []string{"/etc/aliases"}, Forward: []string{"~/.forward"},
+		Forwarding: Forwarding{Postfix: "auto", Sendmail: "auto", Aliases: []string{place.Aliases}, Forward: []string{"~/.forward"},
 			Unreadable: "local"},
 		Rules:   rules.New(nil),
 		Inbound: inbound.New(nil),

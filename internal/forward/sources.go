@@ -16,6 +16,7 @@ import (
 
 	"tlsonly/internal/forward/aliases"
 	"tlsonly/internal/forward/sieve"
+	"tlsonly/internal/place"
 )
 
 // sources reads what forwards are written in, and again when it has changed.
@@ -121,8 +122,8 @@ func stateOf(files []string) (state string, settled bool) {
 			}
 			id, _ := info.Sys().(*syscall.Stat_t)
 			fmt.Fprintf(&b, "%d %d %d %d %o %d %d;", info.ModTime().UnixNano(), info.Size(), id.Ino, id.Dev, info.Mode(), id.Uid,
-				id.Ctim.Nano())
-			settled = settled && time.Since(info.ModTime()) > unsettled && time.Since(time.Unix(0, id.Ctim.Nano())) > unsettled
+				place.Changed(id).UnixNano())
+			settled = settled && time.Since(info.ModTime()) > unsettled && time.Since(place.Changed(id)) > unsettled
 			if info.Mode()&fs.ModeSymlink == 0 {
 				break
 			}

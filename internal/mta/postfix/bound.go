@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tlsonly/internal/mta"
+	"tlsonly/internal/place"
 )
 
 // Bound is the core of Doctor: what of the instance's own settings binds it, and
@@ -24,7 +25,7 @@ import (
 func Bound(ctx context.Context, s Settings, i Instance) (mta.Look, error) {
 	dir := i.Dir
 	if dir == "" {
-		dir = "/etc/postfix"
+		dir = place.Postfix
 	}
 	look := mta.Look{Files: []string{filepath.Join(dir, "main.cf"), filepath.Join(dir, "master.cf")}}
 	f, err := Read(ctx, i)

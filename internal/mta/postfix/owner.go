@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"tlsonly/internal/place"
 )
 
 // keepOwner gives a file the owner that info tells.
@@ -49,7 +51,7 @@ func idsOf(u *user.User) (uid, gid uint32, err error) {
 // changed returns when a file, or what is known of it, was changed last.
 func changed(info os.FileInfo) time.Time {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		if at := time.Unix(s.Ctim.Unix()); at.After(info.ModTime()) {
+		if at := place.Changed(s); at.After(info.ModTime()) {
 			return at
 		}
 	}

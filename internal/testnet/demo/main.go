@@ -21,6 +21,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"tlsonly/internal/testnet"
 	"tlsonly/internal/testnet/rig"
 )
@@ -28,6 +30,8 @@ import (
 const (
 	milterAddress = "127.0.0.1:8689"
 	smtpAddress   = "127.0.0.1:2525"
+	resolver      = "127.0.0.1:53"
+	withDANE      = "dane.example"
 	protected     = "doctor@clinic.example"
 	unprotected   = "news@shop.example"
 )
@@ -37,7 +41,7 @@ listen = "inet:` + milterAddress + `"
 deadline = "6s"
 
 [dns]
-resolver = "127.0.0.1:53"
+resolver = "` + resolver + `"
 
 [probe]
 helo = "mail.clinic.example"
@@ -54,6 +58,10 @@ on_unknown = "defer"
 func main() {
 	binary := flag.String("tlsonly", "bin/tlsonly", "the daemon's `FILE`")
 	flag.Parse()
+	// Inside there is no network to fetch it from.
+	if err := rig.FetchUnbound(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+	}
 	inside, code, err := rig.Isolate()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -71,13 +79,14 @@ func main() {
 }
 
 func demo(ctx context.Context, binary string) (err error) {
-	sites := append(testnet.Sites(), testnet.Site{Domain: "nowhere.example", Offers: "no such domain"})
+	sites := append([]testnet.Site{{Domain: withDANE, Offers: "DANE", Hosts: []testnet.Host{{}}}}, testnet.Sites()...)
+	sites = append(sites, testnet.Site{Domain: "nowhere.example", Offers: "no such domain"})
 	fmt.Println("Starting DNS, mail hosts, tlsonly and Postfix …")
-	world, err := testnet.StartWorld("127.0.0.1:53", 25, sites)
+	world, stopWorld, err := startWorld(ctx, sites)
 	if err != nil {
 		return err
 	}
-	defer world.Close()
+	defer func() { err = errors.Join(err, stopWorld()) }()
 
 	file, stopDaemon, log, err := startDaemon(ctx, binary)
 	if err != nil {
@@ -121,6 +130,54 @@ func demo(ctx context.Context, binary string) (err error) {
 	fmt.Printf("\nWhat is accepted and has not arrived waits in Postfix's queue. What the daemon logged of its decisions, in their order\n"+
 		"(a recipient that is refused first has no queue id yet):\n\n%s\n", indent(decisions(log())))
 	return nil
+}
+
+// startWorld starts the destinations and what /etc/resolv.conf names: an Unbound
+// that validates the world's signatures, or, where there is none, the world's own
+// DNS, of which doctor will say that it doesn't validate.
+func startWorld(ctx context.Context, sites []testnet.Site) (*testnet.World, func() error, error) {
+	world, err := testnet.StartWorld("127.0.0.1:0", 25, sites)
+	if err != nil {
+		return nil, nil, err
+	}
+	stop, err := validate(ctx, world)
+	if err == nil {
+		return world, func() error { return errors.Join(stop(), world.Close()) }, nil
+	}
+	if err := errors.Join(err, world.Close()); !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, err
+	}
+	fmt.Println("Without Unbound nothing here validates DNSSEC: doctor will warn of it, and DANE binds nobody.")
+	world, err = testnet.StartWorld(resolver, 25, sites)
+	if err != nil {
+		return nil, nil, err
+	}
+	return world, world.Close, nil
+}
+
+// validate signs the world's DNS and starts an Unbound for it. Error:
+// os.ErrNotExist where there is no Unbound.
+func validate(ctx context.Context, world *testnet.World) (stop func() error, err error) {
+	zones, err := world.SignedZones(withDANE)
+	if err != nil {
+		return nil, err
+	}
+	// What doctor asks about: a name that is signed, and one that is signed wrongly.
+	zones = append(zones, testnet.SignedZone{Name: "arpa."}, testnet.SignedZone{Name: "org."},
+		testnet.SignedZone{Name: "dnssec-failed.org.", Fault: testnet.DNSExpired})
+	signed, err := testnet.StartSigned("127.0.0.1:0", zones)
+	if err != nil {
+		return nil, err
+	}
+	name, data := world.Hosts(withDANE)[0].TLSA()
+	if err := signed.SetRecords(name, dns.TypeTLSA, data); err != nil {
+		return nil, errors.Join(err, signed.Close())
+	}
+	unbound, err := rig.StartUnbound(ctx, rig.UnboundConfig{Listen: resolver, Forward: signed.Addr(), Anchor: signed.Anchor()})
+	if err != nil {
+		return nil, errors.Join(err, signed.Close())
+	}
+	return func() error { return errors.Join(unbound.Stop(), signed.Close()) }, nil
 }
 
 // startDaemon starts tlsonly serve and waits until it takes connections. file is its configuration.
