@@ -9,6 +9,7 @@ import (
 	gomilter "github.com/d--j/go-milter"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/transport"
 )
 
 // What is asked of the MTA at the end of a protected message, so that it stays bound when we are no longer asked: one
@@ -248,8 +249,5 @@ func (s *session) attest(msg *message, d *Decision, route Route) {
 	}
 }
 
-// ourTransport knows the names setup gives to the forced transports: tlsonly, tlsonly1, tlsonly2 and so on.
-func ourTransport(name string) bool {
-	number, ok := strings.CutPrefix(name, "tlsonly")
-	return ok && strings.Trim(number, "0123456789") == ""
-}
+// ourTransport knows the names setup gives to the forced transports.
+func ourTransport(name string) bool { return transport.IsOurs(name) }

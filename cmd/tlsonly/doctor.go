@@ -133,7 +133,6 @@ func (p *program) examine(ctx context.Context, c *config.Config, which, director
 			return nil, err
 		}
 		settings := postfixSettings(c, delivery)
-		settings.Read = readByDaemon(c.Forwarding)
 		more, err := postfix.Doctor(ctx, settings, postfixAt(c.Forwarding, directory))
 		return append(found, more...), err
 	}

@@ -245,6 +245,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if err != nil || c.Socketmap.Listen == (config.Endpoint{}) {
 		return d, err
 	}
+	_, reads := usesPostfix(c.Forwarding)
 	d.maps, err = socketmap.New(socketmap.Config{
 		Rules:          d.delivery.Load,
 		Ledger:         demands{d.ledger},
@@ -261,6 +262,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Local:       d.isLocal,
 		Homes:       d.homes,
 		Asked:       func(m socketmap.Map, protected addr.Address) { d.asked.Question(string(m), protected) },
+		Site:        siteWays(d.forwards, reads),
 		Others:      socketmap.Others(c.Binding.Others),
 		FreeBounces: c.Binding.Bounces == "others",
 		Bounce:      c.Binding.OnLost == "bounce",

@@ -241,6 +241,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 		DANE:         c.DNS.DNSSEC != "off",
 		CAFile:       c.Probe.CAFile,
 		Reports:      c.Socketmap.KnowsTLSRPT(),
+		Read:         readByDaemon(c.Forwarding),
 		Others:       postfix.Others(c.Binding.Others),
 		Bounces:      postfix.Bounces(c.Binding.Bounces),
 		OnLost:       postfix.OnLost(c.Binding.OnLost),

@@ -32,6 +32,9 @@ var checks = map[string]string{
 	"sender-map-overruled": "sender-map", "sender-map-transport": "sender-map", "sender-table-stale": "sender-map",
 	"sender-table-former": "sender-map", "bounces-unbound": "sender-map", "probes-bound": "sender-map",
 
+	"twin-asked": "twin", "twin-missing": "twin", "twin-unasked": "twin", "twin-unread": "twin", "twin-form": "twin",
+	"twin-unheld": "twin", "twin-program": "twin",
+
 	"forced-answers": "policy", "policy-asked": "policy", "policy-missing": "policy", "policy-tls-required": "policy",
 	"policy-failing": "policy", "policy-weak": "policy", "policy-unknown": "policy", "policy-exception": "policy",
 	"policy-site": "policy", "policy-site-asked": "policy", "policy-first": "policy",
@@ -42,7 +45,7 @@ var checks = map[string]string{
 
 	"filter-none": "filter", "filter-access": "filter", "filter-header": "filter", "filter-asked": "filter",
 
-	"relay-fallback": "relay", "relay-nexthop": "relay", "relay-excepted": "relay", "relay-domain": "relay",
+	"relay-fallback": "relay", "relay-excepted": "relay", "relay-domain": "relay",
 	"relay-unnamed": "relay", "relay-asked": "relay", "relay-form": "relay",
 
 	"sender-kept": "sender", "sender-rewritten": "sender", "sender-asked": "sender", "sender-delimiter": "sender", "sender-srs": "sender",

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"tlsonly/internal/addr"
@@ -23,9 +22,9 @@ func (s *Server) reply(b, question []byte) []byte {
 	now := s.c.Now()
 	switch {
 	case bytes.HasPrefix(name, []byte("sender")):
-		if n, own, ok := s.senderMap(name[len("sender"):]); ok {
+		if m, ok := s.senderMap(name[len("sender"):]); ok {
 			s.asked(MapSender, key)
-			return s.sender(b, n, own, readSenderKey(string(key)), now)
+			return s.sender(b, m, readSenderKey(string(key)), now)
 		}
 	case string(name) == "policy":
 		s.asked(MapPolicy, key)
@@ -41,9 +40,10 @@ func (s *Server) reply(b, question []byte) []byte {
 			return append(append(b, "OK "...), who...)
 		}
 	case bytes.HasPrefix(name, []byte("forced")):
-		if n, ok := classNumber(name[len("forced"):]); ok {
+		number, floor, ok := cutFloor(name[len("forced"):])
+		if n, is := classNumber(number); is && ok {
 			s.asked(MapForced, key)
-			return s.forced(b, n, key, now)
+			return raise(s.forced(b, n, key, now), len(b), floor)
 		}
 	}
 	return s.temp(b, MapUnknown, "no such map")
@@ -122,21 +122,21 @@ const nullKey = `"<>"`
 
 // sender answers with the transport of the sender's class, the strict one where
 // that isn't among the MTA's, or where it is doubtful whose the mail is.
-func (s *Server) sender(b []byte, transports int, own []string, of senderKey, now time.Time) []byte {
+func (s *Server) sender(b []byte, m mapName, of senderKey, now time.Time) []byte {
 	set := s.c.Rules()
-	if s.holdsOwn(own, of, now) {
-		return append(s.ok(b, MapSender), "tlsonly:"...)
+	if s.holdsOwn(m.own, of, now) {
+		return s.transport(b, m, 0, of.key)
 	}
 	from := of.from
 	if bare := !from.IsNull() && from.Domain.IsZero(); of.err != nil || bare {
 		if of.err == nil && !s.protects(set, from, now) || !set.Enforces(now) {
 			return s.notFound(b, MapSender)
 		}
-		return append(s.ok(b, MapSender), "tlsonly:"...)
+		return s.transport(b, m, 0, of.key)
 	}
 	r := s.routeOf(set, from, now)
 	if r.doubt || r.lent {
-		return append(s.ok(b, MapSender), "tlsonly:"...)
+		return s.transport(b, m, 0, of.key)
 	}
 	n := r.class
 	if n == 0 {
@@ -146,13 +146,13 @@ func (s *Server) sender(b []byte, transports int, own []string, of senderKey, no
 	if from.Local != "tlsonly-doctor" {
 		s.c.Asked(MapSender, from)
 	}
-	b = append(s.ok(b, MapSender), "tlsonly"...)
-	if n <= transports {
-		b = strconv.AppendInt(b, int64(n), 10)
-	} else if s.surplus.Swap(set) != set {
-		s.c.Log.Warn("more sender classes than transports, the strict one is used", "class", n, "transports", transports)
+	if n > m.transports {
+		if s.surplus.Swap(set) != set {
+			s.c.Log.Warn("more sender classes than transports, the strict one is used", "class", n, "transports", m.transports)
+		}
+		n = 0
 	}
-	return append(b, ':')
+	return s.transport(b, m, n, of.key)
 }
 
 // whose returns what addresses a sender can be: itself or those inside of it, and for a bare name that name in every domain that

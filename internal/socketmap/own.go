@@ -14,21 +14,26 @@ import (
 const doubleBounce = "double-bounce"
 
 // senderMap reads what follows "sender": how many numbered transports the MTA
-// has that asks, and after slashes, percent-escaped, the senders of what it
-// writes itself, where these aren't the usual ones.
-func (s *Server) senderMap(b []byte) (transports int, own []string, ok bool) {
+// has that asks, and after slashes whether the site's own tables are to be asked,
+// and, percent-escaped, the senders of what it writes itself, where these aren't
+// the usual ones.
+func (s *Server) senderMap(b []byte) (m mapName, ok bool) {
 	number, rest, more := bytes.Cut(b, []byte{'/'})
 	for more {
 		var word []byte
 		word, rest, more = bytes.Cut(rest, []byte{'/'})
+		if string(word) == siteWord {
+			m.site = true
+			continue
+		}
 		name, err := url.PathUnescape(string(word))
 		if err != nil || name == "" {
-			return 0, nil, false
+			return mapName{}, false
 		}
-		own = append(own, name)
+		m.own = append(m.own, name)
 	}
-	transports, ok = s.transports(number)
-	return transports, own, ok
+	m.transports, ok = s.transports(number)
+	return m, ok
 }
 
 // holdsOwn reports whether mail of a sender is what an MTA writes itself, a

@@ -87,7 +87,10 @@ type Config struct {
 	// Homes returns the domains that a next hop leads to whoever sends. Where one
 	// of them is protected senders' and not Local, mail by it is held to TLS,
 	// because their bounces are among it. Default: none.
-	Homes  func(addr.Destination) []addr.Domain
+	Homes func(addr.Destination) []addr.Domain
+	// Site returns where the site's own settings send mail of a sender, as Postfix asks for it, before ctx ends. It is asked
+	// where the name of a map of senders says so. Default: it isn't known, and the mail waits.
+	Site   func(ctx context.Context, sender string) (Way, error)
 	Others Others // default: OthersPinned
 	// FreeBounces lets what MTAs write themselves (bounces, delay warnings, notices) leave as other mail does. Where it is false they
 	// are held to TLS while any rule enforces it, for nobody can tell which of them are about protected mail.
@@ -127,6 +130,8 @@ type Server struct {
 	draining  atomic.Bool
 
 	surplus atomic.Pointer[rules.Delivery] // the rules of which a surplus class was warned of
+	ways    ways
+	unread  atomic.Int64 // the second in which a way that isn't known was warned of
 	recent  *recent
 	counts  counters
 
@@ -152,6 +157,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Origins == nil {
 		c.Origins = func() []addr.Domain { return nil }
+	}
+	if c.Site == nil {
+		c.Site = noSite
 	}
 	if c.Lent == nil {
 		c.Lent = func(addr.Address) bool { return false }

@@ -615,8 +615,9 @@ func TestReplyReadsOnce(t *testing.T) {
 }
 
 func BenchmarkReply(b *testing.B) {
-	s := server(b, Config{Transports: 3, Ledger: book{}}, clinic()...)
-	for _, q := range []string{"sender doctor@clinic.example", "sender bob@example.com", "forced1 far.example", "policy far.example"} {
+	site := func(context.Context, string) (Way, error) { return Way{Twin: "slow"}, nil }
+	s := server(b, Config{Transports: 3, Ledger: book{}, Site: site}, clinic()...)
+	for _, q := range []string{"sender doctor@clinic.example", "sender3/+site doctor@clinic.example", "sender bob@example.com", "forced1 far.example", "policy far.example"} {
 		b.Run(q, func(b *testing.B) {
 			b.ReportAllocs()
 			var out []byte

@@ -33,6 +33,7 @@ type Message struct {
 	Version    uint16 // of TLS, 0 without
 	Cipher     uint16
 	ServerName string // SNI
+	Client     netip.Addr
 }
 
 // SMTP is a running mail host.

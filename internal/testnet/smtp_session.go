@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -272,6 +273,9 @@ func (s *session) mailFrom(arg string) error {
 		return s.reply("501 5.5.4 syntax: MAIL FROM:<address>")
 	}
 	s.mail = &Message{From: from}
+	if client, err := netip.ParseAddrPort(s.raw.RemoteAddr().String()); err == nil {
+		s.mail.Client = client.Addr()
+	}
 	if s.tls != nil {
 		s.mail.TLS, s.mail.Version, s.mail.Cipher = true, s.tls.Version, s.tls.CipherSuite
 		s.mail.ServerName = s.tls.ServerName

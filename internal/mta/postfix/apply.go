@@ -31,7 +31,7 @@ func (s *Setup) Apply(ctx context.Context, i Instance, now time.Time) (copies []
 	if s.Empty() {
 		return nil, nil
 	}
-	before, err := Read(ctx, i)
+	before, err := readSettings(ctx, i)
 	if err != nil {
 		return nil, err
 	}
@@ -424,7 +424,7 @@ func restore(made []step) error {
 // verify finds out whether the changes are made and nothing is worse than
 // before.
 func (s *Setup) verify(ctx context.Context, i Instance, before Facts) error {
-	after, err := Read(ctx, i)
+	after, err := readSettings(ctx, i)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/mta"
+	"tlsonly/internal/transport"
 )
 
 // query asks a table what Postfix's programs would, as their user and in their
@@ -76,7 +77,7 @@ func (d *doctor) ownSenderTable() string {
 	if d.Senders == SendersTable {
 		return "regexp:" + filepath.Join(d.Dir, sendersFile)
 	}
-	return senderMap(d.smap, d.Classes, d.writers())
+	return senderMap(d.smap, d.Classes, d.writers(), d.planner().asksSite())
 }
 
 // ownSenders returns where ours is among the tables, -1 for nowhere.
@@ -102,7 +103,7 @@ func (d *doctor) senderMap(ctx context.Context) {
 					"protected at delivery", s.ID(), own)
 			continue
 		}
-		if tables[i] != own {
+		if strings.Replace(tables[i], siteWord, "", 1) != strings.Replace(own, siteWord, "", 1) {
 			d.warn("sender-map-number", s.placeOf(senderMaps), runSetup,
 				"sender_dependent_default_transport_maps (%s) has %s, not %s: the daemon "+
 					"doesn't know which transports there are", s.ID(), tables[i], own)
@@ -114,6 +115,7 @@ func (d *doctor) senderMap(ctx context.Context) {
 		}
 		d.askSenders(ctx, tables)
 		d.askWriters(ctx, s, tables)
+		d.twins(ctx, s)
 	}
 	d.senderFile()
 	if d.core {
@@ -170,7 +172,16 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 		}
 		answer, table, err := d.transportOf(ctx, tables, keys)
 		name, _, _ := strings.Cut(answer, ":")
+		program := ""
+		if s, ok := d.service(name, "unix"); ok {
+			program = s.Command
+		}
+		_, hop, _ := strings.Cut(answer, ":")
 		switch {
+		case wayUnknown(err):
+			d.broken("twin-unread", inMain(senderMaps), "see that the daemon's user can read what the site's tables name: its log says what fails",
+				"the daemon can't ask the site's tables for %s: mail of protected senders waits", a)
+			return
 		case err != nil:
 			d.broken("sender-map-failing", inMain(senderMaps), mta.StartDaemon()+", see its log",
 				"postfix can't find the transport of %s: %v: all remote mail waits", a, err)
@@ -181,11 +192,17 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 					"rules: tlsonly explain",
 				"%s is protected, but no transport of ours is answered for it", a)
 		default:
+			if table == d.ownSenderTable() && HoldingOf(program, hop) == AsItIs {
+				continue // as the site has it: twins says what that is
+			}
 			if !isOwn(Service{Name: name, Type: "unix"}) {
 				d.hole("sender-map-overruled", inMain(senderMaps),
 					"put ours first, or take the entry out",
 					"%s goes by %q, says %s: not through a transport of ours", a, answer, table)
-			} else if _, ok := d.service(name, "unix"); !ok && !slices.Contains(d.Settings.transports(), name) {
+			} else if _, twin, _ := transport.Parse(name); program == "" && twin != "" {
+				d.broken("twin-missing", "master.cf:"+name+"/unix", runSetup,
+					"%s isn't in master.cf: mail of %s waits", name, a)
+			} else if program == "" && !slices.Contains(d.Settings.transports(), name) {
 				d.broken("sender-map-transport", "master.cf:"+name+"/unix", runSetup,
 					"%s goes by %q, which isn't in master.cf: its mail waits", a, answer)
 			}

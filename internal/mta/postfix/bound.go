@@ -28,7 +28,7 @@ func Bound(ctx context.Context, s Settings, i Instance) (mta.Look, error) {
 		dir = place.Postfix
 	}
 	look := mta.Look{Files: []string{filepath.Join(dir, "main.cf"), filepath.Join(dir, "master.cf")}}
-	f, err := Read(ctx, i)
+	f, err := readSettings(ctx, i)
 	if err != nil {
 		return look, err
 	}

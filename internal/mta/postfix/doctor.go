@@ -97,6 +97,11 @@ func (d *doctor) add(level mta.Level, code, where, remedy, text string) {
 		Check: check, Text: text, Remedy: remedy})
 }
 
+// planner is what would be set up now.
+func (d *doctor) planner() *planner {
+	return &planner{Settings: d.Settings, facts: d.Facts, milter: d.milter, smap: d.smap}
+}
+
 // faultless adds an ok when a check has found nothing else.
 func (d *doctor) faultless(before int, code, where, format string, args ...any) {
 	if len(d.found) == before {

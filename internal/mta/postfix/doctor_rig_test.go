@@ -133,7 +133,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"-e|smtp_fallback_relay=relay.test", mta.Hole, "transport", "smtp_fallback_relay = relay.test"},
 		{"-e|relayhost=relay.test", mta.Warning, "relay", "relay.test is taken for a mail domain"},
 		{"-e|relayhost=[192.0.2.1]", mta.Warning, "relay", "judged by MX"},
-		{"-e|default_transport=smtp:[192.0.2.1]", mta.Warning, "relay", "by MX instead"},
+		{"-e|default_transport=smtp:[192.0.2.1]", mta.Warning, "twin", "by MX or relayhost"},
 		{"-e|sender_canonical_maps=inline:{a@sender.test=alice@sender.test}", mta.Hole, "sender", "becomes alice@sender.test"},
 		{"-e|recipient_delimiter=-", mta.Warning, "sender", "recipient_delimiter = -"},
 		{"-e|virtual_mailbox_domains=box.test", mta.Warning, "local", "box.test is judged as if it left"},

@@ -33,6 +33,7 @@ type Facts struct {
 	Bundle       string            // the system's file of authorities, "" for none
 	main, master string            // the texts of the two files
 	record       *record           // what setup has written before; nil: nobody knows
+	SiteSenders  SiteSenders       // what the site's own tables of senders name
 }
 
 // Service is an entry of master.cf.

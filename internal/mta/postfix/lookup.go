@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,14 +58,12 @@ func (t *Tables) Settings(ctx context.Context) (parameters, transports map[strin
 		}
 	}
 	t.mu.Lock()
-	const senders = "sender_dependent_default_transport_maps"
-	tables := splitList(f.expanded[senders])
+	tables := splitList(f.expanded[senderMaps])
 	t.queue = f.value("queue_directory")
 	t.bound = len(tables) > 0 && strings.HasPrefix(tables[0], "socketmap:") && ownSenders(tables[0])
 	t.mu.Unlock()
-	if !slices.ContainsFunc(tables, func(table string) bool { return !ownSenders(table) }) {
-		f.expanded[senders] = "" // all ours, which name no next hop
-	}
+	// Ours names no next hop, and is asked by nobody but Postfix.
+	f.expanded[senderMaps] = strings.Join(f.siteSenderTables(), ", ")
 	return f.expanded, transports, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/transport"
 )
 
 // What is ours, by name.
@@ -24,7 +25,7 @@ const (
 	dnsParameter       = "tlsonly_dns_support"
 	verifyParameter    = "tlsonly_verify_maps"
 
-	transportPrefix = "tlsonly"
+	transportPrefix = transport.Prefix
 
 	lostFile    = "tlsonly_on_lost.regexp"
 	headerFile  = "tlsonly_header.regexp"
@@ -60,14 +61,17 @@ func ownParameters() []string {
 		verifyParameter}
 }
 
-func isOwnParameter(name string) bool { return slices.Contains(ownParameters(), name) }
+// isOwnParameter reports whether a parameter is there for us alone.
+func isOwnParameter(name string) bool {
+	_, _, limit := limitOf(name)
+	return limit || slices.Contains(ownParameters(), name)
+}
 
 func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
 // isOwn reports whether a service is one of our transports.
 func isOwn(s Service) bool {
-	rest, ok := strings.CutPrefix(s.Name, transportPrefix)
-	return ok && s.Type == "unix" && strings.Trim(rest, "0123456789") == ""
+	return s.Type == "unix" && transport.IsOurs(s.Name)
 }
 
 // margin is what the milter's answer may take on top of the deadline, which is the daemon's own.
@@ -135,7 +139,7 @@ func (p *planner) setEntries() {
 	p.entries = map[entryKind]string{
 		kindMilter: fmt.Sprintf("{ %s, command_timeout=%s, content_timeout=%s, default_action=tempfail, protocol=6 }",
 			p.milter, seconds(commandTimeout(p.Settings)), seconds(contentTimeout(p.Settings))),
-		kindSenders: senderMap(p.smap, p.Classes, p.facts.writers()),
+		kindSenders: senderMap(p.smap, p.Classes, p.facts.writers(), p.asksSite()),
 	}
 	if p.Senders == SendersTable {
 		p.entries[kindSenders] = "regexp:" + p.path(sendersFile)
@@ -163,9 +167,13 @@ func (p *planner) parameters() {
 }
 
 // senderMap names the map of senders. The number tells the daemon how many transports this Postfix has, so that it names none
-// that isn't there, whichever of the two was started last. What follows tells it who the senders of Postfix's own mail are.
-func senderMap(smap string, classes []Class, writers []string) string {
+// that isn't there, whichever of the two was started last. What follows tells it who the senders of Postfix's own mail are, and
+// whether transports of the site's own have twins here.
+func senderMap(smap string, classes []Class, writers []string, twins bool) string {
 	name := fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
+	if twins {
+		name += siteWord
+	}
 	for _, w := range writers {
 		name += "/" + escaped(w)
 	}
@@ -231,31 +239,13 @@ func milterEndpoint(item string) string {
 
 // services plans master.cf.
 func (p *planner) services() {
-	smtp := p.site()
-	strictest := policy.TLS12
-	for _, c := range p.Classes {
-		strictest = max(strictest, c.MinVersion)
-	}
-	wanted := []Service{p.transport(smtp, "", strictest)}
-	for _, c := range p.Classes {
-		minVersion := c.MinVersion
-		if minVersion == 0 {
-			minVersion = policy.TLS12
-		}
-		wanted = append(wanted, p.transport(smtp, fmt.Sprint(c.Number), minVersion))
-	}
-	// A transport that no class needs any more stays: mail may be on its way
-	// by it, and a service that leaves master.cf takes a restart.
-	surplus := 0
-	for _, s := range p.facts.Services {
-		if isOwn(s) && !slices.ContainsFunc(wanted, func(w Service) bool { return w.Name == s.Name }) {
-			wanted = append(wanted, p.transport(smtp, strings.TrimPrefix(s.Name, transportPrefix), strictest))
-			surplus++
-		}
-	}
-	if surplus > 0 {
-		p.setup.note("%d of our transports are more than there are classes of senders; they stay, unused, because "+
-			"a service that leaves master.cf takes a restart of Postfix; --undo takes all out", surplus)
+	wanted := p.wanted()
+	surplus := p.surplus(wanted)
+	wanted = append(wanted, surplus...)
+	if len(surplus) > 0 {
+		p.setup.note("%d of our transports are more than there are classes of senders, or than there are transports "+
+			"that the site gives them; they stay, unused, because a service that leaves master.cf takes a restart of "+
+			"Postfix; --undo takes all out", len(surplus))
 	}
 	for _, want := range wanted {
 		have, ok := p.facts.service(want.Name, want.Type)
@@ -268,21 +258,35 @@ func (p *planner) services() {
 		}
 		p.setup.Changes = append(p.setup.Changes, Change{Kind: KindService, Name: want.ID(), Old: old, New: want.String()})
 	}
+	p.limits(wanted)
 }
 
-func (p *planner) transport(smtp Service, number string, minVersion policy.Version) Service {
-	s := Service{Name: transportPrefix + number, Type: "unix", Columns: smtp.Columns, Command: "smtp"}
+// number writes the number of a class, "" for the strict one.
+func number(class int) string {
+	if class == 0 {
+		return ""
+	}
+	return fmt.Sprint(class)
+}
+
+// transport makes the transport of a class, 0 for the strict one, after a client of the site's.
+func (p *planner) transport(smtp Service, class int, of string, minVersion policy.Version) Service {
+	s := Service{Name: transport.Name(class, of), Type: "unix", Columns: smtp.Columns, Command: "smtp"}
 	s.Options = p.inherited(smtp.Options)
 	s.Options["syslog_name"] = p.facts.syslogName() + "/" + s.Name
 	// Where the site asks more of all mail, ours isn't to be less.
 	s.Options["smtp_tls_security_level"] = "encrypt"
+	floor := ""
 	if level := p.facts.option(smtp, "smtp_tls_security_level"); enforcing(level) {
 		s.Options["smtp_tls_security_level"] = level
+		if level != "encrypt" {
+			floor = "/" + level // an answer replaces the level, so it has to know it
+		}
 	}
 	minVersion = max(minVersion, lowestProtocol(p.facts.option(smtp, "smtp_tls_mandatory_protocols")))
 	s.Options["smtp_tls_mandatory_protocols"] = p.facts.protocols(minVersion)
 	// Not the site's policies: an answer replaces the level, and "may" or "dane" can send in the clear.
-	s.Options["smtp_tls_policy_maps"] = "socketmap:" + p.smap + ":forced" + number
+	s.Options["smtp_tls_policy_maps"] = "socketmap:" + p.smap + ":forced" + number(class) + floor
 	maps.Copy(s.Options, p.authorities(smtp))
 	if p.DANE && !p.facts.withoutDNS(smtp) {
 		s.Options["smtp_dns_support_level"] = "dnssec"
@@ -356,6 +360,7 @@ const comment = "# Written by tlsonly setup; it writes it anew each time.\n"
 func (p *planner) notes() {
 	p.reports()
 	p.homeNotes()
+	p.siteNotes()
 	if slices.ContainsFunc(splitList(p.facts.expand(p.facts.all[policyMaps], nil)), func(item string) bool { return p.kindOf(item) == "" }) {
 		p.setup.note("the site's tables in smtp_tls_policy_maps are asked for other mail, before ours, and not at all for mail of protected senders: what they ask of a destination must be in a rule, too")
 	}

@@ -169,7 +169,8 @@ func TestPlanServices(t *testing.T) {
 			"tlsonly1 unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o { smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp, regexp:h } -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
 		// Where the site is stricter, ours is.
 		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=secure -o smtp_tls_mandatory_protocols=TLSv1.3", "tlsonly1/unix",
-			"tlsonly1 unix - - n - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" + strings.Replace(common, "=encrypt", "=secure", 1), nil},
+			"tlsonly1 unix - - n - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" +
+				strings.NewReplacer("=encrypt", "=secure", ":forced1", ":forced1/secure").Replace(common), nil},
 		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=dane -o smtp_tls_mandatory_protocols=>=TLSv1", "tlsonly1/unix",
 			"tlsonly1 unix - - n - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
 		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
@@ -318,7 +319,8 @@ func TestPlanNotesAndUndo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(setup.Notes) != 1 || !strings.HasPrefix(setup.Notes[0], "the site's tables in smtp_tls_policy_maps") {
+	if len(setup.Notes) != 2 || !strings.HasPrefix(setup.Notes[1], "the site's tables in smtp_tls_policy_maps") ||
+		!strings.Contains(setup.Notes[0], "(sender_dependent_default_transport_maps = hash:b)") {
 		t.Errorf("notes %q", setup.Notes)
 	}
 	undo := PlanUndo(inet(), f)

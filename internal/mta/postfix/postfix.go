@@ -28,6 +28,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
+	"tlsonly/internal/transport"
 )
 
 // Settings is what Postfix is to be bound to.
@@ -50,6 +51,7 @@ type Settings struct {
 	Reports           bool          // policies answered have what TLS reports need, which Postfix knows since 3.10
 	Local             []string      // domains that the daemon takes as delivered here
 	Homes             []Home        // next hops to protected senders, which the daemon holds
+	Read              string        // the directory of the configuration that the daemon reads itself, "" for none
 
 	// Whose says whether it is this daemon that answers at an endpoint; nil: nobody can tell. It is asked of milters that the
 	// site has written into its lists itself.
@@ -58,7 +60,6 @@ type Settings struct {
 	// What only Doctor looks at.
 	Daemon       instance.Identity // who is to answer; zero: any daemon of this kind
 	Relays       []string          // next hops that it knows as relays, as Postfix writes them
-	Read         string            // the directory of the configuration whose relays it reads itself, "" for none
 	Former       [][]Entry         // what Table was before rules of the file ended
 	UserRules    bool              // some rule names senders by their login
 	Verified     bool              // some rule wants mail to come in with a verified certificate
@@ -182,7 +183,7 @@ func (s Settings) withDefaults() Settings {
 func (s Settings) transports() []string {
 	names := []string{transportPrefix}
 	for _, c := range s.Classes {
-		names = append(names, fmt.Sprint(transportPrefix, c.Number))
+		names = append(names, transport.Name(c.Number, ""))
 	}
 	return names
 }
@@ -274,8 +275,18 @@ func (i Instance) find(name string) (string, error) {
 	return path, nil
 }
 
-// Read asks postconf(1) for all that Plan and Doctor need to know.
+// Read asks postconf(1) for all that Plan and Doctor need to know, and lists the
+// site's tables of senders.
 func Read(ctx context.Context, i Instance) (Facts, error) {
+	f, err := readSettings(ctx, i)
+	if err == nil {
+		f.SiteSenders = f.readSenders(ctx, i)
+	}
+	return f, err
+}
+
+// readSettings is Read but for the tables of senders: by postconf(1) alone.
+func readSettings(ctx context.Context, i Instance) (Facts, error) {
 	var text Postconf
 	for _, ask := range []struct {
 		flag string
@@ -308,8 +319,12 @@ func Read(ctx context.Context, i Instance) (Facts, error) {
 		return Facts{}, err
 	}
 	// A parameter of ours that nothing refers to any more is unknown to postconf -n.
-	for _, name := range ownParameters() {
-		if _, known := f.Set[name]; !known && len(parametersIn(f.main, name)) > 0 {
+	for _, b := range blocks(f.main) {
+		name, _, ok := strings.Cut(f.main[b.from:b.to], "=")
+		if name = strings.TrimSpace(name); !ok || !isOwnParameter(name) {
+			continue
+		}
+		if _, known := f.Set[name]; !known {
 			f.Set[name] = ""
 		}
 	}

@@ -23,15 +23,10 @@ func (d *doctor) relays(ctx context.Context) {
 		if !found || hop == "" {
 			continue
 		}
-		if name == "default_transport" {
-			d.warn("relay-nexthop", inMain(name), "set relayhost = "+hop,
-				"default_transport has a next hop of its own, %s: mail by our transports goes "+
-					"by MX instead", hop)
-		}
 		d.nextHop(name, inMain(name), hop)
-	}
-	if v := d.value("relayhost"); v != "" && !d.relay(v) {
-		d.warn("relay-unnamed", inMain("relayhost"), `[relay] "*" = "`+v+`" in tlsonly.toml`, "relayhost = %s: mail from sendmail(1) comes without its route and is judged by MX", v)
+		if name != "relay_transport" && !d.relay(hop) && !d.follows() {
+			d.warn("relay-unnamed", inMain(name), `[relay] "*" = "`+hop+`" in tlsonly.toml`, "%s = %s: mail from sendmail(1) comes without its route and is judged by MX", name, d.value(name))
+		}
 	}
 	for _, at := range d.settings("sender_dependent_relayhost_maps", "trivial-rewrite") {
 		for _, table := range splitList(at.value) {

@@ -261,7 +261,7 @@ const (
 // master.cf or where it doesn't answer after the reload. It starts none that
 // doesn't run. Error: it doesn't answer, or this must be done by hand.
 func (i Instance) Renew(ctx context.Context) (Renewal, error) {
-	f, err := Read(ctx, i)
+	f, err := readSettings(ctx, i)
 	if err != nil {
 		return Renewal{}, err
 	}
@@ -413,7 +413,7 @@ func (r Renewal) Why() string {
 // Running reports whether Postfix runs, answers, uses its files as they are
 // and, unless it is unbound, knows the transports: what Doctor says of that.
 func Running(ctx context.Context, s Settings, i Instance, bound bool) ([]mta.Finding, error) {
-	f, err := Read(ctx, i)
+	f, err := readSettings(ctx, i)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 // seen on the wire only.
 func (d *doctor) senders(ctx context.Context) {
 	before := len(d.found)
-	site := (&planner{Settings: d.Settings, facts: d.Facts}).site()
+	site := d.planner().site()
 	for _, at := range d.settings("smtp_generic_maps", "smtp") {
 		if isOwn(at.service) && at.value == d.option(site, "smtp_generic_maps") {
 			continue // inherited

@@ -17,7 +17,7 @@ func (d *doctor) relay(hop string) bool {
 }
 
 // follows reports whether the daemon reads the relays of this Postfix itself.
-func (d *doctor) follows() bool { return d.Settings.Read != "" && d.Settings.Read == d.Dir }
+func (d *doctor) follows() bool { return d.planner().reads() }
 
 // local compares what is delivered here with what the daemon knows of it. Postfix tells it with each recipient, but not of
 // mail from sendmail(1).

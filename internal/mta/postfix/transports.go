@@ -3,12 +3,14 @@ package postfix
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/transport"
 )
 
 // transports looks whether our transports let nothing out in the clear.
@@ -31,7 +33,7 @@ func (d *doctor) transports(ctx context.Context) {
 		}
 	}
 	for _, name := range splitList(d.value("defer_transports")) {
-		if slices.Contains(d.Settings.transports(), name) {
+		if slices.Contains(d.Settings.transports(), name) || isOwn(Service{Name: name, Type: "unix"}) {
 			d.broken("transport-deferred", inMain("defer_transports"), "take "+name+" out of it",
 				"defer_transports has %s: mail of its senders waits until somebody asks for a "+
 					"queue run", name)
@@ -47,26 +49,50 @@ func (d *doctor) transports(ctx context.Context) {
 }
 
 // alike looks whether a transport still has what the site's own client needs to
-// reach its hosts.
+// reach its hosts, and nothing that the site has taken from that.
 func (d *doctor) alike(s Service) {
-	p := planner{Settings: d.Settings, facts: d.Facts}
-	site := p.site()
+	p := d.planner()
+	want, ok := p.like(s)
+	if !ok {
+		return
+	}
+	_, of, _ := transport.Parse(s.Name)
+	site := p.source(of)
 	const wrapper = "smtp_tls_wrappermode"
 	if ours, theirs := d.option(s, wrapper), d.option(site, wrapper); ours != theirs {
 		d.broken("transport-differs", inMaster(s)+"/"+wrapper, runSetup,
 			"transport %s: %s is %q, and %q for %s: hosts that take TLS at once, or only after "+
 				"STARTTLS, aren't reached", s.Name, wrapper, ours, theirs, site.ID())
 	}
-	for name, value := range p.inherited(site.Options) {
+	names := maps.Clone(want.Options)
+	maps.Copy(names, s.Options)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
 		switch name {
-		case wrapper, "syslog_name", "smtp_header_checks", "smtp_delivery_status_filter", "smtp_dns_support_level", "tls_append_default_CA",
-			logLevel:
-		default:
-			if ours := s.Options[name]; ours != value {
-				d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
-					"transport %s: %s is %q, and %q for %s: a host may want what it has",
-					s.Name, name, ours, value, site.ID())
-			}
+		case wrapper, "syslog_name", "smtp_header_checks", "smtp_delivery_status_filter", "smtp_dns_support_level",
+			"tls_append_default_CA", logLevel:
+			continue
+		}
+		if ours, theirs := s.Options[name], want.Options[name]; !slices.Contains(setLevel, name) && ours != theirs {
+			d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
+				"transport %s: %s is %q, and %q for %s: a host may want what it has",
+				s.Name, name, ours, theirs, site.ID())
+		}
+	}
+	const policies = "smtp_tls_policy_maps"
+	if theirs := want.Options[policies]; strings.HasPrefix(theirs, s.Options[policies]+"/") {
+		d.warn("transport-differs", inMaster(s)+"/"+policies, runSetup,
+			"transport %s: smtp_tls_security_level = %s of %s doesn't hold there: what the rules ask replaces it",
+			s.Name, d.option(site, "smtp_tls_security_level"), site.ID())
+	}
+	if s.Columns != want.Columns {
+		d.warn("transport-differs", inMaster(s), runSetup, "transport %s: its columns are %q, and %q for %s",
+			s.Name, strings.Join(s.Columns[:], " "), strings.Join(want.Columns[:], " "), site.ID())
+	}
+	limits := p.limitsOf(s)
+	for _, limit := range queueLimits {
+		if name := s.Name + limit; d.Set[name] != limits[name] {
+			d.warn("transport-differs", inMain(name), runSetup, "%s is %q, and %q for %s",
+				name, d.Set[name], limits[name], site.ID())
 		}
 	}
 }
@@ -74,12 +100,13 @@ func (d *doctor) alike(s Service) {
 // counts reports whether mail may be given to a transport: the sender map is
 // asked for by how many there are.
 func (d *doctor) counts(name string) bool {
-	number, err := strconv.Atoi(strings.TrimPrefix(name, transportPrefix))
-	if err != nil || d.Senders == SendersTable {
+	number, _, _ := transport.Parse(name)
+	if number == 0 || d.Senders == SendersTable {
 		return true // the strict one, which all may be given to
 	}
 	for _, table := range splitList(d.value("sender_dependent_default_transport_maps")) {
 		if have, ok := strings.CutPrefix(table, "socketmap:"+d.smap+":sender"); ok {
+			have, _, _ = strings.Cut(have, "/")
 			n, err := strconv.Atoi(have)
 			return err != nil || number <= n
 		}
@@ -100,19 +127,19 @@ func (d *doctor) transport(s Service) {
 		fault("transport-level", "/smtp_tls_security_level",
 			"smtp_tls_security_level = %s can send in the clear", level)
 	}
-	number := strings.TrimPrefix(s.Name, transportPrefix)
-	want := "socketmap:" + d.smap + ":forced" + number
+	class, _, _ := transport.Parse(s.Name)
+	want := "socketmap:" + d.smap + ":forced" + number(class)
 	switch maps, own := s.Options["smtp_tls_policy_maps"]; {
 	case !own && d.value("smtp_tls_policy_maps") != "":
 		fault("transport-policies", "/smtp_tls_policy_maps",
 			"the site's smtp_tls_policy_maps hold here too, and an answer replaces the level")
-	case !own || d.expand(maps, s.Options) != want:
+	case !own || d.expand(maps, s.Options) != want && !strings.HasPrefix(d.expand(maps, s.Options), want+"/"):
 		fault("transport-policies", "/smtp_tls_policy_maps",
 			"smtp_tls_policy_maps isn't %s alone, and another answer replaces the level", want)
 	}
 	lowest := policy.TLS12
 	for _, c := range d.Classes {
-		if fmt.Sprint(c.Number) == number && c.MinVersion != 0 {
+		if c.Number == class && c.MinVersion != 0 {
 			lowest = c.MinVersion
 		}
 	}

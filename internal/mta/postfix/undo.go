@@ -36,7 +36,7 @@ func PlanUndo(s Settings, f Facts) Setup {
 			setup.parameter(f, name.parameter, before)
 		}
 	}
-	for _, name := range ownParameters() {
+	for _, name := range append(ownParameters(), f.limitsSet()...) {
 		setup.parameter(f, name, "")
 	}
 	for _, s := range f.Services {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"tlsonly/internal/policy"
 )
 
 // factsOf makes Facts of the two files as postconf(1) would, of the version.
@@ -74,12 +76,14 @@ type site struct {
 	version, main, master string
 	record                *record
 	files                 map[string]string
+	senders               SiteSenders
 }
 
 func (s site) facts(t *testing.T) Facts {
 	t.Helper()
 	f := factsOf(t, s.version, s.main, s.master, s.record)
 	maps.Copy(f.Files, s.files)
+	f.SiteSenders = s.senders
 	return f
 }
 
@@ -90,7 +94,7 @@ func (s site) with(t *testing.T, plan Setup) site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := site{version: s.version, main: made.main, master: made.master, files: maps.Clone(s.files)}
+	next := site{version: s.version, main: made.main, master: made.master, files: maps.Clone(s.files), senders: s.senders}
 	if next.files == nil {
 		next.files = make(map[string]string)
 	}
@@ -125,7 +129,14 @@ func (s site) undone(t *testing.T, settings Settings) site {
 func settingsOf(r *rand.Rand) Settings {
 	s := inet()
 	s.DANE = r.IntN(2) == 0
-	s.Classes = s.Classes[:r.IntN(2)]
+	s.Classes = []Class{{Number: 1}, {Number: 2, MinVersion: policy.TLS13}}[:r.IntN(3)]
+	if r.IntN(4) > 0 {
+		s.Read = "/etc/postfix" // and makes twins
+	}
+	s.HideHeader = r.IntN(4) == 0
+	if r.IntN(4) == 0 {
+		s.OnLost = OnLostBounce
+	}
 	if r.IntN(4) == 0 {
 		s.Others = OthersOff
 	}
@@ -168,11 +179,14 @@ func randomSite(r *rand.Rand) site {
 	}
 	noise()
 	for range r.IntN(7) {
-		switch name := pick(smtpdMilters, otherMilters, senderMaps, policyMaps, verifyMaps, "single", "mua"); name {
+		switch name := pick(smtpdMilters, otherMilters, senderMaps, policyMaps, verifyMaps, "single", "mua", "limit"); name {
 		case "single":
 			b.WriteString(pick("smtp_tls_CAfile = /site.pem\n", "smtp_tls_CAfile =\n", "smtp_dns_support_level=\n  enabled\n", "tls_required_enable = yes\n",
 				"smtp_dns_support_level =  \n", "tls_required_enable=no\n", "smtp_tls_CApath = /etc/ssl/certs\n", "non_smtpd_milters = $smtpd_milters\n",
 				verifyMaps+" = static:DUNNO,\n  $"+senderMaps+"\n"))
+		case "limit":
+			b.WriteString(pick("slow_destination_rate_delay = 1s\n", "slow_destination_concurrency_limit=\n  2\n", "smtp_destination_recipient_limit = 5\n",
+				"relay_initial_destination_concurrency =\t3\n", "default_transport = slow\n", "default_transport = smtp:[relay.test]:26\n"))
 		case "mua":
 			b.WriteString("mua = inet:m:1\n")
 		default:
@@ -187,6 +201,9 @@ func randomSite(r *rand.Rand) site {
 	b.Reset()
 	b.WriteString("# services\nsmtp inet n - y - - smtpd\ncleanup unix n - y - 0 cleanup\nrewrite unix - - y - - trivial-rewrite\n")
 	b.WriteString("smtp      unix  -       -       " + pick("y", "n") + "       -       -       smtp" + pick("", "\n  -o smtp_tls_loglevel=2", " -o smtp_bind_address=192.0.2.1") + "\n")
+	for _, name := range []string{"slow", "relay", "uucp"} {
+		b.WriteString(pick("", name+" unix - - n - 2 "+pick("smtp", "smtp", "lmtp")+pick("", " -o smtp_bind_address=192.0.2.2", "\n# its own\n  -o smtp_tls_security_level=secure\n  -o smtp_header_checks=regexp:/h")+"\n"))
+	}
 	for _, name := range []string{"submission", "smtps", "127.0.0.1:10025"} {
 		b.WriteString(pick("", "\n", "# noise\n", "  # noise\n"))
 		if r.IntN(3) == 0 {
@@ -202,13 +219,17 @@ func randomSite(r *rand.Rand) site {
 	if r.IntN(4) == 0 {
 		master = strings.TrimSuffix(master, "\n")
 	}
-	return site{version: pick("3.7.11", "3.10.2"), main: main, master: master}
+	senders := SiteSenders{Transports: []string{"slow", "relay"}[:1+r.IntN(2)]}
+	if r.IntN(2) == 0 {
+		senders.Unlisted = []string{"proxy:mysql:/x.cf"}
+	}
+	return site{version: pick("3.7.11", "3.10.2"), main: main, master: master, senders: senders}
 }
 
 // What setup does is undone to the octet, whatever it found; done twice it is
 // done once.
 func TestUndoRestores(t *testing.T) {
-	tried := 0
+	tried, twins := 0, 0
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		before, s := randomSite(r), settingsOf(r)
@@ -217,6 +238,9 @@ func TestUndoRestores(t *testing.T) {
 			continue
 		}
 		tried++
+		if strings.Contains(after.master, "\ntlsonly-") {
+			twins++
+		}
 		if after.main == before.main {
 			t.Errorf("seed %d: nothing was done to\n%s", seed, before.main)
 		}
@@ -233,6 +257,15 @@ func TestUndoRestores(t *testing.T) {
 			if after, ok = after.applied(t, last); !ok {
 				t.Fatalf("seed %d: other settings can't be applied", seed)
 			}
+			if r.IntN(2) == 0 { // and other tables
+				after.senders = SiteSenders{}
+			}
+			if after, ok = after.applied(t, last); !ok {
+				t.Fatalf("seed %d: other tables can't be applied", seed)
+			}
+			if again, err := Plan(last, after.facts(t)); err != nil || !again.Empty() {
+				t.Errorf("seed %d: with what is surplus it changes %q, %v, in\n%s\n%s", seed, again.Changes, err, after.main, after.master)
+			}
 		}
 		undone := after.undone(t, last)
 		if undone.main != before.main || undone.master != before.master {
@@ -244,6 +277,9 @@ func TestUndoRestores(t *testing.T) {
 		if t.Failed() {
 			return
 		}
+	}
+	if twins < 80 {
+		t.Errorf("only %d sites had twins", twins)
 	}
 	if tried < 700 {
 		t.Errorf("only %d of 1000 sites were tried", tried)

@@ -1,0 +1,179 @@
+package postfix
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"tlsonly/internal/transport"
+)
+
+// unknownWay is what the daemon says where it can't ask the site's tables.
+const unknownWay = "the site's own table isn't known now"
+
+// twins looks whether protected senders keep the way that the site gives them.
+func (d *doctor) twins(ctx context.Context, s Service) {
+	before := len(d.found)
+	p := d.planner()
+	tables := d.senderTables(s)
+	asked := slices.ContainsFunc(tables, func(table string) bool {
+		return isSenderMap(d.smap, table) && strings.Contains(table+"/", siteWord+"/")
+	})
+	switch {
+	case !asked && !d.sendersRouted():
+		return
+	case asked && !p.reads():
+		d.broken("twin-unread", s.placeOf(senderMaps), d.haveItRead()+", or "+runSetup,
+			"%s has the daemon ask the site's tables, but it doesn't read this postfix: "+
+				"mail of protected senders waits", senderMaps)
+		return
+	case d.core:
+		if asked {
+			d.judgeTwins(ctx)
+		}
+		return
+	case !asked:
+		d.unasked(p)
+		return
+	}
+	named, sure := d.ways(ctx)
+	missing := 0
+	for _, source := range p.twinned() {
+		var without []string
+		for _, c := range p.all() {
+			if _, ok := d.service(transport.Name(c.Number, source.Name), "unix"); !ok {
+				without = append(without, transport.Name(c.Number, source.Name))
+			}
+		}
+		if len(without) == 0 {
+			continue
+		}
+		missing++
+		if slices.Contains(named, source.Name) {
+			d.broken("twin-missing", inMaster(source), runSetup,
+				"%s isn't in master.cf: mail of protected senders that the site sends by %s waits",
+				strings.Join(without, ", "), source.Name)
+		} else {
+			d.warn("twin-missing", inMaster(source), runSetup,
+				"%s isn't in master.cf: mail of a protected sender that the site sends by %s would wait",
+				strings.Join(without, ", "), source.Name)
+		}
+	}
+	d.judgeTwins(ctx)
+	what := d.siteWays()
+	if !sure {
+		what += " (which can only be asked)"
+	}
+	d.faultless(before, "twin-asked", s.placeOf(senderMaps),
+		"%s: protected senders keep that way, by the twins of %d clients, held to TLS",
+		what, len(p.twinned())-missing)
+}
+
+// judgeTwins looks at the twins in master.cf as at our other transports.
+func (d *doctor) judgeTwins(ctx context.Context) {
+	for _, s := range d.Services {
+		if _, of, ok := transport.Parse(s.Name); ok && of != "" && isOwn(s) {
+			d.transport(s)
+			d.alike(s)
+			d.known(ctx, s)
+		}
+	}
+}
+
+// haveItRead is the remedy where the daemon reads another Postfix, or none.
+func (d *doctor) haveItRead() string {
+	return fmt.Sprintf("[forwarding] postfix = %q in tlsonly.toml and restart the daemon", d.Dir)
+}
+
+// unasked says what comes of a site's way that isn't asked for.
+func (d *doctor) unasked(p *planner) {
+	remedy := runSetup
+	switch {
+	case d.Senders == SendersTable:
+		remedy = `[binding] senders = "map", then ` + runSetup + "; or accept this finding"
+	case !p.reads():
+		remedy = d.haveItRead() + ", then " + runSetup
+	}
+	d.warn("twin-unasked", inMain(senderMaps), remedy,
+		"%s isn't asked for protected senders: their mail leaves by a client like %s, "+
+			"from its address and by MX or relayhost",
+		d.siteWays(), p.site().Name)
+}
+
+// ways judges what the site's tables say of protected senders. It returns the
+// transports that they name for such; sure says that these are all.
+func (d *doctor) ways(ctx context.Context) (named []string, sure bool) {
+	sure = true
+	add := func(where, who, value string) {
+		name, hop, _ := strings.Cut(value, ":")
+		if strings.EqualFold(value, "DUNNO") || isOwn(Service{Name: name, Type: "unix"}) {
+			return
+		}
+		if name != "" && !slices.Contains(named, name) {
+			named = append(named, name)
+		}
+		d.way(where, who, name, strings.TrimSpace(hop))
+	}
+	for _, table := range d.siteSenderTables() {
+		entries, err := d.entries(ctx, table, inMain(senderMaps))
+		for _, e := range entries {
+			if from, ok := d.side(e.key); e.pattern || ok && d.Protects(from) != None {
+				add(e.where, e.key, e.value)
+			}
+		}
+		if err == nil {
+			continue
+		}
+		sure = false
+		for _, a := range d.Protected {
+			answer, found, err := d.query(ctx, table, a.String())
+			if !found && err == nil && !a.IsNull() {
+				answer, found, err = d.query(ctx, table, "@"+a.Domain.String())
+			}
+			switch {
+			case err != nil:
+				d.broken("twin-unread", inMain(senderMaps),
+					"see that it can be asked: postmap -q "+a.String()+" "+table,
+					"%s can't be asked: %v: mail of protected senders waits", table, err)
+				return named, false
+			case found:
+				add(inMain(senderMaps), a.String(), answer)
+			}
+		}
+	}
+	if v := d.value("default_transport"); v != "" {
+		name, hop, _ := strings.Cut(v, ":")
+		d.way(inMain("default_transport"), "every other sender", name, hop)
+	}
+	return named, sure
+}
+
+// way judges what mail of a protected sender is given to.
+func (d *doctor) way(where, who, name, hop string) {
+	s, ok := d.service(name, "unix")
+	switch {
+	case name == "":
+		d.broken("twin-form", where, "name a transport: smtp:"+hop,
+			"%s: %q names no transport, which postfix doesn't take: mail waits", who, ":"+hop)
+	case !ok:
+		d.broken("twin-form", where, "name a transport that is in master.cf",
+			"%s: there is no transport %s in master.cf: mail waits, but what a twin of it "+
+				"in master.cf takes", who, name)
+	case HoldingOf(s.Command, hop) == Unheld:
+		d.broken("twin-unheld", where, "name an smtp client, or take the sender out of the rules",
+			"%s: %s:%s is %s(8), which can't be held to TLS: mail of protected senders waits",
+			who, name, hop, s.Command)
+	case s.Command == "pipe" || s.Command == "spawn":
+		d.warn("twin-program", where,
+			"see that the program sends nothing on in the clear; then accept this finding",
+			"%s: %s gives the mail to a program, which nothing holds to TLS", who, name)
+	case s.Command == "smtp" && hop != "":
+		d.legible(senderMaps, where, hop)
+	}
+}
+
+// wayUnknown reports whether the daemon couldn't ask the site's tables.
+func wayUnknown(err error) bool {
+	return err != nil && strings.Contains(err.Error(), unknownWay)
+}
