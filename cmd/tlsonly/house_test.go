@@ -20,7 +20,7 @@ import (
 // the packages below internal/testnet are free.
 var houseRules = map[string][]string{
 	"tlsonly/cmd/tlsonly":                   {"*"},
-	"tlsonly/milter":                        {"tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/milter":                        {"tlsonly/internal/transport", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/forward":              {"tlsonly/internal/place", "tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
 	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
@@ -45,7 +45,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/binding":              {"tlsonly/internal/mta", "tlsonly/internal/addr"},
 	"tlsonly/internal/web":                  {"tlsonly/internal/observe", "tlsonly/internal/store", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/socketmap":            {"tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/socketmap":            {"tlsonly/internal/transport", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta":                  {"tlsonly/internal/instance"},
 	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/place", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
