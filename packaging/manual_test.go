@@ -162,7 +162,7 @@ func tomlKeys(text string) []string {
 	for line := range strings.Lines(text) {
 		if m := regexp.MustCompile(`^\[+([a-z]+)\]+`).FindStringSubmatch(line); m != nil {
 			table = m[1]
-		} else if m := regexp.MustCompile(`^([a-z_]+) *=`).FindStringSubmatch(line); m != nil {
+		} else if m := regexp.MustCompile(`^ ?([a-z_]+) *=`).FindStringSubmatch(line); m != nil {
 			keys = append(keys, table+"."+m[1])
 		}
 	}
@@ -236,8 +236,11 @@ func TestManualLint(t *testing.T) {
 		t.Fatalf("pages %q, %v", files, err)
 	}
 	// Whether other manuals are installed here says nothing.
-	out, _ := exec.Command("mandoc", append([]string{"-Tlint"}, files...)...).CombinedOutput()
-	for line := range bytes.Lines(out) {
+	var out, faults bytes.Buffer // apart: together their lines are torn
+	lint := exec.Command("mandoc", append([]string{"-Tlint"}, files...)...)
+	lint.Stdout, lint.Stderr = &out, &faults
+	_ = lint.Run() // what it says counts
+	for line := range bytes.Lines(append(out.Bytes(), faults.Bytes()...)) {
 		if !bytes.Contains(line, []byte("referenced manual not found")) && !bytes.Contains(line, []byte("mandoc.db")) {
 			t.Errorf("%s", bytes.TrimSpace(line))
 		}
