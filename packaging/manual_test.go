@@ -162,7 +162,7 @@ func tomlKeys(text string) []string {
 	for line := range strings.Lines(text) {
 		if m := regexp.MustCompile(`^\[+([a-z]+)\]+`).FindStringSubmatch(line); m != nil {
 			table = m[1]
-		} else if m := regexp.MustCompile(`^ ?([a-z_]+) *=`).FindStringSubmatch(line); m != nil {
+		} else if m := regexp.MustCompile(`^(?:# )?([a-z_]+) *=`).FindStringSubmatch(line); m != nil {
 			keys = append(keys, table+"."+m[1])
 		}
 	}
