@@ -15,10 +15,7 @@ var pageHTML string
 
 // HTML writes the report as one printable page that needs nothing else: no script, no picture, no other file.
 func (p *Report) HTML(w io.Writer, title string, made time.Time) error {
-	most := int64(1)
-	for _, d := range p.Days {
-		most = max(most, d.All())
-	}
+	most := busiest(p.Days)
 	page, err := template.New("report").Funcs(template.FuncMap{
 		"time": func(t time.Time) string {
 			if t.IsZero() {
@@ -27,6 +24,8 @@ func (p *Report) HTML(w io.Writer, title string, made time.Time) error {
 			return t.Format("2006-01-02 15:04:05 -07:00")
 		},
 		"bars":     func(r Row) []bar { return bars(r.Counts, most) },
+		"chart":    func() chart { return newChart(p.Days) },
+		"state":    func() string { _, state := p.Verdict(); return state },
 		"versions": func() []Row { return versionRows(p.Versions) },
 		"trust": func() []Row {
 			var list []Row
@@ -108,10 +107,7 @@ const barWidth = 240
 func bars(c Counts, most int64) []bar {
 	var list []bar
 	x := 0.0
-	for _, part := range []struct {
-		n     int64
-		class string
-	}{{c.Encrypted, "tls"}, {c.Here, "here"}, {c.Deferred + c.Bounced, "not"}, {c.Unknown, "unknown"}, {c.Clear, "clear"}} {
+	for _, part := range parts(c) {
 		if part.n > 0 {
 			width := float64(part.n) / float64(most) * barWidth
 			list = append(list, bar{x, width, part.class})
