@@ -135,7 +135,7 @@ func TestHTML(t *testing.T) {
 	}
 	page := b.String()
 	for _, want := range []string{
-		"Title &amp; more", `<p class="verdict bad">2 of 4 deliveries of protected mail broke their rule.</p>`, "&lt;script&gt;alert(1)", "mail&lt;i&gt;.log", "AAAAA3", "weak-tls: TLS 1.0 AES128-SHA 128 bits, trusted", "<td class=\"long\">TLS 1.0</td><td class=\"n\">1</td>",
+		"Title &amp; more", `<p class="verdict bad">2 of 4 deliveries of protected mail broke their rule.</p>`, "&lt;script&gt;alert(1)&lt;/script&gt;@<wbr>a.<wbr>example</td>", "mail&lt;i&gt;.<wbr>log", "&lt;b&gt;<wbr>[192.0.2.1]:25</td>", "AAAAA3", "weak-tls: TLS 1.0 AES128-SHA 128 bits, trusted", "<td class=\"long\">TLS 1.0</td><td class=\"n\">1</td>",
 		`<td class="long">trusted</td>`, `<rect class="clear" x="0.00" y="0" width="240.00"`, `<td class="t">2026-11-23</td>`, `<rect class="clear" x="8.57" y="0.00" width="68.57" height="120.00"><title>2026-11-20: 1 in the clear</title>`, "prefers-color-scheme: dark", "@media print", "smtp_tls_loglevel = 1",
 	} {
 		if !strings.Contains(page, want) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,6 +26,7 @@ func (p *Report) HTML(w io.Writer, title string, made time.Time) error {
 		},
 		"bars":     func(r Row) []bar { return bars(r.Counts, most) },
 		"chart":    func() chart { return newChart(p.Days) },
+		"soft":     soft,
 		"state":    func() string { _, state := p.Verdict(); return state },
 		"versions": func() []Row { return versionRows(p.Versions) },
 		"trust": func() []Row {
@@ -50,6 +52,25 @@ func (p *Report) HTML(w io.Writer, title string, made time.Time) error {
 		Title string
 		Made  time.Time
 	}{p, title, made})
+}
+
+// soft has a name or an address break between its labels rather than in them, and
+// not in the IP address of a host: "mx.a.example[192.0.2.1]:25".
+func soft(s string) template.HTML {
+	var b strings.Builder
+	s, ip, found := strings.Cut(s, "[")
+	for piece := range strings.SplitAfterSeq(s, ".") {
+		for part := range strings.SplitAfterSeq(piece, "@") {
+			if b.Len() > 0 && part != "" {
+				b.WriteString("<wbr>")
+			}
+			b.WriteString(template.HTMLEscapeString(part))
+		}
+	}
+	if found {
+		b.WriteString("<wbr>" + template.HTMLEscapeString("["+ip))
+	}
+	return template.HTML(b.String()) // #nosec G203 -- each part is escaped
 }
 
 // listedInHTML is how many destinations the page lists.
