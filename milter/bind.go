@@ -235,6 +235,7 @@ func (s *session) attest(msg *message, d *Decision, route Route) {
 		return
 	}
 	s.server.unbound.Add(1)
+	s.server.unboundAt.Store(c.Now().Unix())
 	cause := fmt.Sprintf("recipient's transport %s is not bound to TLS", route.Mailer)
 	if c.Attest == AttestEnforce {
 		d.Verdict, d.Would, d.Tag = policy.Defer, policy.Defer, policy.TagFail

@@ -274,7 +274,7 @@ func limitedName(s string) string {
 // message where that is another, or "".
 func (s *session) logAdmission(msg *message, d *admission, message policy.Verdict) {
 	if observe := s.server.c.ObserveInbound; observe != nil {
-		observe(d.rule.Name, d.Verdict, d.Reason)
+		observe(d.rule, d.Would, d.Reason)
 	}
 	log := s.server.c.Log
 	if !log.Enabled(s.ctx, slog.LevelInfo) {

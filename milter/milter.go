@@ -77,8 +77,9 @@ type Config struct {
 	Observe func(d *Decision, took time.Duration)
 	// Asked is told of each message that an MTA begins. It doesn't wait; nil: nobody is told.
 	Asked func()
-	// ObserveInbound is told of each decision of an [[inbound]] rule, likewise.
-	ObserveInbound func(rule string, verdict policy.Verdict, reason inbound.Reason)
+	// ObserveInbound is told of each decision of an [[inbound]] rule, likewise: of
+	// one that only observes, what it would have been.
+	ObserveInbound func(rule *inbound.Rule, would policy.Verdict, reason inbound.Reason)
 
 	// Relayed makes durable, before it returns nil, that a next hop carries mail for other domains than its own. Nil: nobody
 	// wants to know.
@@ -117,18 +118,20 @@ type Server struct {
 	draining  atomic.Bool
 
 	connections, messages, panics, malformed, unbound, unwatched atomic.Uint64
+	unboundAt                                                    atomic.Int64 // Unix seconds; 0 for never
 	shared                                                       atomic.Int64 // taken of sharedMemory
 }
 
 // Stats are a server's counters.
 type Stats struct {
-	Sessions    int    // connections now
-	Connections uint64 // connections ever
-	Messages    uint64 // messages some rule could concern
-	Panics      uint64 // recovered ones
-	Malformed   uint64 // packets refused, each with its connection
-	Unbound     uint64 // protected recipients whose transport was found not to enforce TLS
-	Unwatched   uint64 // recipients that rules only observe and that weren't judged, because too many were
+	Sessions    int       // connections now
+	Connections uint64    // connections ever
+	Messages    uint64    // messages some rule could concern
+	Panics      uint64    // recovered ones
+	Malformed   uint64    // packets refused, each with its connection
+	Unbound     uint64    // protected recipients whose transport was found not to enforce TLS
+	UnboundAt   time.Time // of the last of these; zero for none
+	Unwatched   uint64    // recipients that rules only observe and that weren't judged, because too many were
 }
 
 // libraryLog directs the library's own warnings, a variable of its package, to the first server's log. They are
@@ -230,8 +233,17 @@ func (s *Server) Stats() Stats {
 		Panics:      s.panics.Load(),
 		Malformed:   s.malformed.Load(),
 		Unbound:     s.unbound.Load(),
+		UnboundAt:   s.lastUnbound(),
 		Unwatched:   s.unwatched.Load(),
 	}
+}
+
+// lastUnbound is when a recipient was last found unbound.
+func (s *Server) lastUnbound() time.Time {
+	if at := s.unboundAt.Load(); at != 0 {
+		return time.Unix(at, 0)
+	}
+	return time.Time{}
 }
 
 // Serve answers on ln until Shutdown, then returns nil; it returns an error when ln can accept no more. It can be

@@ -58,10 +58,10 @@ func TestObserveInbound(t *testing.T) {
 	b := start(t, func(c *Config) {
 		withInbound(c)
 		c.Log = slog.New(slog.DiscardHandler)
-		c.ObserveInbound = func(rule string, verdict policy.Verdict, reason inbound.Reason) {
+		c.ObserveInbound = func(rule *inbound.Rule, would policy.Verdict, reason inbound.Reason) {
 			mu.Lock()
 			defer mu.Unlock()
-			seen = append(seen, fmt.Sprintf("%s %s %s", rule, verdict, reason))
+			seen = append(seen, fmt.Sprintf("%s %s %s", rule.Name, would, reason))
 		}
 	})
 	c := b.dial(t)

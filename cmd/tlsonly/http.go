@@ -29,7 +29,7 @@ type tally struct {
 	level *slog.LevelVar // of the log
 }
 
-func newTally(now time.Time) tally {
+func newTally(now func() time.Time) tally {
 	return tally{web.NewMeter(now), new(slog.LevelVar)}
 }
 
@@ -46,8 +46,8 @@ func (s tally) observe(d *milter.Decision, took time.Duration) {
 }
 
 // observeInbound counts a decision about how mail comes in.
-func (s tally) observeInbound(rule string, verdict policy.Verdict, reason inbound.Reason) {
-	s.meter.Admitted(web.Decision{Rule: rule, Verdict: verdict, Reason: policy.Reason(reason)})
+func (s tally) observeInbound(rule *inbound.Rule, would policy.Verdict, reason inbound.Reason) {
+	s.meter.Admitted(web.Decision{Rule: rule.Name, Verdict: would, Reason: policy.Reason(reason), Mode: rule.Mode})
 }
 
 // serveHTTP serves what [http] asks for until stop is called; an error that ends that is sent to served.
@@ -56,8 +56,13 @@ func (d *service) serveHTTP(ctx context.Context, passed *sockets, served chan<- 
 	if c.HTTP.Listen == "" {
 		return func() {}, nil
 	}
-	var blind atomic.Bool
-	s, err := newWeb(d, c, func() error { return ctx.Err() }, blind.Load)
+	var disbelieved atomic.Pointer[string]
+	s, err := newWeb(d, c, func() error { return ctx.Err() }, func() string {
+		if why := disbelieved.Load(); why != nil {
+			return *why
+		}
+		return ""
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +76,22 @@ func (d *service) serveHTTP(ctx context.Context, passed *sockets, served chan<- 
 			served <- err
 		}
 	})
-	work.Go(func() { blind.Store(resolverProblem(ctx, c) != "") })
+	watching, enough := context.WithCancel(ctx)
+	work.Go(func() {
+		for again := time.NewTicker(believeEvery); ; {
+			if why := resolverProblem(watching, c); watching.Err() == nil {
+				disbelieved.Store(&why)
+			}
+			select {
+			case <-again.C:
+			case <-watching.Done():
+				again.Stop()
+				return
+			}
+		}
+	})
 	return func() {
+		enough()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 		defer cancel()
 		if err := s.Shutdown(end); err != nil {
@@ -81,6 +100,9 @@ func (d *service) serveHTTP(ctx context.Context, passed *sockets, served chan<- 
 		work.Wait()
 	}, nil
 }
+
+// believeEvery is how often the resolver is checked for the status page.
+const believeEvery = 10 * time.Minute
 
 // lines are pieces of advice as they stand on a page.
 func lines(found []judge.Advice) []string {
@@ -104,8 +126,8 @@ func lines(found []judge.Advice) []string {
 }
 
 // newWeb builds what is served over HTTP. stopping returns an error once the daemon takes no more sessions.
-// blind reports whether nothing can be said of DNSSEC from here.
-func newWeb(d *service, c *config.Config, stopping func() error, blind func() bool) (*web.Server, error) {
+// disbelief says why nothing can be said of DNSSEC from here, "" where it can.
+func newWeb(d *service, c *config.Config, stopping func() error, disbelief func() string) (*web.Server, error) {
 	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver, DNSSEC: c.DNS.DNSSEC, TrustResolver: c.DNS.TrustResolver})
 	if err != nil {
 		return nil, fmt.Errorf("resolver: %w", err)
@@ -138,9 +160,10 @@ func newWeb(d *service, c *config.Config, stopping func() error, blind func() bo
 			return e
 		},
 		Advice: func(a policy.Assessment) []string {
-			_, found := judge.Missing(policy.DefaultDemand(), a, blind())
+			_, found := judge.Missing(policy.DefaultDemand(), a, disbelief() != "")
 			return lines(found)
 		},
+		Resolver:    disbelief,
 		OwnNetwork:  d.ledger.Suspect,
 		Binding:     d.bindingState,
 		LastAsked:   d.asked.Last,
@@ -198,7 +221,7 @@ func (d *service) ruleSet() *rules.Set { return d.config.Load().Rules }
 func (d *service) counts() web.Counts {
 	m, l, a := d.server.Stats(), d.ledger.Stats(), d.assessor.Stats()
 	n := web.Counts{
-		Sessions: m.Sessions, Connections: m.Connections, Messages: m.Messages, Malformed: m.Malformed, Unbound: m.Unbound,
+		Sessions: m.Sessions, Connections: m.Connections, Messages: m.Messages, Malformed: m.Malformed, Unbound: m.Unbound, UnboundAt: m.UnboundAt,
 		Unwatched: m.Unwatched,
 		Panics:    map[string]uint64{"milter": m.Panics},
 		Cached:    map[string]int{"destinations": a.Destinations, "hosts": a.Hosts},

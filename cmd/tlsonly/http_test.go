@@ -97,7 +97,7 @@ tls = "verified"
 			return context.Canceled
 		}
 		return nil
-	}, func() bool { return false })
+	}, func() string { return "" })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,9 +122,9 @@ tls = "verified"
 		}
 	}
 	has(ask("GET", "/readyz", "", 200), "store: ok\nresolver: ok\nforwards: ok\nsessions: ok\n")
-	has(ask("GET", "/", "", 200), "Ready.", "clinic", "insurer", "not suspected")
-	d.tally.observeInbound("insurer", policy.Reject, inbound.NoTLS)
-	has(ask("GET", "/metrics", "", 200), `tlsonly_inbound_decisions_total{reason="no-tls",rule="insurer",verdict="reject"} 1`, "tlsonly_own_network_suspect 0")
+	has(ask("GET", "/", "", 200), "Whether the MTA is bound isn’t watched here.", "clinic", "insurer", "not suspected")
+	d.tally.observeInbound(&inbound.Rule{Name: "insurer", Mode: policy.Enforce}, policy.Reject, inbound.NoTLS)
+	has(ask("GET", "/metrics", "", 200), `tlsonly_inbound_decisions_total{mode="enforce",reason="no-tls",rule="insurer",verdict="reject"} 1`, "tlsonly_own_network_suspect 0")
 	if !postfixSettings(c, rules.Alone(c.Rules)).Verified {
 		t.Error("doctor isn't told that certificates must be verified")
 	}

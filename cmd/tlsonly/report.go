@@ -72,9 +72,6 @@ func (p *program) report(ctx context.Context, args []string) int {
 	} else {
 		read, err = p.readLogs(ctx, reader, rest, o)
 	}
-	if err == nil {
-		err = reader.Finish()
-	}
 	if ctx.Err() != nil {
 		return exitUnknown
 	}
@@ -241,6 +238,8 @@ func printEntry(w io.Writer, e maillog.Entry, colour bool) {
 		what = strings.TrimSpace(what + " " + string(e.TLS.Trust))
 	case e.Security == maillog.Clear:
 		what, hue = "CLEAR", red
+	case e.Security == maillog.ByTransport:
+		what, hue = "by transport", green
 	case e.Security == maillog.Unknown:
 		what = "TLS unknown"
 	case e.Outcome == maillog.Here:
@@ -297,6 +296,9 @@ func (p *program) show(r *maillog.Report, o reportFlags) error {
 	return nil
 }
 
+// chartWidth is how many characters wide the busiest day's bar is.
+const chartWidth = 50
+
 // shownDestinations is how many destinations people are shown.
 const shownDestinations = 20
 
@@ -304,12 +306,18 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 	if !summary && r.Deliveries.All() > 0 {
 		fmt.Fprintln(w)
 	}
+	sentence, state := r.Verdict()
+	fmt.Fprintln(w, paint(colour, map[string]string{"good": green, "open": yellow, "bad": red}[state], sentence))
+	if chart := r.Chart(chartWidth); chart != "" {
+		fmt.Fprintf(w, "\n%s\n", chart)
+	}
 	if !r.First.IsZero() {
 		fmt.Fprintf(w, "logs from %s to %s\n", r.First.Format(time.DateTime), r.Last.Format(time.DateTime))
 	}
 	d := r.Deliveries
 	fmt.Fprintf(w, "messages of protected senders: %d\n"+
-		"deliveries over TLS: %d, in the clear: %d, unknown: %d, on this machine: %d, deferred: %d, bounced: %d\n", r.Messages, d.Encrypted, d.Clear, d.Unknown, d.Here, d.Deferred, d.Bounced)
+		"deliveries over TLS: %d, in the clear: %d, by transport: %d, unknown: %d, on this machine: %d, deferred: %d, bounced: %d\n",
+		r.Messages, d.Encrypted, d.Clear, d.ByTransport, d.Unknown, d.Here, d.Deferred, d.Bounced)
 	if r.Senderless > 0 {
 		fmt.Fprintf(w, "deliveries to other hosts whose sender isn't in these logs: %d\n", r.Senderless)
 	}
@@ -317,13 +325,17 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 		if len(rows) == 0 {
 			return
 		}
-		fmt.Fprintf(w, "\n%-30s      TLS    clear  unknown     here deferred  bounced violations\n", title)
+		wide := 30
+		for _, row := range rows[:min(len(rows), most)] {
+			wide = min(max(wide, len(row.Name)), 64)
+		}
+		fmt.Fprintf(w, "\n%-*s      TLS    clear  by tr.  unknown     here deferred  bounced violations\n", wide, title)
 		for _, row := range rows[:min(len(rows), most)] {
 			violations := fmt.Sprintf("%10d", row.Violations)
 			if row.Violations > 0 {
 				violations = paint(colour, red, violations)
 			}
-			fmt.Fprintf(w, "%-30s %8d %8d %8d %8d %8d %8d %s\n", row.Name, row.Encrypted, row.Clear, row.Unknown,
+			fmt.Fprintf(w, "%-*s %8d %8d %8d %8d %8d %8d %8d %s\n", wide, row.Name, row.Encrypted, row.Clear, row.ByTransport, row.Unknown,
 				row.Here, row.Deferred, row.Bounced, violations)
 		}
 		if more := len(rows) - most; more > 0 {

@@ -114,7 +114,7 @@ const saveTime = 5 * time.Second
 
 // newService opens the store, reads it into memory and builds everything else around it. now is the time of day.
 func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger, now func() time.Time) (_ *service, err error) {
-	d := &service{file: file, log: log, now: now, tally: newTally(now()), rulesets: make(chan struct{}, 1), asked: binding.NewAsked(now)}
+	d := &service{file: file, log: log, now: now, tally: newTally(now), rulesets: make(chan struct{}, 1), asked: binding.NewAsked(now)}
 	defer func() {
 		if err != nil {
 			d.close()

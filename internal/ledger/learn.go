@@ -266,7 +266,7 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	if err != nil {
 		return err
 	}
-	k.failures, k.pinned, k.seen = result.Track.Failures, result.Pin != nil, is
+	k.failures, k.reason, k.pinned, k.seen = result.Track.Failures, reason, result.Pin != nil, is
 	l.mu.Lock()
 	if now := l.known[d]; now != nil {
 		k.used = now.used // Owe notes it meanwhile

@@ -31,6 +31,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 )
@@ -100,7 +101,10 @@ type known struct {
 	used     time.Time // last mail, to the hour
 	seen     seen
 	failures int // looks in a row
-	pinned   bool
+	// reason is what the last of these looks failed for; "" when only the store
+	// knows that they failed.
+	reason policy.Reason
+	pinned bool
 }
 
 // use is mail for a destination.
@@ -255,13 +259,17 @@ func (l *Ledger) install(ctx context.Context, m Memory, fresh map[addr.Destinati
 
 // remember makes what is remembered of what is stored.
 func remember(e *store.Entry) *known {
-	return &known{
+	k := &known{
 		demand:   e.Demand,
 		used:     e.Used,
 		seen:     seenIn(e.Assessment, e.Pin != nil),
 		failures: e.Track.Failures,
 		pinned:   e.Pin != nil,
 	}
+	if !e.Assessment.When.IsZero() {
+		k.reason = judge.Destination(anyTLS(), e.Assessment)
+	}
+	return k
 }
 
 // set replaces what is remembered of d, nil for nothing; l.mu is held.

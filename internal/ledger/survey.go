@@ -12,8 +12,32 @@ type Known struct {
 	Level       policy.Level // reached at the last look that found something out; "" when that isn't known
 	Demand      store.Demand
 	Failures    int // looks in a row
+	Fault       Fault
 	Pinned      bool
 	Lost        bool // pinned, and shows no TLS
+}
+
+// Fault says what fails at a destination, "" for nothing.
+type Fault string
+
+// The faults.
+const (
+	NoMail      Fault = "no-mail"     // its domain doesn't exist or accepts no mail: mostly a typing error
+	NoTLS       Fault = "no-tls"      // it was reached, and did no TLS
+	Unreachable Fault = "unreachable" // or its names don't resolve: what it does isn't known
+)
+
+// fault sorts k's last look.
+func (k *known) fault() Fault {
+	switch {
+	case k.failures == 0:
+		return ""
+	case k.reason.Permanent():
+		return NoMail
+	case k.reason == "" || k.reason.Unknown():
+		return Unreachable
+	}
+	return NoTLS
 }
 
 // breath is after how many destinations a Survey lets others write.
@@ -26,7 +50,7 @@ func (l *Ledger) Survey(each func(Known) bool) {
 	defer l.mu.RUnlock()
 	n := 0
 	for d, k := range l.known {
-		if !each(Known{d, k.seen.level, k.demand, k.failures, k.pinned, k.seen.lost && k.pinned}) {
+		if !each(Known{d, k.seen.level, k.demand, k.failures, k.fault(), k.pinned, k.seen.lost && k.pinned}) {
 			return
 		}
 		// Changing a map between two steps of a range over it is allowed.

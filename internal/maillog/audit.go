@@ -2,6 +2,7 @@ package maillog
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -33,18 +34,20 @@ type Entry struct {
 // Counts are deliveries by what became of them. Text that left in the clear, or nobody knows how, counts so also where the
 // other host refused it afterwards.
 type Counts struct {
-	Encrypted  int64 `json:"tls"`
-	Clear      int64 `json:"clear"`
-	Unknown    int64 `json:"unknown"`
-	Here       int64 `json:"here"`
-	Deferred   int64 `json:"deferred"`
-	Bounced    int64 `json:"bounced"`
-	Violations int64 `json:"violations"`
+	Encrypted int64 `json:"tls"`
+	Clear     int64 `json:"clear"`
+	// ByTransport went by a transport of tlsonly, whose log has no line of TLS.
+	ByTransport int64 `json:"by_transport"`
+	Unknown     int64 `json:"unknown"`
+	Here        int64 `json:"here"`
+	Deferred    int64 `json:"deferred"`
+	Bounced     int64 `json:"bounced"`
+	Violations  int64 `json:"violations"`
 }
 
 // All is the number of deliveries, whatever became of them.
 func (c Counts) All() int64 {
-	return c.Encrypted + c.Clear + c.Unknown + c.Here + c.Deferred + c.Bounced
+	return c.Encrypted + c.Clear + c.ByTransport + c.Unknown + c.Here + c.Deferred + c.Bounced
 }
 
 // Limits of what a Report keeps; what is more is only counted.
@@ -80,7 +83,52 @@ type Report struct {
 	Violations   []Entry          `json:"violations"`   // the first of them; Deliveries.Violations is their number
 	Unknown      []Entry          `json:"unknown"`      // the first of them
 	Senderless   int64            `json:"senderless"`   // deliveries to other hosts whose sender isn't in these logs
+	Sentence     string           `json:"sentence"`     // all of it in short; see Verdict
 	Advice       []string         `json:"advice,omitempty"`
+}
+
+// Verdict says in a sentence what was found, and how good that is: "good", "open"
+// where something isn't known, or "bad".
+func (p *Report) Verdict() (sentence, state string) {
+	d := p.Deliveries
+	out := d.Encrypted + d.Clear + d.ByTransport + d.Unknown
+	broke := fmt.Sprintf("%d of %d deliveries of protected mail broke their rule.", d.Violations, d.All())
+	if d.All() == 1 {
+		broke = "The one delivery of protected mail broke its rule."
+	}
+	switch {
+	case d.Violations > 0:
+		return broke, "bad"
+	case d.All() == 0:
+		return "These logs have no delivery of protected mail.", "open"
+	case out == 0:
+		return "No protected mail left for another host.", "good"
+	}
+	parts := []string{}
+	for _, part := range []struct {
+		n    int64
+		what string
+	}{{d.Encrypted, "over TLS"}, {d.ByTransport, "by transports that send over TLS or not at all"}, {d.Clear, "in the clear, as a rule allows"},
+		{d.Unknown, "in a way that these logs don’t tell"}} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.what))
+		}
+	}
+	state = "good"
+	if d.Unknown > 0 {
+		state = "open"
+	}
+	if out == d.Encrypted {
+		if out == 1 {
+			return "The one delivery of protected mail to another host was over TLS.", state
+		}
+		return fmt.Sprintf("All %d deliveries of protected mail to other hosts were over TLS.", out), state
+	}
+	noun := "deliveries"
+	if out == 1 {
+		noun = "delivery"
+	}
+	return fmt.Sprintf("No violation was found in %d %s of protected mail to other hosts: %s.", out, noun, strings.Join(parts, ", ")), state
 }
 
 // Audit joins what a Reader emits with rules. It isn't for several goroutines.
@@ -148,7 +196,7 @@ func (a *Audit) Add(d *Delivery) (Entry, bool) {
 	}
 	e.Rule = rule.Name
 	e.Violation = violation(rule, d)
-	e.msg, e.witness = nil, nil
+	e.msg = nil
 	if !d.msg.counted {
 		d.msg.counted = true
 		a.report.Messages++
@@ -191,6 +239,8 @@ func (a *Audit) count(e *Entry) {
 			c.Encrypted++
 		case e.Security == Clear:
 			c.Clear++
+		case e.Security == ByTransport:
+			c.ByTransport++
 		case e.Security == Unknown:
 			c.Unknown++
 		case e.Outcome == Here:
@@ -248,10 +298,14 @@ func (a *Audit) Report(r *Reader, files []Stats) *Report {
 	slices.SortFunc(p.Destinations, func(x, y Row) int {
 		return cmp.Or(cmp.Compare(y.Violations, x.Violations), cmp.Compare(y.All(), x.All()), strings.Compare(x.Name, y.Name))
 	})
+	p.Sentence, _ = p.Verdict()
 	p.Advice = nil
 	if p.Deliveries.Unknown > 0 {
-		p.Advice = append(p.Advice, "Some deliveries have no line of TLS in a log that shows none at that time: "+
-			"set smtp_tls_loglevel = 1 (Postfix) or LogLevel 9 (Sendmail). If TLS was logged and simply never used, say --tls-logged.")
+		p.Advice = append(p.Advice, "Some deliveries have no line of TLS, and no other of their program before them has one: "+
+			"set smtp_tls_loglevel = 1 (Postfix) or LogLevel 9 (Sendmail); only what is delivered from then on is judged by it. If TLS was logged and simply never used, say --tls-logged.")
+	}
+	if p.Deliveries.ByTransport > 0 {
+		p.Advice = append(p.Advice, "Some deliveries went by transports of tlsonly, which log no TLS: run \"tlsonly setup postfix --apply\" once more, which has them log it.")
 	}
 	if p.Senderless > 0 {
 		p.Advice = append(p.Advice,

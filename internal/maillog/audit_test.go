@@ -135,8 +135,8 @@ func TestHTML(t *testing.T) {
 	}
 	page := b.String()
 	for _, want := range []string{
-		"Title &amp; more", "2 of 4 deliveries", "&lt;script&gt;alert(1)", "mail&lt;i&gt;.log", "AAAAA3", "weak-tls: TLS 1.0 AES128-SHA 128 bits, trusted", "<td>TLS 1.0</td><td class=\"n\">1</td>",
-		"<td>trusted</td>", `<rect class="clear" x="0.00" y="0" width="240.00"`, "<td>2026-11-23</td>", "@media print", "smtp_tls_loglevel = 1",
+		"Title &amp; more", `<p class="verdict bad">2 of 4 deliveries of protected mail broke their rule.</p>`, "&lt;script&gt;alert(1)&lt;/script&gt;@<wbr>a.<wbr>example</td>", "mail&lt;i&gt;.<wbr>log", "&lt;b&gt;<wbr>[192.0.2.1]:25</td>", "AAAAA3", "weak-tls: TLS 1.0 AES128-SHA 128 bits, trusted", "<td class=\"long\">TLS 1.0</td><td class=\"n\">1</td>",
+		`<td class="long">trusted</td>`, `<rect class="clear" x="0.00" y="0" width="240.00"`, `<td class="t">2026-11-23</td>`, `<rect class="clear" x="8.57" y="0.00" width="68.57" height="120.00"><title>2026-11-20: 1 in the clear</title>`, "prefers-color-scheme: dark", "@media print", "smtp_tls_loglevel = 1",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q", want)
@@ -149,5 +149,50 @@ func TestHTML(t *testing.T) {
 	}
 	if text, err := json.Marshal(p); err != nil || !strings.Contains(string(text), `"violation":"clear"`) || !strings.Contains(string(text), `"version":"1.0"`) {
 		t.Errorf("%s %v", text, err)
+	}
+}
+
+// One sentence for each outcome; "all over TLS" only where each is known to be.
+func TestReportVerdict(t *testing.T) {
+	for _, c := range []struct {
+		d     Counts
+		text  string
+		state string
+	}{
+		{Counts{Encrypted: 412, Here: 3, Deferred: 2}, "All 412 deliveries of protected mail to other hosts were over TLS.", "good"},
+		{Counts{Encrypted: 1}, "The one delivery of protected mail to another host was over TLS.", "good"},
+		{Counts{Encrypted: 4, ByTransport: 2}, "No violation was found in 6 deliveries of protected mail to other hosts: 4 over TLS, 2 by transports that send over TLS or not at all.", "good"},
+		{Counts{ByTransport: 1}, "No violation was found in 1 delivery of protected mail to other hosts: 1 by transports that send over TLS or not at all.", "good"},
+		{Counts{Encrypted: 4, Unknown: 1}, "No violation was found in 5 deliveries of protected mail to other hosts: 4 over TLS, 1 in a way that these logs don’t tell.", "open"},
+		{Counts{Encrypted: 4, Clear: 1, Violations: 1}, "1 of 5 deliveries of protected mail broke their rule.", "bad"},
+		{Counts{Clear: 1, Violations: 1}, "The one delivery of protected mail broke its rule.", "bad"},
+		{Counts{Here: 2}, "No protected mail left for another host.", "good"},
+		{Counts{}, "These logs have no delivery of protected mail.", "open"},
+	} {
+		if text, state := (&Report{Deliveries: c.d}).Verdict(); text != c.text || state != c.state {
+			t.Errorf("%+v: %s %q, want %s %q", c.d, state, text, c.state, c.text)
+		}
+	}
+}
+
+// The chart in text shows the last days, each kind that a day has, and in
+// proportion to the busiest.
+func TestChart(t *testing.T) {
+	p := &Report{Days: []Row{{"2026-11-22", Counts{Encrypted: 100}}, {"2026-11-23", Counts{Encrypted: 40, ByTransport: 9, Clear: 1}}}}
+	want := "2026-11-22 " + strings.Repeat("=", 50) + " 100\n2026-11-23 " + strings.Repeat("=", 20) + "----! 50\n= over TLS, - by transport, ! in the clear\n"
+	if got := p.Chart(50); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	if got := (&Report{}).Chart(50); got != "" {
+		t.Errorf("%q of nothing", got)
+	}
+	for range 2 * chartDays {
+		p.Days = append(p.Days, Row{"day", Counts{Here: 1}})
+	}
+	if got := strings.Count(p.Chart(50), "day "); got != chartDays {
+		t.Errorf("%d days", got)
+	}
+	if c := newChart(p.Days); len(c.Columns) != chartDays || c.Earlier != chartDays+2 {
+		t.Errorf("%d columns, %d earlier", len(c.Columns), c.Earlier)
 	}
 }

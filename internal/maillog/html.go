@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,10 +16,7 @@ var pageHTML string
 
 // HTML writes the report as one printable page that needs nothing else: no script, no picture, no other file.
 func (p *Report) HTML(w io.Writer, title string, made time.Time) error {
-	most := int64(1)
-	for _, d := range p.Days {
-		most = max(most, d.All())
-	}
+	most := busiest(p.Days)
 	page, err := template.New("report").Funcs(template.FuncMap{
 		"time": func(t time.Time) string {
 			if t.IsZero() {
@@ -27,6 +25,9 @@ func (p *Report) HTML(w io.Writer, title string, made time.Time) error {
 			return t.Format("2006-01-02 15:04:05 -07:00")
 		},
 		"bars":     func(r Row) []bar { return bars(r.Counts, most) },
+		"chart":    func() chart { return newChart(p.Days) },
+		"soft":     soft,
+		"state":    func() string { _, state := p.Verdict(); return state },
 		"versions": func() []Row { return versionRows(p.Versions) },
 		"trust": func() []Row {
 			var list []Row
@@ -51,6 +52,25 @@ func (p *Report) HTML(w io.Writer, title string, made time.Time) error {
 		Title string
 		Made  time.Time
 	}{p, title, made})
+}
+
+// soft has a name or an address break between its labels rather than in them, and
+// not in the IP address of a host: "mx.a.example[192.0.2.1]:25".
+func soft(s string) template.HTML {
+	var b strings.Builder
+	s, ip, found := strings.Cut(s, "[")
+	for piece := range strings.SplitAfterSeq(s, ".") {
+		for part := range strings.SplitAfterSeq(piece, "@") {
+			if b.Len() > 0 && part != "" {
+				b.WriteString("<wbr>")
+			}
+			b.WriteString(template.HTMLEscapeString(part))
+		}
+	}
+	if found {
+		b.WriteString("<wbr>" + template.HTMLEscapeString("["+ip))
+	}
+	return template.HTML(b.String()) // #nosec G203 -- each part is escaped
 }
 
 // listedInHTML is how many destinations the page lists.
@@ -108,10 +128,7 @@ const barWidth = 240
 func bars(c Counts, most int64) []bar {
 	var list []bar
 	x := 0.0
-	for _, part := range []struct {
-		n     int64
-		class string
-	}{{c.Encrypted, "tls"}, {c.Here, "here"}, {c.Deferred + c.Bounced, "not"}, {c.Unknown, "unknown"}, {c.Clear, "clear"}} {
+	for _, part := range parts(c) {
 		if part.n > 0 {
 			width := float64(part.n) / float64(most) * barWidth
 			list = append(list, bar{x, width, part.class})

@@ -8,15 +8,18 @@
 // back to a cached connection. What is kept is bounded, however long a log is: queue ids, processes and machines are
 // forgotten when they are many.
 //
-// A delivery without a line of TLS was in the clear only where such lines are written at all (smtp_tls_loglevel, Sendmail's
-// LogLevel 9). So its state is Unknown until the same program of the same machine has written one, now or within the
-// next hour.
+// A delivery without a line of TLS was in the clear only where such lines are
+// written at all (smtp_tls_loglevel, Sendmail's LogLevel 9). So its state is
+// Unknown until the same program of the same machine has written one, and again
+// from where the MTA reads its configuration anew. A transport that "tlsonly
+// setup" made has no other way than TLS, by its syslog_name postfix/tlsonlyN: a
+// delivery by it is ByTransport where its log has no line of TLS.
 //
 // SECURITY: a log is as true as who may write to it. Recipients and remote replies stand in it as their authors chose them;
 // fields are found from the left, quoted strings being passed over, so that no recipient can forge what follows it.
 //
-// BUGS: a log that lost lines, or had smtp_tls_loglevel taken back to 0, or one transport of it, shows deliveries in the clear
-// that weren't. Two connections of one Postfix process, for one message and to one host, are told apart by their delays=
+// BUGS: a log that lost lines, or had smtp_tls_loglevel taken back to 0 without a
+// reload, shows deliveries in the clear that weren't. Two connections of one Postfix process, for one message and to one host, are told apart by their delays=
 // only, which are rounded. Sendmail doesn't say when a cached connection ends: its TLS counts for ten minutes after it was
 // last used.
 package maillog
@@ -52,6 +55,9 @@ const (
 	Encrypted Security = "tls"
 	Clear     Security = "clear"
 	Unknown   Security = "unknown" // no line of TLS, and no sign that the log would have had one
+	// ByTransport: no line of TLS, and sent by a transport of tlsonly, which sends
+	// in the clear only where a rule allows it.
+	ByTransport Security = "by-transport"
 )
 
 // Trust is what the MTA made of the certificate, in Postfix's words; Sendmail's verify=OK is Trusted, for it doesn't look at
@@ -91,8 +97,7 @@ type Delivery struct {
 	DSN      string   `json:"dsn,omitempty"`
 	Detail   string   `json:"detail,omitempty"` // the reason, or the other host's reply
 
-	msg     *message
-	witness *witness // decides what a delivery without TLS lines was; nil when it is known
+	msg *message
 }
 
 // Config says what to read. Wanted and Emit are needed.
@@ -135,7 +140,6 @@ type Reader struct {
 	messages  generations[queueKey, *message]
 	processes generations[processKey, *process]
 	witnesses map[witnessKey]*witness
-	pending   []*Delivery
 	skipped   int64 // deliveries to other hosts whose sender isn't known
 
 	line struct {
@@ -149,7 +153,6 @@ const (
 	maxMessages  = 100_000
 	maxProcesses = 20_000
 	maxHosts     = 10_000
-	maxPending   = 10_000
 	lineSize     = 256 << 10 // longer lines are passed over
 )
 
@@ -205,9 +208,6 @@ func (r *Reader) Read(ctx context.Context, s Source) (Stats, error) {
 	}
 }
 
-// Finish emits what waited for a sign of TLS in the log. Nothing is read after it.
-func (r *Reader) Finish() error { return r.drain(true) }
-
 // take works on one line.
 func (r *Reader) take(line []byte, stats *Stats) error {
 	h := &r.line.header
@@ -229,7 +229,7 @@ func (r *Reader) take(line []byte, stats *Stats) error {
 	return nil
 }
 
-// emit has a delivery emitted, now or when it is known what it was.
+// emit has a delivery emitted.
 func (r *Reader) emit(d *Delivery) error {
 	var ok bool
 	if d.Time, ok = r.clock.time(r.line.stamp); !ok {
@@ -238,42 +238,5 @@ func (r *Reader) emit(d *Delivery) error {
 	if !r.config.Since.IsZero() && d.Time.Before(r.config.Since) || !r.config.Until.IsZero() && !d.Time.Before(r.config.Until) {
 		return nil
 	}
-	if len(r.pending) == 0 && d.witness == nil {
-		return r.config.Emit(d)
-	}
-	r.pending = append(r.pending, d)
-	return r.drain(false)
-}
-
-// patience is how much later a line of TLS may come and still tell what a delivery without one was.
-const patience = time.Hour
-
-// drain emits what is decided, in order, and all of it at the end.
-func (r *Reader) drain(end bool) error {
-	latest := r.pending
-	if len(latest) == 0 {
-		return nil
-	}
-	now := latest[len(latest)-1].Time
-	done := 0
-	for _, d := range r.pending {
-		if d.witness != nil && !d.witness.seen && !end && len(r.pending)-done <= maxPending && now.Sub(d.Time) <= patience {
-			break
-		}
-		if d.witness != nil {
-			d.Security = Unknown
-			if d.witness.seen && d.witness.first.Sub(d.Time) <= patience {
-				d.Security = Clear
-			}
-			d.witness = nil
-		}
-		if err := r.config.Emit(d); err != nil {
-			return err
-		}
-		done++
-	}
-	rest := copy(r.pending, r.pending[done:])
-	clear(r.pending[rest:])
-	r.pending = r.pending[:rest]
-	return nil
+	return r.config.Emit(d)
 }

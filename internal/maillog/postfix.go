@@ -28,6 +28,11 @@ func (r *Reader) postfix(program, text []byte) error {
 		} else if string(rest) == "removed" {
 			r.messages.drop(key)
 		}
+	case "master":
+		if bytes.HasPrefix(text, []byte("reload -- ")) || bytes.HasPrefix(text, []byte("daemon started -- ")) {
+			r.line.host = r.hosts.number(r.line.header.host)
+			r.rereads(bytes.TrimSuffix(r.line.tag, program))
+		}
 	case "smtpd":
 		r.line.host = r.hosts.number(r.line.header.host)
 		key, _, rest, ok := r.queueID(text)
@@ -266,7 +271,7 @@ func (r *Reader) postfixSecurity(d *Delivery, key queueKey, m *message, relay, s
 	case "encrypt", "fingerprint", "verify", "secure", "dane-only", "half-dane":
 		d.Security, d.TLS = Encrypted, &Session{}
 	default:
-		d.Security, d.witness = Unknown, r.witnessOf()
+		d.Security = r.unlogged()
 	}
 }
 

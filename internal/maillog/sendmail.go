@@ -147,7 +147,7 @@ func (r *Reader) sendmailSecurity(d *Delivery, relay []byte) {
 			return
 		}
 	}
-	d.Security, d.witness = Unknown, r.witnessOf()
+	d.Security = r.unlogged()
 }
 
 // path reads an address, in angle brackets or not, and returns it without them, and what follows.

@@ -1,6 +1,10 @@
 package maillog
 
-import "time"
+import (
+	"bytes"
+	"strings"
+	"time"
+)
 
 // generations is a map of bounded size: when the young half is full, what the old half still has is forgotten.
 type generations[K comparable, V any] struct {
@@ -85,11 +89,8 @@ type witnessKey struct {
 	tag  string
 }
 
-// witness remembers whether a program logs TLS, and since when.
-type witness struct {
-	seen  bool
-	first time.Time
-}
+// witness remembers whether a program logs TLS.
+type witness struct{ seen bool }
 
 // witnessOf finds the witness for the line's program.
 func (r *Reader) witnessOf() *witness {
@@ -111,10 +112,43 @@ func (r *Reader) witnessOf() *witness {
 // logsTLS notes that the line's program does.
 func (r *Reader) logsTLS() {
 	w := r.witnessOf()
-	if !w.seen {
-		w.seen = true
-		w.first, _ = r.clock.time(r.line.stamp)
+	w.seen = true
+}
+
+// unlogged is what a delivery without a line of TLS was.
+func (r *Reader) unlogged() Security {
+	switch {
+	case r.config.TLSLogged:
+		return Clear
+	case r.line.mta == postfix && ourTag(r.line.tag):
+		return ByTransport
+	case r.witnessOf().seen:
+		return Clear
 	}
+	return Unknown
+}
+
+// rereads forgets who logs TLS on the line's machine: its MTA reads its
+// configuration anew. Of Postfix's instances that is the one whose tags begin with
+// the prefix.
+func (r *Reader) rereads(prefix []byte) {
+	for key := range r.witnesses {
+		if key.host == r.line.host && strings.HasPrefix(key.tag, string(prefix)) {
+			delete(r.witnesses, key)
+		}
+	}
+}
+
+// ourTag reports whether a tag is that of a transport of tlsonly:
+// "postfix/tlsonly1/smtp".
+func ourTag(tag []byte) bool {
+	for part := range bytes.SplitSeq(tag, []byte("/")) {
+		number, ok := bytes.CutPrefix(part, []byte("tlsonly"))
+		if ok && len(number) > 0 && len(bytes.Trim(number, "0123456789")) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // interned numbers the names of machines.

@@ -31,18 +31,18 @@ func TestBinding(t *testing.T) {
 		metrics []string // none: no line of tlsonly_bound
 	}{
 		"bound": {Binding{MTA: "postfix", Known: true, OK: true, Since: noon, Checks: map[string]bool{"milter": true}}, true,
-			"binding: ok", 200, []string{"<strong>Bound.</strong> postfix"}, []string{`tlsonly_bound{check="milter"} 1`}},
+			"binding: ok", 200, []string{"leaves over TLS or not at all"}, []string{`tlsonly_bound{check="milter"} 1`}},
 		"unbound": {unbound(), true, "binding: postfix isn't bound: hole: milter-missing main.cf:smtpd_milters: not asked; and one more finding", 503,
-			[]string{"<strong>Not bound: protected mail may pass tlsonly by.</strong>", "hole: milter-missing main.cf:smtpd_milters: &lt;b&gt;not&lt;/b&gt; asked; tlsonly setup",
+			[]string{"<strong>Protected mail may leave without TLS: postfix isn’t bound.</strong>", "hole: milter-missing main.cf:smtpd_milters: &lt;b&gt;not&lt;/b&gt; asked; tlsonly setup",
 				"broken: transport-missing: waits", "1 h ago"},
 			[]string{`tlsonly_bound{check="milter"} 0`, `tlsonly_bound{check="policy"} 1`}},
 		"down": {Binding{MTA: "postfix", Known: true, OK: true, Checks: map[string]bool{"running": false}, Findings: []mta.Finding{down}}, true,
-			"binding: ok", 200, []string{"<strong>postfix is not running.</strong>"}, []string{`tlsonly_bound{check="running"} 0`}},
+			"binding: ok", 200, []string{"<strong>postfix isn’t running: no mail is accepted, and none leaves.</strong>"}, []string{`tlsonly_bound{check="running"} 0`}},
 		"unbound and down": {Binding{MTA: "postfix", Known: true, Text: "hole", Findings: append(unbound().Findings, down)}, true,
-			"binding: postfix isn't bound: hole", 503, []string{"Not bound", "not running: postfix-down"}, nil},
+			"binding: postfix isn't bound: hole", 503, []string{"postfix isn’t bound. It isn’t running now.", "not running: postfix-down"}, nil},
 		"not known yet":  {Binding{MTA: "postfix"}, true, "", 200, []string{"Whether postfix is bound isn’t known yet."}, nil},
-		"not to be seen": {Binding{MTA: "postfix", Problem: "permission denied"}, true, "", 200, []string{"isn’t known:</strong> permission denied"}, nil},
-		"not watched":    {Binding{}, false, "", 200, nil, nil},
+		"not to be seen": {Binding{MTA: "postfix", Problem: "permission denied"}, true, "", 200, []string{"Whether postfix is bound isn’t known: permission denied."}, nil},
+		"not watched":    {Binding{}, false, "", 200, []string{"Whether the MTA is bound isn’t watched here."}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTest(t, populated(), func(conf *Config) { conf.Binding = func() (Binding, bool) { return c.b, c.watched } })
@@ -64,8 +64,9 @@ func TestBinding(t *testing.T) {
 					t.Errorf("the page lacks %q: %.600s", part, first)
 				}
 			}
-			if c.page == nil && (strings.Contains(page, "ound.</strong>") || strings.Contains(page, "Not bound:")) {
-				t.Errorf("the page speaks of what isn't watched: %.600s", first)
+			well := c.watched && c.b.Known && c.b.OK
+			if promises := strings.Contains(page, "leaves over TLS or not at all"); promises != well {
+				t.Errorf("the page promises that mail leaves over TLS: %v, want %v: %.600s", promises, well, first)
 			}
 			text := scrape(t, s)
 			for _, m := range c.metrics {

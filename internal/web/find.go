@@ -13,6 +13,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/judge"
+	"tlsonly/internal/ledger"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 )
@@ -21,7 +22,8 @@ import (
 type query struct {
 	Text    string // a part of the name, in lower case
 	Level   string // as levelWord says it
-	Failing bool
+	Failing bool   // for a fault that isn't NoMail
+	Fault   string // a ledger.Fault
 	Pinned  bool
 	Lost    bool
 	After   string // names that come later
@@ -41,6 +43,9 @@ func parseQuery(v url.Values) (query, error) {
 	var wrong []error
 	if len(q.Text) > maxText || len(q.After) > maxText {
 		wrong = append(wrong, fmt.Errorf("query, after: want %d octets at most", maxText))
+	}
+	if q.Fault = v.Get("fault"); q.Fault != "" && !slices.Contains(faultNames(), q.Fault) {
+		wrong = append(wrong, fmt.Errorf("fault %q: want one of %s", q.Fault, strings.Join(faultNames(), ", ")))
 	}
 	if q.Level != "" && !slices.Contains(levels(), q.Level) {
 		wrong = append(wrong, fmt.Errorf("level %q: want one of %s", q.Level, strings.Join(levels(), ", ")))
@@ -82,6 +87,11 @@ func foldText(s string) string {
 	return s
 }
 
+// faults lists what Fault takes.
+func faultNames() []string {
+	return []string{string(ledger.NoTLS), string(ledger.Unreachable), string(ledger.NoMail)}
+}
+
 // values are q as parameters again, for links.
 func (q query) values() url.Values {
 	v := url.Values{}
@@ -92,6 +102,7 @@ func (q query) values() url.Values {
 	}
 	set("query", q.Text)
 	set("level", q.Level)
+	set("fault", q.Fault)
 	set("after", q.After)
 	for name, on := range map[string]bool{"failing": q.Failing, "pinned": q.Pinned, "lost": q.Lost} {
 		if on {
@@ -105,7 +116,8 @@ func (q query) values() url.Values {
 }
 
 func (q query) matches(name string, k Known) bool {
-	return (q.Level == "" || q.Level == levelWord(k.Level)) && (!q.Failing || k.Failures > 0) && (!q.Pinned || k.Pinned) &&
+	return (q.Level == "" || q.Level == levelWord(k.Level)) && (!q.Failing || k.Fault != "" && k.Fault != ledger.NoMail) &&
+		(q.Fault == "" || q.Fault == string(k.Fault)) && (!q.Pinned || k.Pinned) &&
 		(!q.Lost || k.Lost) && strings.Contains(name, q.Text)
 }
 
@@ -173,6 +185,7 @@ type Destination struct {
 	LastSuccess  time.Time          `json:"last_success,omitzero"`
 	FailingSince time.Time          `json:"failing_since,omitzero"`
 	Failures     int                `json:"failures,omitempty"`
+	Fault        ledger.Fault       `json:"fault,omitempty"` // of the last of them, in lists
 	Next         time.Time          `json:"next_look,omitzero"`
 	LastMail     time.Time          `json:"last_mail,omitzero"`
 	Assessment   *policy.Assessment `json:"assessment,omitempty"`
@@ -197,7 +210,7 @@ func NewDestination(e store.Entry) Destination {
 
 // fromMemory says what memory does.
 func (c *Config) fromMemory(k Known) Destination {
-	d := Destination{Destination: k.Destination, Failures: k.Failures, Pinned: k.Pinned}
+	d := Destination{Destination: k.Destination, Failures: k.Failures, Fault: k.Fault, Pinned: k.Pinned}
 	if k.Demand.Level != "" {
 		d.Demand = &k.Demand
 	}
@@ -229,7 +242,7 @@ func (c *Config) page(ctx context.Context, q query) (f found, ds []Destination, 
 		} else {
 			ds[i] = c.fromMemory(k)
 		}
-		ds[i].Level, ds[i].LostTLS = k.Level, k.Lost // as the query saw them
+		ds[i].Level, ds[i].LostTLS, ds[i].Fault = k.Level, k.Lost, k.Fault // as the query saw them
 	}
 	return f, ds, err != nil
 }

@@ -20,8 +20,11 @@ type Meter struct {
 	decision            prometheus.Histogram
 	assessment, probing *prometheus.HistogramVec
 
+	now func() time.Time
+
 	mu        sync.Mutex
 	decisions map[Decision]uint64
+	hours     [recentHours]hour // decisions of the last day; hour n is at n % recentHours
 	inbound   map[Decision]uint64
 	reloads   [2]uint64 // refused, done
 	reloaded  time.Time // last try
@@ -37,11 +40,23 @@ type Decision struct {
 	Mode    policy.Mode
 }
 
-// NewMeter returns a Meter that has seen the configuration loaded at now.
-func NewMeter(now time.Time) *Meter {
+// recentHours are those of which decisions are told apart: a day, and the hour
+// that has begun.
+const recentHours = 25
+
+// hour counts the decisions of one hour, which is that many after 1970.
+type hour struct {
+	is        int64
+	decisions map[Decision]uint64
+}
+
+// NewMeter returns a Meter that has seen the configuration loaded now.
+func NewMeter(now func() time.Time) *Meter {
+	start := now()
 	return &Meter{
-		start:     now,
-		reloaded:  now,
+		now:       now,
+		start:     start,
+		reloaded:  start,
 		decisions: map[Decision]uint64{},
 		inbound:   map[Decision]uint64{},
 		decision: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -65,9 +80,37 @@ func NewMeter(now time.Time) *Meter {
 // Decided counts a decision and how long it took.
 func (m *Meter) Decided(d Decision, took time.Duration) {
 	m.decision.Observe(took.Seconds())
+	is := m.now().Unix() / 3600
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.decisions[d]++
-	m.mu.Unlock()
+	h := &m.hours[is%recentHours]
+	if h.is != is || h.decisions == nil {
+		*h = hour{is, map[Decision]uint64{}}
+	}
+	h.decisions[d]++
+}
+
+// recent counts the decisions of the last hours, recentHours at most, with the
+// one that has begun: since their beginning, or the start if that is later.
+func (m *Meter) recent(hours int64) (decisions map[Decision]uint64, since time.Time) {
+	is := m.now().Unix() / 3600
+	first := is - hours + 1
+	decisions = map[Decision]uint64{}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range m.hours {
+		if h.is < first || h.is > is {
+			continue // older, or of a clock that was set back
+		}
+		for d, n := range h.decisions {
+			decisions[d] += n
+		}
+	}
+	if since = m.start; since.Before(time.Unix(first*3600, 0)) {
+		since = time.Unix(first*3600, 0)
+	}
+	return decisions, since
 }
 
 // Admitted counts a decision about how mail for a recipient comes in.

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tlsonly/internal/ledger"
 )
 
 // Counts are counters and states of other parts of the daemon. Words in them are of closed sets.
@@ -19,6 +21,7 @@ type Counts struct {
 	Messages    uint64            // that some rule could concern
 	Malformed   uint64            // milter packets refused, each with its connection
 	Unbound     uint64            // protected recipients whose transport was found not to enforce TLS
+	UnboundAt   time.Time         // of the last of these
 	Unwatched   uint64            // recipients of rules that only observe that weren't judged
 	Panics      map[string]uint64 // recovered, by part of the daemon
 
@@ -41,8 +44,10 @@ type Answers struct {
 
 // Survey is what all destinations come to.
 type survey struct {
-	Known, Pinned, Failing, Lost int
-	Levels                       map[string]int // by levelWord
+	Known, Pinned, Lost int
+	NoTLS, Unreachable  int            // by what their last look failed for
+	Levels              map[string]int // by levelWord
+	lost                []string       // the first names, sorted
 }
 
 func (c *Config) survey() survey {
@@ -56,11 +61,15 @@ func (c *Config) survey() survey {
 		if k.Pinned {
 			s.Pinned++
 		}
-		if k.Failures > 0 {
-			s.Failing++
+		switch k.Fault {
+		case ledger.NoTLS:
+			s.NoTLS++
+		case ledger.Unreachable:
+			s.Unreachable++
 		}
 		if k.Lost {
 			s.Lost++
+			s.lost = firstLost(s.lost, k.Destination.String())
 		}
 		return true
 	})
@@ -105,10 +114,11 @@ func metrics() []metric {
 	return []metric{
 		{"build_info", "What this program is; always 1.", []string{"version", "goversion"}},
 		{"decisions_total", "Decisions about recipients that a rule concerns; where it only observes, what it would have decided.", []string{"rule", "mode", "verdict", "reason"}},
-		{"inbound_decisions_total", "Decisions about how mail for recipients comes in.", []string{"rule", "verdict", "reason"}},
+		{"inbound_decisions_total", "Decisions about how mail for recipients comes in; where the rule only observes, what it would have decided.", []string{"rule", "mode", "verdict", "reason"}},
 		{"destinations", "Known destinations, by the level they reach.", []string{"level"}},
 		{"destinations_pinned", "Destinations that are held to the TLS they showed.", nil},
-		{"destinations_failing", "Destinations whose last look failed.", nil},
+		{"destinations_failing", "Destinations whose last look failed, but for those that accept no mail at all.", nil},
+		{"destinations_unreachable", "Destinations whose last look reached nobody.", nil},
 		{"destinations_lost_tls", "Pinned destinations that show no TLS.", nil},
 		{"changes_total", "Changes seen or made by this daemon.", []string{"what"}},
 		{"forwards_failing", "Forwards that a rule would not let mail through.", nil},
@@ -171,7 +181,7 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 		count("decisions_total", d.Count, d.Rule, string(d.Mode), string(d.Verdict), string(d.Reason))
 	}
 	for _, d := range c.Meter.inboundCounts() {
-		count("inbound_decisions_total", d.Count, d.Rule, string(d.Verdict), string(d.Reason))
+		count("inbound_decisions_total", d.Count, d.Rule, string(d.Mode), string(d.Verdict), string(d.Reason))
 	}
 	r := c.Meter.reload()
 	count("config_reloads_total", r.Done, "ok")
@@ -184,7 +194,8 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 		gauge("destinations", float64(n), level)
 	}
 	gauge("destinations_pinned", float64(s.Pinned))
-	gauge("destinations_failing", float64(s.Failing))
+	gauge("destinations_failing", float64(s.NoTLS+s.Unreachable))
+	gauge("destinations_unreachable", float64(s.Unreachable))
 	gauge("destinations_lost_tls", float64(s.Lost))
 	if c.Forwards != nil {
 		gauge("forwards_failing", float64(len(c.Forwards())))

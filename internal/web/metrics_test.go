@@ -60,15 +60,15 @@ func TestMetricsValues(t *testing.T) {
 		`tlsonly_decisions_total{mode="enforce",reason="no-starttls",rule="clinic",verdict="reject"} 37`,
 		`tlsonly_decisions_total{mode="enforce",reason="",rule="lab results",verdict="accept"} 240`,
 		`tlsonly_decision_duration_seconds_count 2227`,
-		`tlsonly_inbound_decisions_total{reason="no-tls",rule="insurer",verdict="reject"} 5`,
+		`tlsonly_inbound_decisions_total{mode="enforce",reason="no-tls",rule="insurer",verdict="reject"} 5`,
 		`tlsonly_probe_duration_seconds_count{outcome="tls"} 1`,
 		`tlsonly_assessment_duration_seconds_count{level="none"} 1`,
-		`tlsonly_destinations{level="dane"} 13`, `tlsonly_destinations{level="unknown"} 2`, `tlsonly_destinations_lost_tls 1`, `tlsonly_destinations_failing 3`, `tlsonly_destinations_pinned 64`,
+		`tlsonly_destinations{level="dane"} 13`, `tlsonly_destinations{level="unknown"} 2`, `tlsonly_destinations_lost_tls 1`, `tlsonly_destinations_failing 3`, `tlsonly_destinations_unreachable 1`, `tlsonly_destinations_pinned 64`,
 		`tlsonly_forwards_failing 2`, `tlsonly_own_network_suspect 0`,
 		`tlsonly_store_up 1`, `tlsonly_monitor_lag_seconds 90`,
 		`tlsonly_config_reloads_total{result="failed"} 1`, `tlsonly_config_last_reload_successful 0`,
 		`tlsonly_socketmap_requests_total{answer="temp",map="forced"} 1`,
-		`tlsonly_panics_total{part="milter"} 0`, `tlsonly_unbound_recipients_total 2`, `tlsonly_milter_malformed_packets_total 1`,
+		`tlsonly_panics_total{part="milter"} 0`, `tlsonly_unbound_recipients_total 0`, `tlsonly_milter_malformed_packets_total 1`,
 		`tlsonly_config_last_reload_timestamp_seconds 1.7954352e+09`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {

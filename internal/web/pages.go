@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/ledger"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 )
@@ -38,6 +39,7 @@ func parsePages(now func() time.Time) (*pages, error) {
 		"saw":      describeObservation,
 		"labels":   func(d addr.Destination) []string { return strings.Split(d.String(), ".") },
 		"join":     strings.Join,
+		"fault":    faultWords,
 		"span":     span,
 		"plural":   plural,
 		"versions": asTexts[policy.Version],
@@ -130,6 +132,7 @@ const (
 )
 
 type overviewBody struct {
+	Verdict  verdict
 	Survey   survey
 	Levels   []levelBar
 	Rules    []ruleRow
@@ -140,6 +143,7 @@ type overviewBody struct {
 	Forwards []Forward
 	Follows  bool // forwards are followed
 	Health   health
+	Astray   uint64 // recipients whose transport isn't bound, now
 	Network  string // what is wrong with our own
 	Watched  bool   // that is looked for
 	Binding  Binding
@@ -184,7 +188,8 @@ func (s *Server) overview(r *http.Request) (*template.Template, view, error) {
 	if s.c.Forwards != nil {
 		b.Forwards, b.Follows = s.c.Forwards(), true
 	}
-	b.Binding, b.Bound = s.c.binding()
+	x := s.situation(short, b.Health, b.Counts, b.Survey)
+	b.Verdict, b.Astray, b.Binding, b.Bound = x.judged(), x.Astray, x.Binding, x.Watched
 	if s.c.OwnNetwork != nil {
 		b.Network, b.Watched = s.c.OwnNetwork(), true
 	}
@@ -202,6 +207,7 @@ func (s *Server) overview(r *http.Request) (*template.Template, view, error) {
 type destinationsBody struct {
 	Query   query
 	Levels  []string
+	Faults  []ledger.Fault
 	Rows    []Destination
 	Matched int
 	All     int
@@ -213,7 +219,7 @@ type destinationsBody struct {
 func (s *Server) destinations(r *http.Request) (*template.Template, view, error) {
 	v := view{Title: "Destinations", Here: "/destinations"}
 	q, wrong := parseQuery(r.URL.Query())
-	b := destinationsBody{Query: q, Levels: levels()}
+	b := destinationsBody{Query: q, Levels: levels(), Faults: []ledger.Fault{ledger.NoTLS, ledger.Unreachable, ledger.NoMail}}
 	if wrong != nil {
 		b.Wrong, b.Query = wrong.Error(), query{Limit: defaultLimit}
 		q = b.Query
@@ -359,6 +365,17 @@ func daysLeft(now, end time.Time) string {
 		return "expired " + span(now.Sub(end)) + " ago"
 	}
 	return plural(int(end.Sub(now).Hours()/24), "day") + " left"
+}
+
+// faultWords says what fails.
+func faultWords(f ledger.Fault) string {
+	switch f {
+	case ledger.NoMail:
+		return "accepts no mail"
+	case ledger.NoTLS:
+		return "no TLS"
+	}
+	return string(f)
 }
 
 // describeEvent says in words what changed.

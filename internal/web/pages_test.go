@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/atom"
@@ -98,7 +99,7 @@ func TestPages(t *testing.T) {
 	for name, s := range map[string]*Server{
 		"populated": newTest(t, populated(), nil),
 		"bare": newTest(t, bare, func(c *Config) {
-			c.Meter, c.Counts, c.Checks, c.Advice, c.OwnNetwork, c.Forwards = NewMeter(noon), nil, nil, nil, nil, nil
+			c.Meter, c.Counts, c.Checks, c.Advice, c.OwnNetwork, c.Forwards = NewMeter(func() time.Time { return noon }), nil, nil, nil, nil, nil
 			c.Inbound, c.Binding, c.LastAsked = nil, nil, nil
 		}),
 		"store away": newTest(t, away, func(c *Config) {
@@ -238,8 +239,9 @@ func TestShown(t *testing.T) {
 		return text(doc)
 	}
 	for path, want := range map[string][]string{
-		"/": {"Ready.", "Destinations 72", "Lost TLS 1", "pharmacy.example lost TLS: no-starttls", "clinic encrypt accept 97 %, defer < 1 %, reject 2 % 1 843 0 16 37",
-			"alice@clinic.example alice.private@legacy.example /home/alice/.forward clinic no-starttls", "dane 13 18 %", "1 min behind", "2 recipients"},
+		"/": {"Overview In the last 24 hours mail of protected senders to 2 083 recipients was accepted, and leaves over TLS or not at all; 37 were refused.",
+			"1 destination lost TLS, its protected mail waits: pharmacy.example.", "Destinations 72", "No TLS 2", "Unreachable 1", "Lost TLS 1", "pharmacy.example lost TLS: no-starttls", "clinic encrypt accept 97 %, defer < 1 %, reject 2 % 1 843 0 16 37",
+			"alice@clinic.example alice.private@legacy.example /home/alice/.forward clinic no-starttls", "dane 13 18 %", "1 min behind", "Not bound no recipient"},
 		"/destinations/lab.example": {"Level reached dane", "by rule:clinic, 2026-05-07 12:00:00 UTC (200 days ago)", "encrypt 1.2 128", "MX 10 mx1.lab.example",
 			"TLS 1.3, TLS_AES_256_GCM_SHA384, 256 bits, X25519MLKEM768", "matched (dane-ee)", "60 days left", "level encrypt → dane seen by mx1"},
 		"/destinations/pharmacy.example":            {"may lost TLS", "3 looks since", "no: no-starttls", "does not offer STARTTLS", "sign the zone of pharmacy.example"},
@@ -251,6 +253,9 @@ func TestShown(t *testing.T) {
 		"/destinations/new.example":                 {"Level reached unknown", "Nothing changed yet."},
 		"/destinations/%5Brelay.example.net%5D:587": {"[relay.example.net]:587", "host relay.example.net"},
 		"/destinations?query=Hospital":              {"2 of 72 destinations", "hospital.example"},
+		"/destinations?fault=no-mail":               {"1 of 72 destinations", "gone.example", "accepts no mail, 5 looks"},
+		"/destinations?failing=true":                {"3 of 72 destinations"},
+		"/destinations?fault=gone":                  {`fault "gone": want one of no-tls, unreachable, no-mail`},
 		"/destinations?lost=true":                   {"1 of 72 destinations", "pharmacy.example lost TLS"},
 		"/destinations?level=dane&pinned=true":      {"13 of 72 destinations"},
 		"/destinations?level=wrong":                 {`level "wrong": want one of dane, secure, encrypt, may, none, unknown`},
@@ -267,7 +272,7 @@ func TestShown(t *testing.T) {
 	}
 	w.away = errors.New("disk full")
 	for path, want := range map[string]string{
-		"/": "Not ready. store: disk full", "/destinations": "The store doesn’t answer.", "/destinations/lab.example": "The store doesn’t answer.",
+		"/": "Overview tlsonly doesn’t work as it should, and protected mail may wait: store.", "/destinations": "The store doesn’t answer.", "/destinations/lab.example": "The store doesn’t answer.",
 	} {
 		if shown := get(path); !strings.Contains(shown, want) {
 			t.Errorf("%s with the store away: %s", path, shown)

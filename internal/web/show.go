@@ -30,10 +30,6 @@ type levelBar struct {
 
 func levelBars(s survey) []levelBar {
 	var all []levelBar
-	most := 1
-	for _, n := range s.Levels {
-		most = max(most, n)
-	}
 	for _, l := range levels() {
 		n := s.Levels[l]
 		if n == 0 && l == string(policy.LevelNone) {
@@ -41,7 +37,7 @@ func levelBars(s survey) []levelBar {
 		}
 		row := levelBar{Level: l, Count: n, Share: share(n, s.Known)}
 		if n > 0 {
-			row.Bars = []bar{{"level-" + l, 0, max(100*float64(n)/float64(most), 0.5)}}
+			row.Bars = []bar{{"level-" + l, 0, max(100*float64(n)/float64(s.Known), 0.5)}}
 		}
 		all = append(all, row)
 	}
@@ -103,8 +99,8 @@ func ruleRows(rs []*rules.Rule, counts []counted, now time.Time) []ruleRow {
 		known[r.Name] = true
 		rows = append(rows, ruleRow{r, false, !r.Active(now), newDecided(r.Name, inMode(r.Mode, counts))})
 	}
-	for _, name := range others(known, counts) {
-		rows = append(rows, ruleRow{&rules.Rule{Name: name}, true, false, newDecided(name, counts)})
+	for _, o := range others(known, counts) {
+		rows = append(rows, ruleRow{&rules.Rule{Name: o.Rule, Mode: o.Mode}, true, false, newDecided(o.Rule, inMode(o.Mode, counts))})
 	}
 	return rows
 }
@@ -120,23 +116,24 @@ func inboundRows(rs []*inbound.Rule, counts []counted, now time.Time) []inboundR
 	known := map[string]bool{}
 	for _, r := range rs {
 		known[r.Name] = true
-		rows = append(rows, inboundRow{r, false, !r.Active(now), newDecided(r.Name, counts)})
+		rows = append(rows, inboundRow{r, false, !r.Active(now), newDecided(r.Name, inMode(r.Mode, counts))})
 	}
-	for _, name := range others(known, counts) {
-		rows = append(rows, inboundRow{&inbound.Rule{Name: name}, true, false, newDecided(name, counts)})
+	for _, o := range others(known, counts) {
+		rows = append(rows, inboundRow{&inbound.Rule{Name: o.Rule, Mode: o.Mode}, true, false, newDecided(o.Rule, inMode(o.Mode, counts))})
 	}
 	return rows
 }
 
-// others names the rules that decided something and aren't known.
-func others(known map[string]bool, counts []counted) []string {
-	var names []string
+// others names the rules that decided something and aren't known, each in the
+// modes that it had. No other field is set.
+func others(known map[string]bool, counts []counted) []Decision {
+	var found []Decision
 	for _, c := range counts {
-		if !known[c.Rule] && !slices.Contains(names, c.Rule) {
-			names = append(names, c.Rule)
+		if o := (Decision{Rule: c.Rule, Mode: c.Mode}); !known[c.Rule] && !slices.Contains(found, o) {
+			found = append(found, o)
 		}
 	}
-	return names
+	return found
 }
 
 // newDecided picks one rule's counts.

@@ -32,6 +32,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
+	"tlsonly/internal/ledger"
 	"tlsonly/internal/observe"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
@@ -43,7 +44,8 @@ type Known struct {
 	Destination addr.Destination
 	Level       policy.Level // reached; "" when that isn't known
 	Demand      store.Demand
-	Failures    int // looks in a row
+	Failures    int          // looks in a row
+	Fault       ledger.Fault // of the last of them
 	Pinned      bool
 	Lost        bool // pinned, and shows no TLS
 }
@@ -100,6 +102,9 @@ type Config struct {
 	Advice func(policy.Assessment) []string
 	// OwnNetwork says what is wrong with this host's own network, "" when nothing is.
 	OwnNetwork func() string
+	// Resolver says why the resolver's word on DNSSEC isn't believed, "" where it is
+	// or where that isn't known yet.
+	Resolver func() string
 	// Binding says how the MTA here is bound to the daemon; false while nobody watches.
 	Binding func() (Binding, bool)
 	// LastAsked says when the milter and each map was asked last, since the start.
@@ -249,6 +254,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /style.css", s.pages.asset("style.css", "text/css; charset=utf-8"))
 	mux.HandleFunc("GET /icon.svg", s.pages.asset("icon.svg", "image/svg+xml"))
 
+	mux.HandleFunc("GET /v1/status", s.api(s.getStatus))
 	mux.HandleFunc("GET /v1/destinations", s.api(s.listDestinations))
 	mux.HandleFunc("GET /v1/destinations/{d}", s.api(s.getDestination))
 	mux.HandleFunc("GET /v1/destinations/{d}/history", s.api(s.getHistory))

@@ -17,6 +17,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/judge"
+	"tlsonly/internal/ledger"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
@@ -117,6 +118,16 @@ func (w *world) add(a policy.Assessment, change func(*store.Entry)) {
 	}
 	w.entries[e.Destination] = e
 	k := Known{Destination: e.Destination, Demand: e.Demand, Failures: e.Track.Failures, Pinned: e.Pin != nil}
+	if k.Failures > 0 {
+		switch reason := judge.Destination(policy.Demand{Level: policy.LevelEncrypt}, a); {
+		case reason.Permanent():
+			k.Fault = ledger.NoMail
+		case reason.Unknown():
+			k.Fault = ledger.Unreachable
+		default:
+			k.Fault = ledger.NoTLS
+		}
+	}
 	if !a.When.IsZero() {
 		k.Level = judge.Reached(a)
 	}
@@ -209,7 +220,9 @@ func populated() *world {
 	w.add(seen("[192.0.2.77]", look, policy.SawTLS, nil), nil)
 	w.add(seen("a-very-long-name-of-a-department-of-a-university.faculty-of-medicine.university-hospital.example", look, policy.SawTLS, nil), nil)
 	w.add(policy.Assessment{Destination: addr.MustDestination("new.example")}, nil)
-	w.add(policy.Assessment{Destination: addr.MustDestination("gone.example"), When: look, Problem: policy.NoSuchDomain, Detail: "NXDOMAIN"}, nil)
+	w.add(policy.Assessment{Destination: addr.MustDestination("gone.example"), When: look, Problem: policy.NoSuchDomain, Detail: "NXDOMAIN"}, func(e *store.Entry) {
+		e.Track = store.Track{Failures: 5, FailingSince: look}
+	})
 	w.add(seen("selfsigned.example", look, policy.SawTLS, func(a *policy.Assessment) {
 		for i := range a.Hosts {
 			o := &a.Hosts[i].Observations[0]
@@ -277,7 +290,9 @@ func ruleSet(t testing.TB) *rules.Set {
 // config shows a world as a daemon would.
 func (w *world) config(t testing.TB) Config {
 	set := ruleSet(t)
-	m := NewMeter(noon.Add(-30 * time.Hour))
+	at := noon.Add(-30 * time.Hour)
+	m := NewMeter(func() time.Time { return at })
+	at = noon.Add(-3 * time.Hour)
 	for d, n := range map[Decision]int{
 		{"clinic", policy.Accept, "", policy.Enforce}:                         1843,
 		{"clinic", policy.Reject, policy.NoSTARTTLS, policy.Enforce}:          37,
@@ -308,7 +323,7 @@ func (w *world) config(t testing.TB) Config {
 			return seen(d.String(), noon, policy.SawTLS, nil)
 		},
 		Counts: func() Counts {
-			return Counts{Sessions: 3, Connections: 51, Messages: 2170, Unbound: 2, Malformed: 1, Panics: map[string]uint64{"milter": 0, "socketmap": 0},
+			return Counts{Sessions: 3, Connections: 51, Messages: 2170, Malformed: 1, Panics: map[string]uint64{"milter": 0, "socketmap": 0},
 				Socketmap:         []Answers{{"sender", "ok", 512}, {"forced", "ok", 90}, {"forced", "temp", 1}, {"policy", "notfound", 4000}},
 				SocketmapSessions: 2, Cached: map[string]int{"destinations": 142, "hosts": 260}, Lookups: map[string]uint64{"memory": 2200, "look": 81, "joined": 7},
 				Changes: map[string]int64{"level": 4, "lost-tls": 1}}
