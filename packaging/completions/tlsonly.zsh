@@ -97,10 +97,11 @@ forwards)
 	;;
 setup)
 	_arguments \
-		'--apply[write the settings, with a backup beside each file]' \
+		'--apply[write the settings, with a backup beside each file; Postfix is reloaded, or restarted, and seen to answer]' \
 		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
 		'--config-directory[postfix\: its configuration DIR; default\: that of MAIL_CONFIG, or the system'\''s]:dir:_files' \
 		'--hide-header[postfix\: take the header TLS-Only off protected mail when it leaves]' \
+		'--no-reload[postfix\: leave the running Postfix as it is, and say what it takes]' \
 		'--undo[take back what setup has written; with --apply, else only shown]' \
 		'*:argument:(postfix sendmail)'
 	;;
