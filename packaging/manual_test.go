@@ -99,11 +99,11 @@ func TestManualFlags(t *testing.T) {
 	}
 }
 
-// Manual, example configuration and README.md have the same keys; a test of package config compares README.md with the program.
+// Manual, example configuration and docs/configuration.md have the same keys; a test of package config compares docs/configuration.md with the program.
 func TestManualKeys(t *testing.T) {
 	want := tomlKeys(readme(t))
 	if len(want) < 40 {
-		t.Fatalf("README.md has %d keys", len(want))
+		t.Fatalf("docs/configuration.md has %d keys", len(want))
 	}
 	compare(t, "tlsonly.toml", "key", tomlKeys(uncommented(t)), want)
 	var has []string
@@ -169,14 +169,14 @@ func tomlKeys(text string) []string {
 	return keys
 }
 
-// readme returns the example in README.md.
+// readme returns the example in docs/configuration.md.
 func readme(t *testing.T) string {
 	t.Helper()
-	_, section, ok := strings.Cut(read(t, "../README.md"), "\n## The file\n")
+	_, section, ok := strings.Cut(read(t, "../docs/configuration.md"), "\n## The file\n")
 	_, block, ok2 := strings.Cut(section, "```toml\n")
 	block, _, ok3 := strings.Cut(block, "```")
 	if !ok || !ok2 || !ok3 {
-		t.Fatal(`README.md has no block of TOML below "The file"`)
+		t.Fatal(`docs/configuration.md has no block of TOML below "The file"`)
 	}
 	return block
 }

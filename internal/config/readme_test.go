@@ -12,9 +12,9 @@ import (
 	"tlsonly/rules"
 )
 
-// The file that the README shows is one that this version takes, and has every key that this version knows.
+// The file that docs/configuration.md shows is one that this version takes, and has every key that this version knows.
 func TestReadme(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,9 +22,9 @@ func TestReadme(t *testing.T) {
 	_, block, ok2 := strings.Cut(section, "```toml\n")
 	block, _, ok3 := strings.Cut(block, "```")
 	if !ok || !ok2 || !ok3 {
-		t.Fatal("README.md has no block of TOML below \"The file\"")
+		t.Fatal("docs/configuration.md has no block of TOML below \"The file\"")
 	}
-	if _, err := Parse("README.md", []byte(block), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)); err != nil {
+	if _, err := Parse("docs/configuration.md", []byte(block), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)); err != nil {
 		t.Error(err)
 	}
 	shown := map[string]bool{}
@@ -56,6 +56,6 @@ func TestReadme(t *testing.T) {
 	}
 	slices.Sort(missing)
 	if len(missing) > 0 {
-		t.Errorf("not in the README: %q", missing)
+		t.Errorf("not in docs/configuration.md: %q", missing)
 	}
 }
