@@ -308,7 +308,7 @@ func TestMTAHolesDoctorRoutes(t *testing.T) {
 			calls:  []string{"-e|relay_domains=none.example|recipient_bcc_maps=unix:passwd.byname"},
 			remedy: []string{"-X|recipient_bcc_maps"}},
 		{name: "owner", code: "aliases-owner", where: "DIR/aliases:2",
-			calls: []string{"-e|alias_maps=texthash:DIR/aliases"}, mended: strings.Replace(clinicRule, `"]`, `", "@mta.test"]`, 1), remedy: []string{"-X|alias_maps"}},
+			calls: []string{"-e|alias_maps=texthash:DIR/aliases"}, mended: strings.Replace(clinicRule, `"]`, `", "@mta.test"]`, 1), remedy: []string{"-e|alias_maps="}},
 		{name: "an earlier table of senders", code: "sender-map-overruled", where: "main.cf:sender_dependent_default_transport_maps",
 			calls:  []string{"-e|sender_dependent_default_transport_maps=inline:{ {boss@clinic.example = smtp:} }, socketmap:inet:127.0.0.1:8690:sender1"},
 			remedy: []string{"-e|sender_dependent_default_transport_maps=socketmap:inet:127.0.0.1:8690:sender1"}},
