@@ -30,7 +30,7 @@ func inMain(r *siteRun, parameters, services []string) {
 // mailcow: main.cf is cut at a line at each start, and extra.cf appended;
 // master.cf is from the image.
 var mailcow = deployment{
-	name: "mailcow", signers: []string{"127.0.0.1:9900"}, warnings: []string{"milter-other", "forwards-unlisted"}, local: "nurse@clinic.example", alias: "team@clinic.example",
+	name: "mailcow", signers: []string{"127.0.0.1:9900"}, warnings: []string{"milter-other", "forwards-unlisted", "policy-site-asked"}, local: "nurse@clinic.example", alias: "team@clinic.example",
 	sql: mailSQL,
 	files: map[string]string{
 		"mysql_virtual_mailbox_maps.cf": mailboxQuery, "mysql_virtual_alias_maps.cf": aliasQuery, "mysql_virtual_domains_maps.cf": domainQuery,
@@ -193,7 +193,10 @@ CREATE TABLE tlspolicy(dest, policy);`
 
 // iRedMail and Modoboa: fourteen tables, and Amavis takes and gives back all.
 var iRedMail = deployment{
-	name: "iRedMail, Modoboa", warnings: []string{"forwards-unlisted"}, local: "nurse@clinic.example", alias: "team@clinic.example", sql: mailSQL,
+	name: "iRedMail, Modoboa", warnings: []string{"forwards-unlisted", "route-asked", "relay-asked"},
+	// Who has domains in that table sees to its route instead.
+	tables: "[doctor]\naccept = [\"route-explicit:main.cf:relay_domains nothing is relayed here\"]\n",
+	local:  "nurse@clinic.example", alias: "team@clinic.example", sql: mailSQL,
 	files: map[string]string{
 		"virtual_mailbox_domains.cf": domainQuery, "virtual_mailbox_maps.cf": mailboxQuery, "virtual_alias_maps.cf": aliasQuery,
 		"transport_maps_user.cf": noQuery, "transport_maps_domain.cf": noQuery, "relay_domains.cf": noQuery, "domain_alias_maps.cf": noQuery,
@@ -242,7 +245,7 @@ smtp-amavis unix - - n - 2 smtp
 
 // ISPConfig: like these, with rspamd as a milter, or Amavis.
 var ispConfig = deployment{
-	name: "ISPConfig", signers: []string{"127.0.0.1:11332"}, warnings: []string{"milter-other", "forwards-unlisted"}, sql: mailSQL,
+	name: "ISPConfig", signers: []string{"127.0.0.1:11332"}, warnings: []string{"milter-other", "forwards-unlisted", "route-asked"}, sql: mailSQL,
 	local: "nurse@clinic.example", alias: "team@clinic.example",
 	files: map[string]string{
 		"mysql-virtual_domains.cf": domainQuery, "mysql-virtual_mailboxes.cf": mailboxQuery, "mysql-virtual_forwardings.cf": aliasQuery,
