@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 		if err := rig.FetchPostfix310(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
+		// Tables of a database, of which suites have many; likewise.
+		if err := rig.FetchTools(context.Background(), "postfix-sqlite", "postfix-sqlite"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 		if code, done := rig.Spread(slowTests...); done {
 			os.Exit(code)
 		}
