@@ -35,7 +35,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/forward/aliases":      {"tlsonly/internal/addr"},
 	"tlsonly/internal/forward/sieve":        {"tlsonly/internal/addr"},
 	"tlsonly/internal/forward/virtual":      {"tlsonly/internal/forward/aliases", "tlsonly/internal/addr"},
-	"tlsonly/internal/maillog":              {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/maillog":              {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr", "tlsonly/internal/transport"},
 	"tlsonly/internal/received":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/starttls": {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/policy":               {"tlsonly/internal/addr"},
