@@ -339,7 +339,7 @@ func TestMTAHardClock(t *testing.T) {
 	if err := world.AddRecords(records.String()); err != nil {
 		t.Fatal(err)
 	}
-	ctx := context30(t)
+	ctx := patient(t)
 	s, err := store.Open(ctx, store.Config{URL: url})
 	if err != nil {
 		t.Fatal(err)
@@ -442,7 +442,7 @@ func TestMTAHardClock(t *testing.T) {
 	events := d.ledger.Stats().Events
 	stop()
 
-	ctx = context30(t)
+	ctx = patient(t)
 	if s, err = store.Open(ctx, store.Config{URL: url}); err != nil {
 		t.Fatal(err)
 	}

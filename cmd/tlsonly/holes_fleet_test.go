@@ -67,7 +67,7 @@ tls = "encrypt"
 			// B's file knows nothing of the bank, A's does.
 			if bound {
 				waitFor(t, "B to hear of A's rules", func() bool {
-					answer, _ := b.postfix.Run(context30(t), "", "postmap", "-q", "x@bank.example", "socketmap:inet:127.0.0.1:8790:sender1")
+					answer, _ := b.postfix.Run(patient(t), "", "postmap", "-q", "x@bank.example", "socketmap:inet:127.0.0.1:8790:sender1")
 					return strings.TrimSpace(answer) == "tlsonly:"
 				})
 			}
@@ -76,7 +76,7 @@ tls = "encrypt"
 			// Then the clinic's rule goes, by A's word.
 			a.hup(first, "msg=reloaded")
 			b.fault("good.example", testnet.NoSTARTTLS)
-			if err := b.postfix.Set(context30(t), map[string]string{"defer_transports": ""}); err != nil {
+			if err := b.postfix.Set(patient(t), map[string]string{"defer_transports": ""}); err != nil {
 				t.Fatal(err)
 			}
 			b.run("postqueue", "-f")

@@ -9,7 +9,7 @@ import (
 // handedIn gives a message to sendmail(1).
 func (w *wire) handedIn(from, to string) {
 	w.t.Helper()
-	if _, err := w.postfix.Run(context30(w.t), w.text(), "sendmail", "-i", "-f", from, to); err != nil {
+	if _, err := w.postfix.Run(patient(w.t), w.text(), "sendmail", "-i", "-f", from, to); err != nil {
 		w.t.Fatal(err)
 	}
 }

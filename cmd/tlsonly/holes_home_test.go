@@ -112,7 +112,7 @@ func TestMTAHolesHomeOthers(t *testing.T) {
 	// A rule that is gone binds as long as its mail may wait.
 	w.readsPostfix("", strings.ReplaceAll(clinicRule, "clinic", "bank"))
 	send(0)
-	if err := w.postfix.Set(context30(t), map[string]string{
+	if err := w.postfix.Set(patient(t), map[string]string{
 		"transport_maps": "inline:{ {clinic.example = relay:[mx1.good.example]} }"}); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestMTAHolesHomeUnread(t *testing.T) {
 	w.readsPostfix("", "")
 	ask := func() string {
 		t.Helper()
-		answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "[mx1.none.example]", "socketmap:inet:127.0.0.1:8690:policy")
+		answer, err := w.postfix.Run(patient(t), "", "postmap", "-q", "[mx1.none.example]", "socketmap:inet:127.0.0.1:8690:policy")
 		if err != nil {
 			return err.Error()
 		}

@@ -147,7 +147,7 @@ func TestMTAHolesRelays(t *testing.T) {
 				w.daemon.stop(syscall.SIGKILL)
 				w.daemon.start()
 			}
-			if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
+			if err := w.postfix.Set(patient(w.t), map[string]string{"defer_transports": ""}); err != nil {
 				w.t.Fatal(err)
 			}
 			w.run("postqueue", "-f")
@@ -176,7 +176,7 @@ func TestMTAHolesRelaysRead(t *testing.T) {
 	}}, true)
 	ask := func() string {
 		t.Helper()
-		answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "good.example", "socketmap:inet:127.0.0.1:8690:forced1")
+		answer, err := w.postfix.Run(patient(t), "", "postmap", "-q", "good.example", "socketmap:inet:127.0.0.1:8690:forced1")
 		if err != nil {
 			t.Fatal(err)
 		}

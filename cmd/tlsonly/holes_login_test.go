@@ -89,7 +89,7 @@ tls = "encrypt"
 					w.daemon.stop(syscall.SIGKILL)
 					w.daemon.start()
 				}
-				if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
+				if err := w.postfix.Set(patient(w.t), map[string]string{"defer_transports": ""}); err != nil {
 					w.t.Fatal(err)
 				}
 				w.run("postqueue", "-f")

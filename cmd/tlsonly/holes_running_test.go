@@ -195,7 +195,7 @@ func TestMTAHolesDoctorRunning(t *testing.T) {
 		if out := w.doctorSays(exitNo, "hole", "daemon-two"); len(found(out, "daemon-answers")) != 2 {
 			t.Errorf("the maps of a process that is left over:\n%s", out)
 		}
-		if err := errors.Join(s.Shutdown(context30(t)), <-served); err != nil {
+		if err := errors.Join(s.Shutdown(patient(t)), <-served); err != nil {
 			t.Error(err)
 		}
 		w.daemon.stop(syscall.SIGTERM)
@@ -219,7 +219,7 @@ func TestMTAHolesDoctorRunning(t *testing.T) {
 
 	t.Run("not root", func(t *testing.T) {
 		w.t = t
-		cmd := exec.CommandContext(context30(t), "/proc/self/exe")
+		cmd := exec.CommandContext(patient(t), "/proc/self/exe")
 		cmd.Args = []string{"tlsonly", "doctor", "postfix", "-c", filepath.Join(w.dir, "tlsonly.toml")}
 		w.postfix.Within(cmd)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -314,7 +314,7 @@ func TestMTAHolesDoctorStore(t *testing.T) {
 	w.daemon.start()
 	for question, want := range map[string]string{"forced1": "encrypt", "forced": "encrypt"} {
 		for _, hop := range []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587", "u.x.invalid"} {
-			out, err := w.postfix.Run(context30(t), "", "postmap", "-q", hop, "socketmap:inet:127.0.0.1:8690:"+question)
+			out, err := w.postfix.Run(patient(t), "", "postmap", "-q", hop, "socketmap:inet:127.0.0.1:8690:"+question)
 			if err != nil || !strings.HasPrefix(out, want) {
 				t.Errorf("%s %s: %q, %v", question, hop, out, err)
 			}

@@ -157,7 +157,7 @@ func TestMTAHolesSenderChangedBefore(t *testing.T) {
 	isolated(t)
 	for _, to := range []func(string) string{srs0, batv} {
 		w := newWire(t, wireCase{setup: true}, true)
-		if err := w.postfix.Set(context30(t), map[string]string{"smtpd_milters": "inet:" + otherMilter + ", " + milterEntry}); err != nil {
+		if err := w.postfix.Set(patient(t), map[string]string{"smtpd_milters": "inet:" + otherMilter + ", " + milterEntry}); err != nil {
 			t.Fatal(err)
 		}
 		stop := startChanger(t, to)
@@ -179,7 +179,7 @@ func TestMTAHolesSenderChangedBefore(t *testing.T) {
 			t.Errorf("doctor: exit status %d\n%s", status, out)
 		}
 		w.setup()
-		if out, err := w.postfix.Run(context30(t), "", "postconf", "smtpd_milters"); err != nil || !strings.Contains(out, otherMilter+", "+milterEntry) {
+		if out, err := w.postfix.Run(patient(t), "", "postconf", "smtpd_milters"); err != nil || !strings.Contains(out, otherMilter+", "+milterEntry) {
 			t.Errorf("setup reordered the list: %v %s", err, out)
 		}
 		if err := w.postfix.Stop(); err != nil {
@@ -258,12 +258,12 @@ func TestMTAHolesBareSendersKnown(t *testing.T) {
 	w.daemon.write(daemonHead + "[forwarding]\npostfix = \"" + w.postfix.Etc + "\"\n" + clinicRule)
 	w.daemon.start()
 	try("250")
-	if _, err := w.postfix.Run(context30(t), "", "postconf", "-e", "mydomain = example"); err != nil {
+	if _, err := w.postfix.Run(patient(t), "", "postconf", "-e", "mydomain = example"); err != nil {
 		t.Fatal(err)
 	}
 	w.daemon.reload()
 	try("550 5.7.10")
-	if _, err := w.postfix.Run(context30(t), "", "postconf", "-e", "append_dot_mydomain = no"); err != nil {
+	if _, err := w.postfix.Run(patient(t), "", "postconf", "-e", "append_dot_mydomain = no"); err != nil {
 		t.Fatal(err)
 	}
 	w.daemon.reload()

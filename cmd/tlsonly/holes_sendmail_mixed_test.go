@@ -23,7 +23,7 @@ func TestMTAHolesSendmailRefusedBeside(t *testing.T) {
 			w.message(doctor, []string{"u@zzz.example", "u@good.example", "u@aaa.example"}, func() { w.fault("good.example", testnet.NoSTARTTLS) })
 			waitFor(t, "both refusals", func() bool {
 				if c.mc != nil {
-					if err := w.sendmail.QueueRun(context30(t)); err != nil && !strings.Contains(err.Error(), "exit status") {
+					if err := w.sendmail.QueueRun(patient(t)); err != nil && !strings.Contains(err.Error(), "exit status") {
 						t.Fatal(err)
 					}
 				}

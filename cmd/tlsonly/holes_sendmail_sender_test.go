@@ -17,7 +17,7 @@ import (
 // knowsSendmail starts the daemon anew with this Sendmail's settings.
 func (w *wire) knowsSendmail(rules string) {
 	w.t.Helper()
-	cmd := w.sendmail.Command(context30(w.t), "sendmail")
+	cmd := w.sendmail.Command(patient(w.t), "sendmail")
 	script := "#!/bin/sh\nexec env"
 	for _, v := range cmd.Env {
 		if strings.HasPrefix(v, "LD_LIBRARY_PATH=") {
@@ -63,7 +63,7 @@ func TestMTAHolesSendmailSender(t *testing.T) {
 	}
 	command := func(args ...string) func(w *wire) {
 		return func(w *wire) {
-			if _, err := w.sendmail.Run(context30(w.t), w.text(), append(args, "u@good.example")...); err != nil {
+			if _, err := w.sendmail.Run(patient(w.t), w.text(), append(args, "u@good.example")...); err != nil {
 				w.t.Fatal(err)
 			}
 		}
@@ -113,7 +113,7 @@ func TestMTAHolesSendmailSender(t *testing.T) {
 				c.send(w)
 				w.fault("good.example", testnet.NoSTARTTLS)
 				waitFor(t, "the marker to be seen in the clear", func() bool {
-					if err := w.sendmail.QueueRun(context30(t)); err != nil {
+					if err := w.sendmail.QueueRun(patient(t)); err != nil {
 						t.Fatal(err)
 					}
 					host, _ := w.leak()

@@ -60,7 +60,7 @@ func arrives(w *wire) {
 func (w *wire) anyRun() {
 	w.t.Helper()
 	waitFor(w.t, "Sendmail's first try", func() bool { return strings.Contains(w.sendmail.Log(), ", stat=") })
-	if err := w.sendmail.QueueRun(context30(w.t)); err != nil && !strings.Contains(err.Error(), "exit status") {
+	if err := w.sendmail.QueueRun(patient(w.t)); err != nil && !strings.Contains(err.Error(), "exit status") {
 		w.t.Fatal(err)
 	}
 }
@@ -128,7 +128,7 @@ func waiting(rcpt string) func(w *wire) {
 	return func(w *wire) {
 		w.t.Helper()
 		refusedFor(rcpt)(w)
-		text, err := w.sendmail.Queue(context30(w.t), false)
+		text, err := w.sendmail.Queue(patient(w.t), false)
 		if err != nil || !strings.Contains(text, "MAILER-DAEMON") || !strings.Contains(text, rcpt) {
 			w.t.Errorf("no report for %s in the queue: %v\n%s", rcpt, err, text)
 		}
@@ -179,7 +179,7 @@ func TestMTAHolesSendmailReports(t *testing.T) {
 			send: func(w *wire) {
 				write(w.sendmail.Dir, "list", "x@late.example\n")
 				write(w.sendmail.Dir, "aliases", "doctor: :include:"+w.sendmail.Dir+"/list\n")
-				if _, err := w.sendmail.Run(context30(w.t), "", "-bi"); err != nil {
+				if _, err := w.sendmail.Run(patient(w.t), "", "-bi"); err != nil {
 					w.t.Fatal(err)
 				}
 				fails("doctor@mta.test")(w)
@@ -206,7 +206,7 @@ func TestMTAHolesSendmailReports(t *testing.T) {
 			w.message(doctor, []string{"u@good.example"}, nil)
 			w.fault("good.example", testnet.NoSTARTTLS)
 			if w.bound {
-				if err := w.sendmail.QueueRun(context30(w.t)); err != nil {
+				if err := w.sendmail.QueueRun(patient(w.t)); err != nil {
 					w.t.Fatal(err)
 				}
 				w.age(6 * 24 * time.Hour)

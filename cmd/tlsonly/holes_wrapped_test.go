@@ -86,7 +86,7 @@ func TestMTAHolesWrapped(t *testing.T) {
 	w.reload()
 	w.doctorSays(exitOK, "", "transport-differs")
 	w.run("postqueue", "-f")
-	if err := host.WaitMessages(context30(t), 1); err != nil {
+	if err := host.WaitMessages(patient(t), 1); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the delivery in the log", func() bool {

@@ -45,7 +45,7 @@ func TestMTAForwardMatrixPostfix(t *testing.T) {
 	}
 	p, m := startPostfixWith(t, rig.PostfixConfig{Main: main})
 	for name, path := range hash {
-		if _, err := p.Run(context30(t), "", name, "hash:"+path); err != nil {
+		if _, err := p.Run(patient(t), "", name, "hash:"+path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -53,7 +53,7 @@ func TestMTAForwardMatrixPostfix(t *testing.T) {
 	ends := l.send(m.address, cases)
 	l.settle(p)
 	l.collect(ends)
-	queue, err := p.Queue(context30(t))
+	queue, err := p.Queue(patient(t))
 	l.check(err)
 	for _, message := range queue {
 		for i, c := range cases {
@@ -70,7 +70,7 @@ func (l *forwardLab) settle(p *rig.Postfix) {
 	l.t.Helper()
 	waitFor(l.t, "the queue to settle", func() bool {
 		for range 3 { // mail that is sent on is in the queue before its origin is out, but a look takes time
-			queue, err := p.Queue(context30(l.t))
+			queue, err := p.Queue(patient(l.t))
 			l.check(err)
 			for _, message := range queue {
 				if message.Queue != "deferred" {

@@ -46,7 +46,7 @@ func sendmailLab(t *testing.T, users []string, write func(l *forwardLab), more .
 		"aliasing.example":  "local:plain",
 		"forwarded.example": "local:",
 	}
-	s, err := rig.StartSendmail(context30(t), rig.SendmailConfig{Mc: mc, Mailertable: routes})
+	s, err := rig.StartSendmail(patient(t), rig.SendmailConfig{Mc: mc, Mailertable: routes})
 	l.check(err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -65,17 +65,17 @@ func sendmailLab(t *testing.T, users []string, write func(l *forwardLab), more .
 	text, err := os.ReadFile(filepath.Join(l.dir, "aliases"))
 	l.check(err)
 	l.check(os.WriteFile(filepath.Join(s.Dir, "aliases"), text, 0o644))
-	_, err = s.Run(context30(t), "", "-bi")
+	_, err = s.Run(patient(t), "", "-bi")
 	l.check(err)
 	virtual, err := os.Open(filepath.Join(l.dir, "virtusertable"))
 	l.check(err)
 	defer virtual.Close()
-	makemap := s.Command(context30(t), "makemap", "-C", s.Cf, "hash", filepath.Join(l.dir, "virtusertable"))
+	makemap := s.Command(patient(t), "makemap", "-C", s.Cf, "hash", filepath.Join(l.dir, "virtusertable"))
 	makemap.Stdin = virtual
 	if out, err := makemap.CombinedOutput(); err != nil {
 		t.Fatalf("makemap: %v: %s", err, out)
 	}
-	cmd := s.Command(context30(t), "sendmail")
+	cmd := s.Command(patient(t), "sendmail")
 	var environment string
 	for _, v := range cmd.Env {
 		if strings.HasPrefix(v, "LD_LIBRARY_PATH=") {
@@ -91,7 +91,7 @@ func (l *forwardLab) runSendmail(s *rig.Sendmail, cases []forwardCase) {
 	l.t.Helper()
 	ends := l.send(s.Addr, cases)
 	l.collect(ends)
-	queue, err := s.Queue(context30(l.t), false)
+	queue, err := s.Queue(patient(l.t), false)
 	l.check(err)
 	for i, c := range cases {
 		if strings.Contains(queue, "<"+c.sender(i)+">") {

@@ -171,7 +171,7 @@ func (w *matrixWorld) assess(lines []*matrixLine) {
 		w.t.Fatal(err)
 	}
 	defer engine.Close()
-	ctx := context30(w.t)
+	ctx := patient(w.t)
 	var looks sync.WaitGroup
 	for _, l := range lines {
 		looks.Go(func() { l.known = engine.Assess(ctx, l.destination, nil) })
@@ -211,7 +211,7 @@ func (w *matrixWorld) deliver(lines []*matrixLine, root string) {
 		master = append(master, fmt.Sprintf("m%s unix - - n - 8 smtp -o smtp_tls_security_level=encrypt"+
 			" -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=texthash:%s", level, write(w.dir(), string(level), table)))
 	}
-	p, err := rig.StartPostfix(context30(w.t), rig.PostfixConfig{Root: root, Master: master, Main: map[string]string{
+	p, err := rig.StartPostfix(patient(w.t), rig.PostfixConfig{Root: root, Master: master, Main: map[string]string{
 		"smtp_dns_support_level": "dnssec",
 		"smtp_tls_CAfile":        w.caFile,
 		"transport_maps":         "texthash:" + write(w.dir(), "routes", routes),

@@ -323,7 +323,7 @@ func (w *matrixWorld) serve() {
 		w.t.Fatal(err)
 	}
 	w.closes(w.signed.Close)
-	w.unbound, err = rig.StartUnbound(context30(w.t), rig.UnboundConfig{Forward: w.signed.Addr(), Anchor: w.signed.Anchor()})
+	w.unbound, err = rig.StartUnbound(patient(w.t), rig.UnboundConfig{Forward: w.signed.Addr(), Anchor: w.signed.Anchor()})
 	if err != nil {
 		w.t.Fatal(err)
 	}

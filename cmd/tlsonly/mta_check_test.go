@@ -118,7 +118,7 @@ func (w *checkWorld) command(args ...string) *exec.Cmd {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context30(w.t), exe)
+	cmd := exec.CommandContext(patient(w.t), exe)
 	cmd.Args = append([]string{"tlsonly"}, append(args, "-c", w.config)...)
 	return cmd
 }

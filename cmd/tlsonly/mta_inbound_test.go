@@ -385,7 +385,7 @@ func TestMTAInboundPickup(t *testing.T) {
 	world := newWorld(t)
 	d := startDaemon(t, inboundHead(true)+strings.Replace(inboundRules, "127.0.0.9", "127.0.0.0/8", 1))
 	p, m := startPostfix(t, nil, nil)
-	if _, err := p.Run(context30(t), "Subject: pickup\nTLS-Only-Inbound: kept\n\nHello.\n", "sendmail", "-i", "-f", "x@insurer.example", "u@good.example"); err != nil {
+	if _, err := p.Run(patient(t), "Subject: pickup\nTLS-Only-Inbound: kept\n\nHello.\n", "sendmail", "-i", "-f", "x@insurer.example", "u@good.example"); err != nil {
 		t.Fatal(err)
 	}
 	got := named(headerOf(t, waitMessages(t, world, "good.example", 1)[0]), "TLS-Only-Inbound")
@@ -416,7 +416,7 @@ func TestMTAInboundPickup(t *testing.T) {
 // onStandardInput is a client of sendmail -bs.
 func onStandardInput(t *testing.T, s *rig.Sendmail) *client {
 	t.Helper()
-	cmd := s.Command(context30(t), "sendmail", "-C", s.Cf, "-bs")
+	cmd := s.Command(patient(t), "sendmail", "-C", s.Cf, "-bs")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -205,7 +205,7 @@ func (d *daemonProcess) change(statements ...string) {
 	}
 	defer db.Close()
 	for _, s := range statements {
-		result, err := db.ExecContext(context30(d.t), s)
+		result, err := db.ExecContext(patient(d.t), s)
 		if err != nil {
 			d.t.Fatalf("%s: %v", s, err)
 		}
@@ -222,16 +222,16 @@ func (d *daemonProcess) lockStore() func() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	conn, err := db.Conn(context30(d.t))
+	conn, err := db.Conn(patient(d.t))
 	if err == nil {
-		_, err = conn.ExecContext(context30(d.t), "BEGIN IMMEDIATE")
+		_, err = conn.ExecContext(patient(d.t), "BEGIN IMMEDIATE")
 	}
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	return func() {
 		d.t.Helper()
-		if _, err := conn.ExecContext(context30(d.t), "ROLLBACK"); err != nil {
+		if _, err := conn.ExecContext(patient(d.t), "ROLLBACK"); err != nil {
 			d.t.Error(err)
 		}
 		conn.Close()
@@ -372,9 +372,9 @@ func (c *client) login(user, password string) {
 	c.expect("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)), "235")
 }
 
-func context30(t *testing.T) context.Context {
+func patient(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -444,7 +444,7 @@ func startPostfixWith(t *testing.T, config rig.PostfixConfig) (*rig.Postfix, rea
 	}
 	maps.Copy(settings, config.Main)
 	config.Main = settings
-	p, err := rig.StartPostfix(context30(t), config)
+	p, err := rig.StartPostfix(patient(t), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,7 +462,7 @@ func startPostfixWith(t *testing.T, config rig.PostfixConfig) (*rig.Postfix, rea
 		logs:    p.LogLines,
 		prefix:  func(string) string { return "" },
 		held: func() int {
-			queue, err := p.Queue(context30(t))
+			queue, err := p.Queue(patient(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -480,7 +480,7 @@ func startPostfixWith(t *testing.T, config rig.PostfixConfig) (*rig.Postfix, rea
 // startSendmail starts Sendmail with more lines of m4.
 func startSendmail(t *testing.T, more ...string) (*rig.Sendmail, realMTA) {
 	t.Helper()
-	s, err := rig.StartSendmail(context30(t), rig.SendmailConfig{
+	s, err := rig.StartSendmail(patient(t), rig.SendmailConfig{
 		Milter: "inet:8689@127.0.0.1",
 		Mc:     append([]string{"FEATURE(`accept_unqualified_senders')dnl"}, more...),
 	})
@@ -501,7 +501,7 @@ func startSendmail(t *testing.T, more ...string) (*rig.Sendmail, realMTA) {
 		logs:    s.LogLines,
 		prefix:  func(rcpt string) string { return "<" + rcpt + ">... " },
 		held: func() int {
-			queue, err := s.Queue(context30(t), true)
+			queue, err := s.Queue(patient(t), true)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -33,7 +33,7 @@ func TestMTASetup(t *testing.T) {
 	isolated(t)
 	wellResolved(newWorld(t).DNS)
 	d := startDaemon(t, daemonHead+"[forwarding]\nlocal = [\"local.example\"]\n"+clinicRule)
-	p, err := rig.StartPostfix(context30(t), rig.PostfixConfig{Main: map[string]string{
+	p, err := rig.StartPostfix(patient(t), rig.PostfixConfig{Main: map[string]string{
 		"mydestination": "local.example", "smtp_tls_security_level": "may",
 	}})
 	if err != nil {
@@ -87,7 +87,7 @@ func TestMTASetup(t *testing.T) {
 		t.Errorf("left pinned:\n%s", pinned)
 	}
 	waitFor(t, "the daemon to know", func() bool {
-		answer, err := p.Run(context30(t), "", "postmap", "-q", "[127.25.0.1]", "socketmap:inet:127.0.0.1:8690:policy")
+		answer, err := p.Run(patient(t), "", "postmap", "-q", "[127.25.0.1]", "socketmap:inet:127.0.0.1:8690:policy")
 		return err != nil && answer == ""
 	})
 	c := dial(t, p.Addr)

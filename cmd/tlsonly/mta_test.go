@@ -232,7 +232,7 @@ func TestMTAPickup(t *testing.T) {
 	p, m := startPostfix(t, map[string]string{"bounce_queue_lifetime": "0"}, nil)
 	submit := func(from string, to ...string) {
 		t.Helper()
-		if _, err := p.Run(context30(t), "Subject: pickup\n\nHello.\n", "sendmail", append([]string{"-i", "-f", from}, to...)...); err != nil {
+		if _, err := p.Run(patient(t), "Subject: pickup\n\nHello.\n", "sendmail", append([]string{"-i", "-f", from}, to...)...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -242,7 +242,7 @@ func TestMTAPickup(t *testing.T) {
 		t.Errorf("no tag: %s", got[0].Data)
 	}
 	submit("doctor@clinic.example", "u@good.example", "v@none.example")
-	if _, err := p.WaitLog(context30(t), "status=bounced (TLS required: none.example does not offer STARTTLS)"); err != nil {
+	if _, err := p.WaitLog(patient(t), "status=bounced (TLS required: none.example does not offer STARTTLS)"); err != nil {
 		t.Error(err)
 	}
 	d.waitDecision("rcpt=v@none.example", "verdict=reject")
@@ -257,7 +257,7 @@ func TestMTAPickup(t *testing.T) {
 	submit("doctor@clinic.example", "u@silent.example")
 	d.waitDecision("rcpt=u@silent.example", "verdict=defer")
 	waitFor(t, "the deferred message in maildrop", func() bool {
-		queue, err := p.Queue(context30(t))
+		queue, err := p.Queue(patient(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func TestMTASetupCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.reload()
-	if out, err := w.postfix.Run(context30(t), "", "postconf", "-x", "smtpd_milters", "sender_dependent_default_transport_maps"); err != nil ||
+	if out, err := w.postfix.Run(patient(t), "", "postconf", "-x", "smtpd_milters", "sender_dependent_default_transport_maps"); err != nil ||
 		!strings.Contains(out, milterEntry) || !strings.Contains(out, ":sender1, inline") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -149,7 +149,7 @@ func TestMTASetupStranger(t *testing.T) {
 	// With an address of its own the other one stays, in its place.
 	w.daemon.write(daemonHead + clinicRule)
 	w.setup()
-	if out, err := w.postfix.Run(context30(t), "", "postconf", "-h", "smtpd_milters"); err != nil || out != milterEntry+", inet:localhost:10026, inet:127.0.0.1:9\n" {
+	if out, err := w.postfix.Run(patient(t), "", "postconf", "-h", "smtpd_milters"); err != nil || out != milterEntry+", inet:localhost:10026, inet:127.0.0.1:9\n" {
 		t.Errorf("%v %s", err, out)
 	}
 }

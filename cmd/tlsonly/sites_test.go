@@ -159,7 +159,7 @@ func (r *siteRun) start() {
 		network, address := r.signerAt(at)
 		startSigner(t, network, address)
 	}
-	r.postfix, err = rig.StartPostfix(context30(t), rig.PostfixConfig{Main: map[string]string{
+	r.postfix, err = rig.StartPostfix(patient(t), rig.PostfixConfig{Main: map[string]string{
 		// Queue runs are the test's to start.
 		"minimal_backoff_time": "1h", "maximal_backoff_time": "1h",
 		"smtp_connect_timeout": "3s", "smtp_helo_timeout": "3s",
@@ -459,7 +459,7 @@ func (r *siteRun) written() (parameters, services []string) {
 	r.t.Helper()
 	before := map[string]bool{}
 	ask := func(args ...string) []string {
-		out, err := r.postfix.Run(context30(r.t), "", "postconf", args...)
+		out, err := r.postfix.Run(patient(r.t), "", "postconf", args...)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -431,7 +431,7 @@ func TestMTATwinsDefault(t *testing.T) {
 		t.Errorf("%s saw it", host)
 	}
 	// Its bounces and notices go there, too.
-	answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "<>", "socketmap:inet:127.0.0.1:8690:sender1/+site")
+	answer, err := w.postfix.Run(patient(t), "", "postmap", "-q", "<>", "socketmap:inet:127.0.0.1:8690:sender1/+site")
 	if err != nil || strings.TrimSpace(answer) != "tlsonly:[mx1.good.example]:25" {
 		t.Errorf("bounces go by %q, %v", answer, err)
 	}
@@ -549,7 +549,7 @@ func TestMTATwinsDoctor(t *testing.T) {
 
 func (w *wire) run1(name string, args ...string) string {
 	w.t.Helper()
-	out, err := w.postfix.Run(context30(w.t), "", name, args...)
+	out, err := w.postfix.Run(patient(w.t), "", name, args...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

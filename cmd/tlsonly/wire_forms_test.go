@@ -62,7 +62,7 @@ func TestMTAWireFormsOfOthers(t *testing.T) {
 	for _, from := range []string{"prvs=1234abcdef=nurse@clinic.example", "SRS0=HHH=TT=stranger.example=doctor@clinic.example", "doctor-news@clinic.example"} {
 		w.message(from, []string{"u@none.example"}, nil)
 	}
-	if err := w.world.Hosts("none.example")[0].WaitMessages(context30(t), 3); err != nil {
+	if err := w.world.Hosts("none.example")[0].WaitMessages(patient(t), 3); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -96,7 +96,7 @@ func TestMTAWireSRS(t *testing.T) {
 				}
 				return
 			}
-			if err := w.world.Hosts("none.example")[0].WaitMessages(context30(t), 2); err != nil {
+			if err := w.world.Hosts("none.example")[0].WaitMessages(patient(t), 2); err != nil {
 				t.Fatal(err)
 			}
 			// Going from ignore to match binds at once. What was accepted so may
@@ -167,7 +167,7 @@ func TestMTAWireFormsSendmail(t *testing.T) {
 		w := newSendmailWire(t, sendmailCase{}, true)
 		w.refused(doctor)
 		w.message(srsOf("joe@stranger.example", "clinic.example"), []string{"u@none.example"}, nil)
-		if err := w.world.Hosts("none.example")[0].WaitMessages(context30(t), 1); err != nil {
+		if err := w.world.Hosts("none.example")[0].WaitMessages(patient(t), 1); err != nil {
 			t.Fatal(err)
 		}
 	})

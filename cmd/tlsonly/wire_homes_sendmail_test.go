@@ -53,12 +53,12 @@ func TestMTAWireHomesSendmail(t *testing.T) {
 				MinVersion: policy.TLS12, RedactBounces: true,
 			}), "\n")
 		}
-		if w.sendmail, err = rig.StartSendmail(context30(t), config); err != nil {
+		if w.sendmail, err = rig.StartSendmail(patient(t), config); err != nil {
 			t.Fatal(err)
 		}
 		w.address = w.sendmail.Addr
 		write(w.sendmail.Dir, "aliases", "team: nurse\nowner-team: porter\nfriends: nurse\n")
-		if _, err := w.sendmail.Run(context30(t), "", "-bi"); err != nil {
+		if _, err := w.sendmail.Run(patient(t), "", "-bi"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -71,7 +71,7 @@ func TestMTAWireHomesSendmail(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	cmd := w.sendmail.Command(context30(t), "sendmail")
+	cmd := w.sendmail.Command(patient(t), "sendmail")
 	library := ""
 	for _, v := range cmd.Env {
 		if strings.HasPrefix(v, "LD_LIBRARY_PATH=") {

@@ -101,7 +101,7 @@ func TestMTAWireHomes(t *testing.T) {
 	}
 	w.daemon.waitDecision("rcpt=porter@local.example", "verdict=accept", "unread="+w.dir+"/porter/.forward")
 	again()
-	if _, err := p.Run(context30(t), w.text(), "sendmail", "root"); err != nil {
+	if _, err := p.Run(patient(t), w.text(), "sendmail", "root"); err != nil {
 		t.Fatal(err)
 	}
 	delivered("root")
@@ -125,7 +125,7 @@ func TestMTAWireHomes(t *testing.T) {
 			t.Errorf("mail to %s left in the clear", to)
 		}
 	}
-	if _, err := p.Run(context30(t), "", "postsuper", "-d", "ALL"); err != nil {
+	if _, err := p.Run(patient(t), "", "postsuper", "-d", "ALL"); err != nil {
 		t.Fatal(err)
 	}
 

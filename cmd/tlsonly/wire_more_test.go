@@ -136,7 +136,7 @@ func (w *wire) program(args ...string) (string, int) {
 		w.t.Fatal(err)
 	}
 	// proc(5): the link leads to the file itself, from any root directory.
-	cmd := exec.CommandContext(context30(w.t), "/proc/self/exe")
+	cmd := exec.CommandContext(patient(w.t), "/proc/self/exe")
 	cmd.Args = append([]string{"tlsonly"}, append(args, "-c", write(w.dir, "tlsonly.toml", string(text)))...)
 	w.postfix.Within(cmd)
 	out, err := cmd.CombinedOutput()
@@ -375,7 +375,7 @@ func TestMTAWireUser(t *testing.T) {
 		w.settle()
 		w.daemon.stop(syscall.SIGKILL)
 		w.daemon.start()
-		if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
+		if err := w.postfix.Set(patient(w.t), map[string]string{"defer_transports": ""}); err != nil {
 			w.t.Fatal(err)
 		}
 		w.run("postqueue", "-f")

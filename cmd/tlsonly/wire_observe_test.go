@@ -28,7 +28,7 @@ func (w *wire) observed(what string, status int, good func(observe.Summary) bool
 // services returns the transports of ours in master.cf.
 func (w *wire) services() string {
 	w.t.Helper()
-	out, err := w.postfix.Run(context30(w.t), "", "postconf", "-M")
+	out, err := w.postfix.Run(patient(w.t), "", "postconf", "-M")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func (w *wire) services() string {
 			ours = append(ours, line)
 		}
 	}
-	maps, err := w.postfix.Run(context30(w.t), "", "postconf", "-x", "sender_dependent_default_transport_maps")
+	maps, err := w.postfix.Run(patient(w.t), "", "postconf", "-x", "sender_dependent_default_transport_maps")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestMTAObserveThenEnforce(t *testing.T) {
 	// Nobody is held, and nobody waits: the answer comes before the destination is
 	// known, and is told when it is.
 	w.message(doctor, []string{"u@none.example"}, nil)
-	if err := w.world.Hosts("none.example")[0].WaitMessages(context30(t), 1); err != nil {
+	if err := w.world.Hosts("none.example")[0].WaitMessages(patient(t), 1); err != nil {
 		t.Fatal(err)
 	}
 	c := dial(t, w.address)
@@ -122,7 +122,7 @@ func TestMTAObserveHandedIn(t *testing.T) {
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, rules: watchedRule}, true)
 	w.handedIn(doctor, "u@none.example")
-	if err := w.world.Hosts("none.example")[0].WaitMessages(context30(t), 1); err != nil {
+	if err := w.world.Hosts("none.example")[0].WaitMessages(patient(t), 1); err != nil {
 		t.Fatal(err)
 	}
 	w.daemon.waitDecision("rcpt=u@none.example", "verdict=accept", "would=reject")

@@ -34,7 +34,7 @@ func TestMTAWireTLSRequiredNo(t *testing.T) {
 	for _, bound := range []bool{true, false} {
 		t.Run(map[bool]string{true: "bound", false: "unbound"}[bound], func(t *testing.T) {
 			w := newWire(t, wireCase{root: root}, false)
-			if version, err := w.postfix.Run(context30(t), "", "postconf", "-h", "mail_version"); err != nil || !strings.HasPrefix(version, "3.10.") {
+			if version, err := w.postfix.Run(patient(t), "", "postconf", "-h", "mail_version"); err != nil || !strings.HasPrefix(version, "3.10.") {
 				t.Fatalf("this is Postfix %s, %v", version, err)
 			}
 			w.setup()
@@ -140,10 +140,10 @@ func TestMTAWireTLSReport(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newSecureWireOn(t, c.root, []string{bySTS}, fmt.Sprintf("[socketmap]\npostfix = %q\n", c.says), ruleOf("clinic.example", "secure"), nil)
-			if version, err := w.postfix.Run(context30(t), "", "postconf", "-h", "mail_version"); err != nil || strings.HasPrefix(version, "3.10.") != (c.root != "") {
+			if version, err := w.postfix.Run(patient(t), "", "postconf", "-h", "mail_version"); err != nil || strings.HasPrefix(version, "3.10.") != (c.root != "") {
 				t.Fatalf("this is Postfix %s, %v", version, err)
 			}
-			answer, err := w.postfix.Run(context30(t), "", "postmap", "-q", "sts0.example", "socketmap:inet:127.0.0.1:8690:forced1")
+			answer, err := w.postfix.Run(patient(t), "", "postmap", "-q", "sts0.example", "socketmap:inet:127.0.0.1:8690:forced1")
 			if err != nil {
 				t.Fatal(err)
 			}

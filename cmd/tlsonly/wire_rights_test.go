@@ -26,7 +26,7 @@ func (d *daemonProcess) asked(args ...string) (string, int) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context30(d.t), exe)
+	cmd := exec.CommandContext(patient(d.t), exe)
 	cmd.Args = append([]string{"tlsonly"}, append(args, "-c", d.file)...)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -83,7 +83,7 @@ func TestMTARights(t *testing.T) {
 	}
 	run := func(args ...string) {
 		t.Helper()
-		if _, err := p.Run(context30(t), "", args[0], args[1:]...); err != nil {
+		if _, err := p.Run(patient(t), "", args[0], args[1:]...); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -105,7 +105,7 @@ func newSecureWorld(t *testing.T, kinds []string) (w *secureWire, world *testnet
 			t.Fatal(err)
 		}
 	}
-	unbound, err := rig.StartUnbound(context30(t), rig.UnboundConfig{Forward: w.signed.Addr(), Anchor: w.signed.Anchor()})
+	unbound, err := rig.StartUnbound(patient(t), rig.UnboundConfig{Forward: w.signed.Addr(), Anchor: w.signed.Anchor()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestMTAWireSecureForgotten(t *testing.T) {
 		wrong = append(wrong, w.wrong)
 	}
 	w.daemon.start()
-	if err := w.postfix.Set(context30(t), map[string]string{"defer_transports": ""}); err != nil {
+	if err := w.postfix.Set(patient(t), map[string]string{"defer_transports": ""}); err != nil {
 		t.Fatal(err)
 	}
 	w.run("postqueue", "-f")

@@ -143,7 +143,7 @@ func TestMTAWireSendmailRight(t *testing.T) {
 	w.daemon.change(aged(days)...) // so that the look at acceptance is not from just now
 	w.trusted("own3.example")
 	w.daemon.start()
-	if err := w.sendmail.QueueRun(context30(t)); err != nil {
+	if err := w.sendmail.QueueRun(patient(t)); err != nil {
 		t.Fatal(err)
 	}
 	for domain, n := range map[string]int{"dane0.example": 2, "sts1.example": 1, "own2.example": 1} {
@@ -181,7 +181,7 @@ func TestMTAWireSendmailMixed(t *testing.T) {
 	lax := w.wrong
 	run := func() {
 		t.Helper()
-		if err := w.sendmail.QueueRun(context30(t)); err != nil {
+		if err := w.sendmail.QueueRun(patient(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -220,7 +220,7 @@ func TestMTAWireSendmailAway(t *testing.T) {
 	w.marker = protected
 	run := func(protectedWent, othersWent int) {
 		t.Helper()
-		if err := w.sendmail.QueueRun(context30(t)); err != nil {
+		if err := w.sendmail.QueueRun(patient(t)); err != nil {
 			t.Fatal(err)
 		}
 		got := map[string]int{}
@@ -258,7 +258,7 @@ func TestMTAWireSendmailCNAME(t *testing.T) {
 			if err := w.signed.SetRecords("own0.example", dns.TypeCNAME, "own1.example."); err != nil {
 				t.Fatal(err)
 			}
-			if err := w.sendmail.QueueRun(context30(t)); err != nil {
+			if err := w.sendmail.QueueRun(patient(t)); err != nil {
 				t.Fatal(err)
 			}
 			if follow {
@@ -304,7 +304,7 @@ func TestMTAWireSendmailSearch(t *testing.T) {
 				t.Fatal(err)
 			}
 			// Without a host by the name it was accepted for it comes back, which ends the queue run badly.
-			err := w.sendmail.QueueRun(context30(t))
+			err := w.sendmail.QueueRun(patient(t))
 			if w.stolen() != search || (err == nil) != search {
 				t.Errorf("the attacker has the message: %t; %v", w.stolen(), err)
 			}

@@ -123,7 +123,7 @@ func TestMTAWireSendmail(t *testing.T) {
 		}},
 		{name: "sendmail(1), delivering by itself", mc: queueOnly, send: func(w *wire) {
 			// No milter sees it: what holds it is the question alone.
-			if _, err := w.sendmail.Run(context30(w.t), w.text(), "-Am", "-i", "-f", doctor, "u@good.example"); err != nil {
+			if _, err := w.sendmail.Run(patient(w.t), w.text(), "-Am", "-i", "-f", doctor, "u@good.example"); err != nil {
 				w.t.Fatal(err)
 			}
 			w.fault("good.example", testnet.NoSTARTTLS)
@@ -219,7 +219,7 @@ func newSendmailWireIn(t *testing.T, c sendmailCase, bound bool, world *testnet.
 	} else {
 		config.Milter = "inet:8689@127.0.0.1"
 	}
-	if w.sendmail, err = rig.StartSendmail(context30(t), config); err != nil {
+	if w.sendmail, err = rig.StartSendmail(patient(t), config); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -234,7 +234,7 @@ func newSendmailWireIn(t *testing.T, c sendmailCase, bound bool, world *testnet.
 	for name, text := range c.files {
 		write(w.sendmail.Dir, name, text)
 		if name == "aliases" {
-			if _, err := w.sendmail.Run(context30(t), "", "-bi"); err != nil {
+			if _, err := w.sendmail.Run(patient(t), "", "-bi"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -246,7 +246,7 @@ func newSendmailWireIn(t *testing.T, c sendmailCase, bound bool, world *testnet.
 func (w *wire) queueRun() {
 	w.t.Helper()
 	waitFor(w.t, "Sendmail's first try", func() bool { return strings.Contains(w.sendmail.Log(), ", stat=") })
-	if err := w.sendmail.QueueRun(context30(w.t)); err != nil {
+	if err := w.sendmail.QueueRun(patient(w.t)); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -326,7 +326,7 @@ func (w *wire) submit(from, to string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	program := w.sendmail.Command(context30(w.t), "sendmail").Path
+	program := w.sendmail.Command(patient(w.t), "sendmail").Path
 	cf := filepath.Join(strings.TrimSuffix(program, "/usr/libexec/sendmail/sendmail"), "usr/share/sendmail/cf") + "/"
 	queue := filepath.Join(w.sendmail.Dir, "msp")
 	if err := errors.Join(os.Mkdir(queue, 0o700), os.Chown(queue, 65534, 65534)); err != nil {
@@ -341,11 +341,11 @@ func (w *wire) submit(from, to string) {
 		fmt.Fprintf(&mc, "define(`%s', `%s')dnl\n", define[0], define[1])
 	}
 	fmt.Fprintf(&mc, "FEATURE(`msp', `[%s]')dnl\n", host)
-	text, err := exec.CommandContext(context30(w.t), "m4", "-D_CF_DIR_="+cf, cf+"m4/cf.m4", write(w.sendmail.Dir, "submit.mc", mc.String())).Output()
+	text, err := exec.CommandContext(patient(w.t), "m4", "-D_CF_DIR_="+cf, cf+"m4/cf.m4", write(w.sendmail.Dir, "submit.mc", mc.String())).Output()
 	if err != nil {
 		w.t.Fatalf("m4: %v", err)
 	}
-	submit := w.sendmail.Command(context30(w.t), "sendmail", "-Ac", "-C", write(w.sendmail.Dir, "submit.cf", string(text)), "-i", "-f", from, to)
+	submit := w.sendmail.Command(patient(w.t), "sendmail", "-Ac", "-C", write(w.sendmail.Dir, "submit.cf", string(text)), "-i", "-f", from, to)
 	submit.Stdin = strings.NewReader(w.text())
 	if out, err := submit.CombinedOutput(); err != nil {
 		w.t.Fatalf("%v\n%s", err, out)

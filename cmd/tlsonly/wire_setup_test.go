@@ -53,7 +53,7 @@ func TestMTAWireSendersTableOthers(t *testing.T) {
 		w.message(doctor, []string{"u@good.example"}, func() { w.fault("good.example", testnet.NoSTARTTLS) })
 		w.settle()
 		w.daemon.stop(syscall.SIGTERM)
-		if err := w.postfix.Set(context30(t), map[string]string{"defer_transports": ""}); err != nil {
+		if err := w.postfix.Set(patient(t), map[string]string{"defer_transports": ""}); err != nil {
 			t.Fatal(err)
 		}
 		w.run("postqueue", "-f")

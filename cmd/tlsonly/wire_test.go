@@ -188,7 +188,7 @@ func (w *wire) settle() {
 
 func (w *wire) queue() []rig.QueuedMessage {
 	w.t.Helper()
-	queue, err := w.postfix.Queue(context30(w.t))
+	queue, err := w.postfix.Queue(patient(w.t))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func (w *wire) retry(said string) {
 
 func (w *wire) run(name string, args ...string) {
 	w.t.Helper()
-	if _, err := w.postfix.Run(context30(w.t), "", name, args...); err != nil {
+	if _, err := w.postfix.Run(patient(w.t), "", name, args...); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -410,7 +410,7 @@ func later(then func(w *wire)) func(w *wire) {
 		w.settle()
 		w.fault("good.example", testnet.NoSTARTTLS)
 		then(w)
-		if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
+		if err := w.postfix.Set(patient(w.t), map[string]string{"defer_transports": ""}); err != nil {
 			w.t.Fatal(err)
 		}
 		w.run("postqueue", "-f")
@@ -437,12 +437,12 @@ func TestMTAWireOperation(t *testing.T) {
 		{name: "reloaded", main: deferred, send: later(func(w *wire) { w.run("postfix", "-c", w.postfix.Etc, "reload") }), check: lost},
 		{name: "sendmail(1)", main: deferred, send: func(w *wire) {
 			text := fmt.Sprintf("Subject: %s\n\n%s\n", w.marker, w.marker)
-			if _, err := w.postfix.Run(context30(w.t), text, "sendmail", "-i", "-f", doctor, "u@good.example"); err != nil {
+			if _, err := w.postfix.Run(patient(w.t), text, "sendmail", "-i", "-f", doctor, "u@good.example"); err != nil {
 				w.t.Fatal(err)
 			}
 			waitFor(w.t, "the message in the queue", func() bool { q := w.queue(); return len(q) == 1 && q[0].Queue == "deferred" })
 			w.fault("good.example", testnet.NoSTARTTLS)
-			if err := w.postfix.Set(context30(w.t), map[string]string{"defer_transports": ""}); err != nil {
+			if err := w.postfix.Set(patient(w.t), map[string]string{"defer_transports": ""}); err != nil {
 				w.t.Fatal(err)
 			}
 			w.run("postqueue", "-f")
@@ -479,7 +479,7 @@ func TestMTAWireBounce(t *testing.T) {
 			if len(queue) != 1 {
 				w.t.Fatalf("%d messages in the queue, want the bounce", len(queue))
 			}
-			text, err := w.postfix.Run(context30(w.t), "", "postcat", "-q", queue[0].ID)
+			text, err := w.postfix.Run(patient(w.t), "", "postcat", "-q", queue[0].ID)
 			if err != nil {
 				w.t.Fatal(err)
 			}
