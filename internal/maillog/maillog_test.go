@@ -207,6 +207,8 @@ func TestWitness(t *testing.T) {
 		{"kept over a reload", begin + seesTLS + reload + strings.ReplaceAll(seesTLS, "17:00:00", "17:21:00") + again, false, []string{"AAAAA1 v@a.example sent clear"}},
 		{"another program", early + begin + strings.ReplaceAll(deliver, "postfix/smtp", "postfix/relay/smtp"), false, []string{"AAAAA1 u@a.example sent unknown"}},
 		{"our transport, never", begin + ours(deliver), false, []string{"AAAAA1 u@a.example sent by-transport"}},
+		{"a twin of the site's transport", begin + strings.ReplaceAll(deliver, "postfix/smtp", "postfix/tlsonly1-slow/smtp"), false, []string{"AAAAA1 u@a.example sent by-transport"}},
+		{"our strict transport", begin + strings.ReplaceAll(deliver, "postfix/smtp", "postfix/tlsonly/smtp"), false, []string{"AAAAA1 u@a.example sent by-transport"}},
 		{"our transport, set late", begin + ours(deliver+seesTLS+again), false, []string{"AAAAA1 u@a.example sent by-transport", "AAAAA1 v@a.example sent by-transport"}},
 		{"our transport, said to", begin + ours(deliver), true, []string{"AAAAA1 u@a.example sent clear"}},
 		{"our transport, and 3.11 says none", begin + ours(strings.Replace(deliver, "dsn=", "tls=none, dsn=", 1)), false, []string{"AAAAA1 u@a.example sent clear"}},

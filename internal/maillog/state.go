@@ -1,9 +1,10 @@
 package maillog
 
 import (
-	"bytes"
 	"strings"
 	"time"
+
+	"tlsonly/internal/transport"
 )
 
 // generations is a map of bounded size: when the young half is full, what the old half still has is forgotten.
@@ -142,9 +143,8 @@ func (r *Reader) rereads(prefix []byte) {
 // ourTag reports whether a tag is that of a transport of tlsonly:
 // "postfix/tlsonly1/smtp".
 func ourTag(tag []byte) bool {
-	for part := range bytes.SplitSeq(tag, []byte("/")) {
-		number, ok := bytes.CutPrefix(part, []byte("tlsonly"))
-		if ok && len(number) > 0 && len(bytes.Trim(number, "0123456789")) == 0 {
+	for part := range strings.SplitSeq(string(tag), "/") {
+		if transport.IsOurs(part) {
 			return true
 		}
 	}
