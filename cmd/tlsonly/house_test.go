@@ -44,7 +44,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/binding":              {"tlsonly/internal/mta", "tlsonly/internal/addr"},
-	"tlsonly/internal/web":                  {"tlsonly/internal/ledger", "tlsonly/internal/ledger", "tlsonly/internal/observe", "tlsonly/internal/store", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/web":                  {"tlsonly/internal/ledger", "tlsonly/internal/observe", "tlsonly/internal/store", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/socketmap":            {"tlsonly/internal/transport", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/mta":                  {"tlsonly/internal/instance"},
 	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/transport", "tlsonly/internal/place", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
