@@ -140,7 +140,7 @@ func TestAttest(t *testing.T) {
 		warns   int
 	}{
 		{"ours", AttestEnforce, []string{postfix, alice, "< c", macros("tlsonly"), bob, "< c", macros("tlsonly12"), bob, "< c"}, 0, 0},
-		{"not ours", AttestEnforce, []string{postfix, alice, "< c", macros("smtp"), bob, deferred, macros("tlsonly-x"), bob, deferred}, 2, 0},
+		{"not ours", AttestEnforce, []string{postfix, alice, "< c", macros("smtp"), bob, deferred, macros("tlsonlyx"), bob, deferred}, 2, 0},
 		{"warned once a message", AttestWarn, []string{postfix, alice, "< c", macros("smtp"), bob, "< c", macros("relay"), bob, "< c",
 			"> A", postfix, alice, "< c", macros("smtp"), bob, "< c"}, 3, 2},
 		{"off", AttestOff, []string{postfix, alice, "< c", macros("smtp"), bob, "< c"}, 0, 0},
