@@ -49,8 +49,10 @@ type Decider struct {
 	Relay func(addr.Domain) (addr.Destination, bool)
 	// Forwards says where a recipient's mail ends; nil: all of it at the recipient's own address.
 	Forwards Forwards
-	// Held reports whether delivery holds mail for a recipient to all that a rule asks, wherever it is sent on to; then a
-	// forward that can't be read (forward.Leaf.Unread) and is held there keeps nobody waiting. nil: it isn't.
+	// Held reports whether delivery holds mail for a recipient to all that a
+	// rule asks, wherever it is sent on to; then a forward that can't be read
+	// (forward.Leaf.Unread) and is held there keeps nobody waiting. nil: it
+	// isn't.
 	Held     func(c rules.Candidates, r *rules.Rule) bool
 	Deadline time.Duration // a recipient is decided by then; 20 s
 	Help     string        // a URL added to refusals, or ""

@@ -54,14 +54,18 @@ type Config struct {
 	RedactBounces bool
 	// TagEnvelope binds messages in Sendmail by their envelope id; other MTAs' messages stay as they are.
 	TagEnvelope bool
-	// Under adds the rules that aren't in force any more and still bind a sender's mail at delivery. Nil: there are none.
+	// Under adds the rules that aren't in force any more and still bind a
+	// sender's mail at delivery. Nil: there are none.
 	Under func(rules.Candidates) rules.Candidates
-	// Doubt has nothing accepted of a sender, one of several addresses, by an exception that Postfix's delivery doesn't know of.
-	// Nil: all is as the rules say. Sendmail's delivery asks for each recipient.
+	// Doubt has nothing accepted of a sender, one of several addresses, by an
+	// exception that Postfix's delivery doesn't know of. Nil: all is as the
+	// rules say. Sendmail's delivery asks for each recipient.
 	Doubt func(c rules.Candidates, whose []addr.Address) rules.Candidates
-	// Forms are those in which senders come at delivery, besides what the rules say. Nil: there are no others.
+	// Forms are those in which senders come at delivery, besides what the rules
+	// say. Nil: there are no others.
 	Forms func() addr.Forms
-	// Settled reports whether the MTA routes a sender's mail by the rules now in force. Nil: it always does.
+	// Settled reports whether the MTA routes a sender's mail by the rules now in
+	// force. Nil: it always does.
 	Settled func(from addr.Address) bool
 	// Attest is what to do when Postfix would send a protected recipient's mail by a transport that is neither one of
 	// ours by its name (tlsonly, tlsonly1 …) nor enforcing by Enforcing; the default is AttestOff.
@@ -81,17 +85,19 @@ type Config struct {
 	// one that only observes, what it would have been.
 	ObserveInbound func(rule *inbound.Rule, would policy.Verdict, reason inbound.Reason)
 
-	// Relayed makes durable, before it returns nil, that a next hop carries mail for other domains than its own. Nil: nobody
-	// wants to know.
+	// Relayed makes durable, before it returns nil, that a next hop carries mail
+	// for other domains than its own. Nil: nobody wants to know.
 	Relayed func(ctx context.Context, hop addr.Destination) error
-	// Lent makes durable that a rule by login accepted mail of a sender, and IsLent reports whether one did of late: all mail
-	// of the sender is bound at delivery then, for a copy shows no login. Nil: nobody wants to know.
+	// Lent makes durable that a rule by login accepted mail of a sender, and
+	// IsLent reports whether one did of late: all mail of the sender is bound at
+	// delivery then, for a copy shows no login. Nil: nobody wants to know.
 	Lent   func(ctx context.Context, sender addr.Address) error
 	IsLent func(sender addr.Address) bool
 	// Names are those by which the MTA completes senders. Nil: none are known.
 	Names func() Names
-	// SenderTaken reports whether another milter is asked before us at the end of a message, whose change of the sender ours
-	// would undo: Postfix doesn't show it. Nil: none is.
+	// SenderTaken reports whether another milter is asked before us at the end
+	// of a message, whose change of the sender ours would undo: Postfix doesn't
+	// show it. Nil: none is.
 	SenderTaken func() bool
 
 	// Identity is what doctor and setup are told, who ask who listens here.

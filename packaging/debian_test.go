@@ -308,7 +308,8 @@ func TestDebian(t *testing.T) {
 	d.has("tlsonly domains list --json | grep -c '\"good.example\"'", "1")
 	d.protected()
 
-	// Internal mail, to users as adduser makes them, to root and from cron. What alice sends on to a host without TLS waits.
+	// Internal mail, to users as adduser makes them, to root and from cron. What
+	// alice sends on to a host without TLS waits.
 	d.sh("adduser --quiet --disabled-password --comment '' nurse && adduser --quiet --disabled-password --comment '' alice && " +
 		"echo u@none.example | install -o alice -m 600 /dev/stdin ~alice/.forward")
 	d.has("stat -c %a ~nurse /root", "700\n700")

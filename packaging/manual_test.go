@@ -99,7 +99,8 @@ func TestManualFlags(t *testing.T) {
 	}
 }
 
-// Manual, example configuration and docs/configuration.md have the same keys; a test of package config compares docs/configuration.md with the program.
+// Manual, example configuration and docs/configuration.md have the same keys; a
+// test of package config compares docs/configuration.md with the program.
 func TestManualKeys(t *testing.T) {
 	want := tomlKeys(readme(t))
 	if len(want) < 40 {

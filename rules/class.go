@@ -11,13 +11,15 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// Class is a set of senders for whom the same rules come into question in the same order: what delivery can tell
-// apart, for there an MTA shows the sender first and the next hop later, never both. Only senders have a class whom a rule
-// names that asks for TLS; most sites have one. A rule that only observes has one reserved, so that the MTA has the transport
-// on the day it enforces.
+// Class is a set of senders for whom the same rules come into question in the
+// same order: what delivery can tell apart, for there an MTA shows the sender
+// first and the next hop later, never both. Only senders have a class whom a
+// rule names that asks for TLS; most sites have one. A rule that only observes
+// has one reserved, so that the MTA has the transport on the day it enforces.
 //
-// BUGS: rules by user name what delivery doesn't see, a login. Such a rule makes no class and is in none; what it
-// demanded when it accepted mail binds the destination instead, see Ask.
+// BUGS: rules by user name what delivery doesn't see, a login. Such a rule
+// makes no class and is in none; what it demanded when it accepted mail binds
+// the destination instead, see Ask.
 type Class struct {
 	set    *Set
 	number int
@@ -293,7 +295,8 @@ func (c *Class) Rules() []*Rule {
 	return rs
 }
 
-// Floor returns the highest of the TLS versions that the class's rules ask for on any day, those that only observe among them.
+// Floor returns the highest of the TLS versions that the class's rules ask for
+// on any day, those that only observe among them.
 func (c *Class) Floor() policy.Version {
 	var floor policy.Version
 	for i := range c.indexes() {

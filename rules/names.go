@@ -8,9 +8,10 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// Names returns the certificate names that rules in force take for d's when mail to it is accepted, the zero Domain standing for
-// every recipient: what is demanded of a destination is kept without them. A rule for forwards says nothing of where they lead,
-// so its names are for every destination.
+// Names returns the certificate names that rules in force take for d's when
+// mail to it is accepted, the zero Domain standing for every recipient: what is
+// demanded of a destination is kept without them. A rule for forwards says
+// nothing of where they lead, so its names are for every destination.
 func (s *Set) Names(d addr.Domain, now time.Time) []addr.Domain {
 	var found []addr.Domain
 	for _, r := range s.all {

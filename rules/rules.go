@@ -128,7 +128,8 @@ func foldUser(login string) string { return addr.Address{Local: login}.Fold().Lo
 // Rules returns the rules in their order; the caller doesn't change them.
 func (s *Set) Rules() []*Rule { return s.all }
 
-// named returns a folded address itself where the rules name it, else the nearest that it is an extension of and they name.
+// named returns a folded address itself where the rules name it, else the
+// nearest that it is an extension of and they name.
 func named[T any](index map[addr.Address]T, forms addr.Forms, f addr.Address) addr.Address {
 	if _, ok := index[f]; ok {
 		return f
@@ -150,8 +151,9 @@ func (s *Set) exactly(f addr.Address) []int {
 	return found
 }
 
-// Sender returns the rules that a message of this sender can meet, in order. user is the SASL login, "" for none. The sender is
-// taken as it stands, see SenderOf.
+// Sender returns the rules that a message of this sender can meet, in order.
+// user is the SASL login, "" for none. The sender is taken as it stands, see
+// SenderOf.
 func (s *Set) Sender(from addr.Address, user string, now time.Time) Candidates {
 	var found []int
 	found = append(found, s.anybody...)
@@ -236,8 +238,9 @@ func (c Candidates) Senders() []addr.Address {
 	return found
 }
 
-// Match returns the first rule that selects the recipient, or nil; of a sender that may be several addresses the strictest one
-// of those. A rule that isn't in force any more and asks more comes in its place, see Under.
+// Match returns the first rule that selects the recipient, or nil; of a sender
+// that may be several addresses the strictest one of those. A rule that isn't
+// in force any more and asks more comes in its place, see Under.
 func (c Candidates) Match(to addr.Address) *Rule {
 	found := c.match(to)
 	for _, o := range c.others {
@@ -275,7 +278,8 @@ func (c Candidates) Forms() addr.Forms {
 	return c.set.forms
 }
 
-// Observe reports whether all rules that can decide for a recipient only observe: nothing that is found out changes the verdict.
+// Observe reports whether all rules that can decide for a recipient only
+// observe: nothing that is found out changes the verdict.
 func (c Candidates) Observe(to addr.Address) bool {
 	r := c.Match(to)
 	if r != nil && r.Mode != policy.Observe {

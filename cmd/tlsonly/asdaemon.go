@@ -30,8 +30,8 @@ type identity struct {
 	readAll bool     // has CAP_DAC_READ_SEARCH
 }
 
-// daemonUser is who runs the daemon: by the process that systemd has started, else the owner of the store's directory, else the
-// user of the packages.
+// daemonUser is who runs the daemon: by the process that systemd has started,
+// else the owner of the store's directory, else the user of the packages.
 func daemonUser(ctx context.Context, c *config.Config) (identity, bool) {
 	unit := unitProperties(ctx)
 	if who, ok := runningUser(unit["MainPID"]); ok {

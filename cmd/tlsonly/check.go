@@ -18,7 +18,8 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// checked is the answer for one destination, and a line of check --json. tlsonly-check(8) documents every field, down to the last.
+// checked is the answer for one destination, and a line of check --json.
+// tlsonly-check(8) documents every field, down to the last.
 type checked struct {
 	Destination string         `json:"destination"`
 	Level       policy.Level   `json:"level"`             // the highest that is reached, "" where that isn't known

@@ -125,8 +125,8 @@ func (p *program) tell(e explanation, asJSON bool) int {
 	return exitNo
 }
 
-// explained decides as the daemon would, where the MTA doesn't say the route. The sender is given in each form that
-// it can have.
+// explained decides as the daemon would, where the MTA doesn't say the route.
+// The sender is given in each form that it can have.
 func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, from []addr.Address, to addr.Address, user string) explanation {
 	now := time.Now()
 	var whose []addr.Address

@@ -19,9 +19,10 @@ import (
 const readHomes = "install -D -m 644 /usr/share/doc/tlsonly/examples/read-homes.conf " +
 	"/etc/systemd/system/tlsonly.service.d/read-homes.conf && systemctl daemon-reload && systemctl restart tlsonly"
 
-// doctorHomes looks whether the daemon can enter the home directories in which users keep their forwards: doctor runs as
-// root, which can, and the daemon as a user who often can't. Aside says why delivery doesn't hold what is sent on from there,
-// "" where it does.
+// doctorHomes looks whether the daemon can enter the home directories in which
+// users keep their forwards: doctor runs as root, which can, and the daemon as
+// a user who often can't. Aside says why delivery doesn't hold what is sent on
+// from there, "" where it does.
 func doctorHomes(ctx context.Context, c *config.Config, aside string) []mta.Finding {
 	_, asks := usesPostfix(c.Forwarding)
 	inHomes := func(template string) bool { return strings.HasPrefix(template, "~/") }
@@ -57,8 +58,9 @@ func doctorHomes(ctx context.Context, c *config.Config, aside string) []mta.Find
 // firstUser is the number of the first one who isn't the system's own (login.defs(5), UID_MIN).
 const firstUser = 1000
 
-// closedHomes counts the users of passwd(5) whose homes who can't enter, and root; of the system's other users mail goes
-// elsewhere by an alias. Waits says why mail to them is deferred, "" where it isn't.
+// closedHomes counts the users of passwd(5) whose homes who can't enter, and
+// root; of the system's other users mail goes elsewhere by an alias. Waits says
+// why mail to them is deferred, "" where it isn't.
 func closedHomes(who identity, passwd, waits string) []mta.Finding {
 	var closed []string
 	users, root := 0, false
@@ -116,7 +118,8 @@ func (who identity) enters(dir string) bool {
 	}
 }
 
-// may reports whether who has a right to a file (4 to read, 1 to search), as far as mode bits say it.
+// may reports whether who has a right to a file (4 to read, 1 to search), as
+// far as mode bits say it.
 func (who identity) may(info fs.FileInfo, right uint32) bool {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	switch mode := uint32(info.Mode().Perm()); {

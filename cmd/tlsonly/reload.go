@@ -94,7 +94,8 @@ func (d *service) reload(ctx context.Context) {
 		}
 	}
 	if err == nil && len(fresh.Rules.Rules()) == 0 && len(old.Rules.Rules()) > 0 {
-		// Between an editor's truncating and its writing a file says nothing at all: that must not end all protection.
+		// Between an editor's truncating and its writing a file says nothing at
+		// all: that must not end all protection.
 		err = errors.New("no rule is left in the file; restart if that is meant")
 	}
 	if err == nil {
@@ -190,6 +191,7 @@ func needsRestart(old, fresh *config.Config) bool {
 		fresh.Socketmap != old.Socketmap || fresh.HTTP != old.HTTP || binding != old.Binding || fresh.Store != old.Store ||
 		fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) ||
 		!reflect.DeepEqual(fresh.Forwarding.Sources(), old.Forwarding.Sources()) ||
-		// Without a Postfix to ask, what follows forwards knows from the file alone what is delivered here.
+		// Without a Postfix to ask, what follows forwards knows from the file
+		// alone what is delivered here.
 		!asks && !slices.Equal(fresh.Forwarding.Domains(), old.Forwarding.Domains())
 }

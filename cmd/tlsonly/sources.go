@@ -119,8 +119,8 @@ func sourcesAs(ctx context.Context, c *config.Config, file, directory string) (s
 	return said, nil
 }
 
-// doctorForwards looks whether the daemon can read the sources of forwards: what it can't is not known, and mail for whom it
-// concerns waits.
+// doctorForwards looks whether the daemon can read the sources of forwards:
+// what it can't is not known, and mail for whom it concerns waits.
 func doctorForwards(ctx context.Context, c *config.Config, file, which, directory string) (found []mta.Finding) {
 	_, asks := usesPostfix(c.Forwarding)
 	switch {

@@ -110,8 +110,8 @@ func TestMTAWireHomes(t *testing.T) {
 	w.arrives("good.example")
 	w.delivered("good.example", 1)
 
-	// A .forward that nobody saw doesn't leave in the clear, also behind an alias; what nobody protects does, so that the test
-	// could fail.
+	// A .forward that nobody saw doesn't leave in the clear, also behind an
+	// alias; what nobody protects does, so that the test could fail.
 	for _, to := range []string{"nurse", "friends"} {
 		again()
 		protected := w.marker
@@ -129,8 +129,9 @@ func TestMTAWireHomes(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Where delivery doesn't hold it, it isn't taken: in the name of a list's owner, by a rule that says nothing of other
-	// recipients, past our transports, and by a Postfix that doesn't ask us.
+	// Where delivery doesn't hold it, it isn't taken: in the name of a list's
+	// owner, by a rule that says nothing of other recipients, past our
+	// transports, and by a Postfix that doesn't ask us.
 	refused(doctor, "team@local.example", unread("team@local.example"))
 	refused("x@partly.example", "nurse@local.example", unread("nurse@local.example"))
 	write(w.dir, "routes", "none.example smtp:[mx1.none.example]\n")

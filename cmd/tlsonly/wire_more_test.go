@@ -355,7 +355,8 @@ user = ["alice"]
 tls = "encrypt"
 `
 
-// A rule by login binds mail whose sender's address no rule names, and of which delivery shows no login.
+// A rule by login binds mail whose sender's address no rule names, and of which
+// delivery shows no login.
 func TestMTAWireUser(t *testing.T) {
 	c := wireCase{
 		name:   "login",

@@ -21,9 +21,11 @@ type Destination struct {
 // DomainDestination returns the destination of mail for d by MX; for an address literal, that address.
 func DomainDestination(d Domain) Destination { return Destination{host: d, direct: d.IsLiteral()} }
 
-// ParseDestination parses "domain", "domain:port", "[host]", "[host]:port", with an address or a name in the
-// brackets, and a bare IP address. The port is a number or the name of a service that the system knows, as Postfix asks
-// getservbyname(3). A trailing dot (Sendmail's mark of a resolved name) is taken off.
+// ParseDestination parses "domain", "domain:port", "[host]", "[host]:port",
+// with an address or a name in the brackets, and a bare IP address. The port is
+// a number or the name of a service that the system knows, as Postfix asks
+// getservbyname(3). A trailing dot (Sendmail's mark of a resolved name) is
+// taken off.
 func ParseDestination(s string) (Destination, error) {
 	text := strings.TrimSpace(s)
 	if ip, ok := parseIP(text); ok {

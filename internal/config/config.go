@@ -115,7 +115,8 @@ type Socketmap struct {
 
 // Senders is the table [senders]: the forms in which senders come.
 type Senders struct {
-	// Delimiter holds the characters that begin an address extension; "auto": those of the Postfix on this host.
+	// Delimiter holds the characters that begin an address extension; "auto":
+	// those of the Postfix on this host.
 	Delimiter string
 	SRS       addr.SRS // whose mail is that under a rewritten sender
 }
@@ -129,7 +130,8 @@ func (s Senders) forms() addr.Forms {
 	return f
 }
 
-// WithDelimiter returns the configuration with the MTA's delimiters of address extensions in place of [senders] delimiter = "auto".
+// WithDelimiter returns the configuration with the MTA's delimiters of address
+// extensions in place of [senders] delimiter = "auto".
 func (c *Config) WithDelimiter(chars string) *Config {
 	if c.Senders.Delimiter != "auto" {
 		return c
@@ -185,8 +187,9 @@ type Forwarding struct {
 	Virtual  []string
 	Forward  []string // per-user files; ~ is the user's home directory
 	Sieve    []string // scripts: %d domain, %n local part, %u both
-	// Unreadable is what becomes of mail to who may have a .forward that can't be read: "local", delivered, and held by the MTA
-	// if it is sent on, or "defer".
+	// Unreadable is what becomes of mail to who may have a .forward that can't
+	// be read: "local", delivered, and held by the MTA if it is sent on, or
+	// "defer".
 	Unreadable string
 	local      map[addr.Domain]bool
 }

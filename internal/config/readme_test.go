@@ -12,7 +12,8 @@ import (
 	"tlsonly/rules"
 )
 
-// The file that docs/configuration.md shows is one that this version takes, and has every key that this version knows.
+// The file that docs/configuration.md shows is one that this version takes, and
+// has every key that this version knows.
 func TestReadme(t *testing.T) {
 	text, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {

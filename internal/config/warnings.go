@@ -16,10 +16,13 @@ import (
 // soon is how long before its last day a rule is warned of.
 const soon = 14 * 24 * time.Hour
 
-// Warnings returns what is allowed in a file and probably not meant, sorted by line: rules that are over or soon
-// will be, rules that only observe, rules for everybody's mail, rules for single addresses of a domain for which another rule asks something
-// else (an MTA is bound by domain, so the strictest holds for all of it), no rule that asks for TLS, rules that
-// nothing binds the MTA to at delivery, and [[inbound]] rules that demand TLS of everybody or whose tag nobody will see.
+// Warnings returns what is allowed in a file and probably not meant, sorted by
+// line: rules that are over or soon will be, rules that only observe, rules for
+// everybody's mail, rules for single addresses of a domain for which another
+// rule asks something else (an MTA is bound by domain, so the strictest holds
+// for all of it), no rule that asks for TLS, rules that nothing binds the MTA
+// to at delivery, and [[inbound]] rules that demand TLS of everybody or whose
+// tag nobody will see.
 func Warnings(c *Config, now time.Time) []Fault {
 	var found []value.Fault
 	warn := func(r *rules.Rule, format string, args ...any) {
@@ -100,7 +103,8 @@ func Warnings(c *Config, now time.Time) []Fault {
 	return named(c.name, found)
 }
 
-// neverMatched says why a pattern selects nobody: it names an address with something put around it, and the address inside decides.
+// neverMatched says why a pattern selects nobody: it names an address with
+// something put around it, and the address inside decides.
 func neverMatched(forms addr.Forms, p addr.Pattern) string {
 	if p.Kind() != addr.Exact {
 		return ""

@@ -154,11 +154,13 @@ func (a *Assessor) Close() error {
 	return nil
 }
 
-// Assess returns what is known of d: from memory while that serves, else by looking. It returns as soon as enough
-// says that what is known so far suffices (nil: only all of it does), when all is known, or when ctx ends; then with
-// what is known by then and Partial set, or with Problem Timeout where nothing is. Memory that is older than
-// Config.Failure and doesn't suffice is looked at again first, for the destination may have been mended. Safe for
-// concurrent use.
+// Assess returns what is known of d: from memory while that serves, else by
+// looking. It returns as soon as enough says that what is known so far suffices
+// (nil: only all of it does), when all is known, or when ctx ends; then with
+// what is known by then and Partial set, or with Problem Timeout where nothing
+// is. Memory that is older than Config.Failure and doesn't suffice is looked at
+// again first, for the destination may have been mended. Safe for concurrent
+// use.
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
 	if answer, ok := a.nowhere(d); ok {
 		return answer

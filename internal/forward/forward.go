@@ -47,8 +47,9 @@ type Tables interface {
 	List(ctx context.Context, table string) (map[string]string, error)
 }
 
-// Binder is what Tables may be besides: one that says whether the instance, by its settings as Settings read them last, asks
-// tlsonly first by which transport a sender's mail leaves.
+// Binder is what Tables may be besides: one that says whether the instance, by
+// its settings as Settings read them last, asks tlsonly first by which
+// transport a sender's mail leaves.
 type Binder interface {
 	Bound() bool
 }
@@ -69,8 +70,8 @@ type Config struct {
 	// Sendmail's SMART_HOST, for what isn't local; MAIL_HUB or LOCAL_RELAY, for what is; LUSER_RELAY, for users that aren't.
 	SmartHost, MailHub, LocalRelay, UserRelay string
 	Unfollowed                                []Unfollowed // whoever it may concern has an Unknown leaf besides; All tells of it
-	// Bound says that the MTA asks tlsonly about all mail that leaves, so that what a file says which can't be read is held
-	// there.
+	// Bound says that the MTA asks tlsonly about all mail that leaves, so that
+	// what a file says which can't be read is held there.
 	Bound func() bool // nil: it doesn't
 
 	Sieve []string // "/var/vmail/%d/%n/.dovecot.sieve": %d domain, %n local part, %u both, ~ home; with Tables too
@@ -114,10 +115,12 @@ type Leaf struct {
 	Hops    []addr.Destination `json:"hops,omitempty"`   // of Leaves: next hops named by a table or a relay, in order; none: by MX
 	Path    []Step             `json:"path,omitempty"`   // how the mail gets there, from the recipient asked for
 	Detail  string             `json:"detail,omitempty"` // file, command, transport, or why it is refused or unknown
-	// Unread, of Unknown, is a file of the user's own that can't be read, or not in time. The MTA reads it, as the user, at
-	// delivery; beside it stands what becomes of the mail if there is none.
+	// Unread, of Unknown, is a file of the user's own that can't be read, or not
+	// in time. The MTA reads it, as the user, at delivery; beside it stands what
+	// becomes of the mail if there is none.
 	Unread string `json:"unread,omitempty"`
-	// Held says that what Unread sends on leaves in the name of the mail's sender, by the way on which the MTA asks tlsonly.
+	// Held says that what Unread sends on leaves in the name of the mail's
+	// sender, by the way on which the MTA asks tlsonly.
 	Held bool `json:"held,omitempty"`
 }
 

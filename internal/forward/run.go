@@ -109,8 +109,9 @@ func (r *run) unknown(a addr.Address, w at, err error) {
 	r.leaf(Unknown, a, w, nil, "%v", err)
 }
 
-// unread adds an end for a user's own file that can't be read; aside says why what it sends on may leave by a way on which
-// tlsonly isn't asked, "" where it doesn't.
+// unread adds an end for a user's own file that can't be read; aside says why
+// what it sends on may leave by a way on which tlsonly isn't asked, "" where it
+// doesn't.
 func (r *run) unread(a addr.Address, w at, path string, err error, aside string) {
 	if w.sender != nil {
 		aside = fmt.Sprintf("what it sends on is sent in the name of %s", w.sender)

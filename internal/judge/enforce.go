@@ -8,11 +8,14 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// Enforcement says what holds an MTA to a demand at delivery to the destination that a is of: what the demand asks, or what the
-// destination publishes and the demand honors, whichever is more. An MTA takes one mechanism for all mail hosts, so of
-// several ways to satisfy a demand it is that of the first host, in the MTA's order, that does.
+// Enforcement says what holds an MTA to a demand at delivery to the destination
+// that a is of: what the demand asks, or what the destination publishes and the
+// demand honors, whichever is more. An MTA takes one mechanism for all mail
+// hosts, so of several ways to satisfy a demand it is that of the first host,
+// in the MTA's order, that does.
 //
-// It is false where that takes knowing the destination and a knows nothing: anything said then could be too little.
+// It is false where that takes knowing the destination and a knows nothing:
+// anything said then could be too little.
 func Enforcement(d policy.Demand, a policy.Assessment) (policy.TLSPolicy, bool) {
 	b := policy.TLSPolicy{Level: d.Level, MinVersion: d.MinVersion, MinBits: d.MinBits}
 	if !d.Level.Enforces() || d.Level == policy.LevelDane {

@@ -11,12 +11,15 @@ package judge
 
 import "tlsonly/internal/policy"
 
-// Destination says why a destination does not satisfy a demand, "" when it does. Permanent problems (null MX, no such
-// domain) are said whatever the level, for nobody could deliver there. Levels none and may ask nothing else.
+// Destination says why a destination does not satisfy a demand, "" when it
+// does. Permanent problems (null MX, no such domain) are said whatever the
+// level, for nobody could deliver there. Levels none and may ask nothing else.
 //
-// A destination is satisfied when one usable host satisfies the demand: the MTA is bound at delivery to use only
-// such. It fails only when every usable host has been seen to fail; a host that could not be looked at leaves the
-// answer unknown. A pinned destination that shows no STARTTLS has lost it, which is said where the demand heeds pins.
+// A destination is satisfied when one usable host satisfies the demand: the MTA
+// is bound at delivery to use only such. It fails only when every usable host
+// has been seen to fail; a host that could not be looked at leaves the answer
+// unknown. A pinned destination that shows no STARTTLS has lost it, which is
+// said where the demand heeds pins.
 func Destination(d policy.Demand, a policy.Assessment) policy.Reason {
 	if a.Problem.Permanent() {
 		return a.Problem
@@ -53,8 +56,8 @@ func Destination(d policy.Demand, a policy.Assessment) policy.Reason {
 	return policy.NoSuchDomain
 }
 
-// Host says why one host of the destination that a is of does not satisfy a demand, "" when one of its addresses
-// does.
+// Host says why one host of the destination that a is of does not satisfy a
+// demand, "" when one of its addresses does.
 func Host(d policy.Demand, a policy.Assessment, h policy.Host) policy.Reason {
 	if h.Problem != "" {
 		return h.Problem

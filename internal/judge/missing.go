@@ -226,7 +226,8 @@ func (w *wants) stsAdvice(h policy.Host) string {
 // NotNamed is what STSFault says of a host that the policy leaves out.
 const NotNamed = "the policy does not name it"
 
-// STSFault says why a host doesn't do for MTA-STS, "" when it does (RFC 8461, sections 4.1 and 4.2).
+// STSFault says why a host doesn't do for MTA-STS, "" when it does (RFC 8461,
+// sections 4.1 and 4.2).
 func STSFault(s policy.STS, h policy.Host) string {
 	if len(s.MX) > 0 && !s.Permits(h.Name) {
 		return NotNamed
@@ -274,7 +275,8 @@ func names(name, alias addr.Domain) string {
 	return fmt.Sprintf("%s, and that of %s, which it is an alias of,", name, alias)
 }
 
-// OtherName reports whether a certificate that a trust anchor is right for is for another host (RFC 7672, section 3.2.2).
+// OtherName reports whether a certificate that a trust anchor is right for is
+// for another host (RFC 7672, section 3.2.2).
 func OtherName(a policy.Assessment, h policy.Host, o policy.Observation) bool {
 	h.Observations = []policy.Observation{o}
 	d := policy.Demand{Level: policy.LevelEncrypt, Honor: policy.Honor{DANE: true}}

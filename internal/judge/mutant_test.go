@@ -7,7 +7,8 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// Each case here is one that a changed condition would get wrong and no other test would notice; "make mutate" looks for more.
+// Each case here is one that a changed condition would get wrong and no other
+// test would notice; "make mutate" looks for more.
 
 // A host that DANE and nobody else vouches for, where nothing can be compared.
 func TestNothingShownToDANE(t *testing.T) {
@@ -21,7 +22,8 @@ func TestNothingShownToDANE(t *testing.T) {
 	}
 }
 
-// What binds is the way of the first observation that satisfies the demand, not of one that doesn't.
+// What binds is the way of the first observation that satisfies the demand, not
+// of one that doesn't.
 func TestBindByTheObservationThatSatisfies(t *testing.T) {
 	const mx = "mx.far.example"
 	a := at(false, "testing", proving(mx, "trusted far.example"))

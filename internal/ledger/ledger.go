@@ -49,7 +49,8 @@ type Config struct {
 	Every time.Duration // between two looks at a destination; 24 h
 	// Policy is told of each MTA-STS policy that the store has, at Load and when another process stored it. Nil: nobody is.
 	Policy func(store.Policy)
-	// Rulesets is told when another process changed the sets of rules that are stored. It doesn't wait. Nil: nobody is told.
+	// Rulesets is told when another process changed the sets of rules that are
+	// stored. It doesn't wait. Nil: nobody is told.
 	Rulesets func()
 	// Notify is told of each change seen by this process. It doesn't wait; nil: nobody is told.
 	Notify func(store.Event)

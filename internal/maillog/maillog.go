@@ -1,12 +1,15 @@
-// Package maillog reads the logs of Postfix (3.4 to 3.11) and Sendmail and tells which message was delivered to whom, over
-// which TLS or none. It answers what the logs say; which messages a rule protects, and what is a violation of it, is Audit's
-// part, by package rules.
+// Package maillog reads the logs of Postfix (3.4 to 3.11) and Sendmail and
+// tells which message was delivered to whom, over which TLS or none. It answers
+// what the logs say; which messages a rule protects, and what is a violation of
+// it, is Audit's part, by package rules.
 //
-// A Reader takes lines in the order of time and joins three that Postfix and Sendmail write apart: the queue manager's,
-// which names the sender; the one of the TLS session, which names no message; and the delivery. A Postfix client process
-// works on one delivery at a time, so the session is that of its process, its host and its turn; a Sendmail process may come
-// back to a cached connection. What is kept is bounded, however long a log is: queue ids, processes and machines are
-// forgotten when they are many.
+// A Reader takes lines in the order of time and joins three that Postfix and
+// Sendmail write apart: the queue manager's, which names the sender; the one of
+// the TLS session, which names no message; and the delivery. A Postfix client
+// process works on one delivery at a time, so the session is that of its
+// process, its host and its turn; a Sendmail process may come back to a cached
+// connection. What is kept is bounded, however long a log is: queue ids,
+// processes and machines are forgotten when they are many.
 //
 // A delivery without a line of TLS was in the clear only where such lines are
 // written at all (smtp_tls_loglevel, Sendmail's LogLevel 9). So its state is
@@ -15,13 +18,16 @@
 // setup" made has no other way than TLS, by its syslog_name postfix/tlsonlyN: a
 // delivery by it is ByTransport where its log has no line of TLS.
 //
-// SECURITY: a log is as true as who may write to it. Recipients and remote replies stand in it as their authors chose them;
-// fields are found from the left, quoted strings being passed over, so that no recipient can forge what follows it.
+// SECURITY: a log is as true as who may write to it. Recipients and remote
+// replies stand in it as their authors chose them; fields are found from the
+// left, quoted strings being passed over, so that no recipient can forge what
+// follows it.
 //
-// BUGS: a log that lost lines, or had smtp_tls_loglevel taken back to 0 without a
-// reload, shows deliveries in the clear that weren't. Two connections of one Postfix process, for one message and to one host, are told apart by their delays=
-// only, which are rounded. Sendmail doesn't say when a cached connection ends: its TLS counts for ten minutes after it was
-// last used.
+// BUGS: a log that lost lines, or had smtp_tls_loglevel taken back to 0 without
+// a reload, shows deliveries in the clear that weren't. Two connections of one
+// Postfix process, for one message and to one host, are told apart by their
+// delays= only, which are rounded. Sendmail doesn't say when a cached
+// connection ends: its TLS counts for ten minutes after it was last used.
 package maillog
 
 import (

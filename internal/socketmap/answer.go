@@ -155,8 +155,9 @@ func (s *Server) sender(b []byte, m mapName, of senderKey, now time.Time) []byte
 	return s.transport(b, m, n, of.key)
 }
 
-// whose returns what addresses a sender can be: itself or those inside of it, and for a bare name that name in every domain that
-// the MTA may add. None says that nobody knows.
+// whose returns what addresses a sender can be: itself or those inside of it,
+// and for a bare name that name in every domain that the MTA may add. None says
+// that nobody knows.
 func (s *Server) whose(set *rules.Delivery, from addr.Address, now time.Time) []addr.Address {
 	given := []addr.Address{from}
 	if !from.IsNull() && from.Domain.IsZero() {

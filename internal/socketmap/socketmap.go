@@ -1,21 +1,30 @@
-// Package socketmap answers what Postfix and Sendmail ask at delivery: which transport is this sender's, how must this
-// next hop be spoken to, may this recipient's mail go in the clear. Questions and answers are netstrings, as
-// socketmap_table(5) of Postfix and the socket map of Sendmail describe; each answer comes from memory: from the rules in
-// force, from what was demanded of destinations and pinned, and from what they publish (DANE, MTA-STS). Only for a
-// destination of protected mail that memory doesn't have a look is waited for.
+// Package socketmap answers what Postfix and Sendmail ask at delivery: which
+// transport is this sender's, how must this next hop be spoken to, may this
+// recipient's mail go in the clear. Questions and answers are netstrings, as
+// socketmap_table(5) of Postfix and the socket map of Sendmail describe; each
+// answer comes from memory: from the rules in force, from what was demanded of
+// destinations and pinned, and from what they publish (DANE, MTA-STS). Only for
+// a destination of protected mail that memory doesn't have a look is waited
+// for.
 //
-// It judges no destination (package rules does, Bind says what binds an MTA to it), and never sees a message.
+// It judges no destination (package rules does, Bind says what binds an MTA to
+// it), and never sees a message.
 //
-// SECURITY: an answer never weakens. What isn't understood gets the strict transport, TEMP or DEFER, all of which make mail
-// wait; NOTFOUND means that nothing is asked. Inside a forced-TLS transport "none" and "may" are said only where a rule of that
-// class says so, or none asks anything and nothing was demanded or is known to be published; "dane" never, for it sends in the
-// clear where no TLSA is. A bare "OK" is "not found" to Postfix and a crash to Sendmail: every OK has a value.
+// SECURITY: an answer never weakens. What isn't understood gets the strict
+// transport, TEMP or DEFER, all of which make mail wait; NOTFOUND means that
+// nothing is asked. Inside a forced-TLS transport "none" and "may" are said
+// only where a rule of that class says so, or none asks anything and nothing
+// was demanded or is known to be published; "dane" never, for it sends in the
+// clear where no TLSA is. A bare "OK" is "not found" to Postfix and a crash to
+// Sendmail: every OK has a value.
 //
-// BUGS: TLS 1.3 has suites of 128 bits that no Postfix attribute switches off: a rule's min_bits above that binds up to
-// TLS 1.2. Sendmail asks with quotes taken off: mail in the clear waits where that could mean two addresses.
+// BUGS: TLS 1.3 has suites of 128 bits that no Postfix attribute switches off:
+// a rule's min_bits above that binds up to TLS 1.2. Sendmail asks with quotes
+// taken off: mail in the clear waits where that could mean two addresses.
 //
-// The caller hands listeners to Serve, calls Shutdown, and keeps a unix socket's file: both MTAs take a missing one for
-// worse trouble than a refused connection.
+// The caller hands listeners to Serve, calls Shutdown, and keeps a unix
+// socket's file: both MTAs take a missing one for worse trouble than a refused
+// connection.
 package socketmap
 
 import (
@@ -65,7 +74,8 @@ const (
 
 // Config is what a Server works with. Rules and Ledger are needed.
 type Config struct {
-	// Rules returns the rules now in force, and those before that still bind. It is called once a question.
+	// Rules returns the rules now in force, and those before that still bind. It
+	// is called once a question.
 	Rules  func() *rules.Delivery
 	Ledger Ledger
 	// Assessor knows what destinations publish. Nil: nobody does, so what they publish binds nobody, and mail of level secure
@@ -88,15 +98,17 @@ type Config struct {
 	// of them is protected senders' and not Local, mail by it is held to TLS,
 	// because their bounces are among it. Default: none.
 	Homes func(addr.Destination) []addr.Domain
-	// Site returns where the site's own settings send mail of a sender, as Postfix asks for it, before ctx ends. It is asked
-	// where the name of a map of senders says so. Default: it isn't known, and the mail waits.
+	// Site returns where the site's own settings send mail of a sender, as
+	// Postfix asks for it, before ctx ends. It is asked where the name of a map
+	// of senders says so. Default: it isn't known, and the mail waits.
 	Site   func(ctx context.Context, sender string) (Way, error)
 	Others Others // default: OthersPinned
 	// FreeBounces lets what MTAs write themselves (bounces, delay warnings, notices) leave as other mail does. Where it is false they
 	// are held to TLS while any rule enforces it, for nobody can tell which of them are about protected mail.
 	FreeBounces bool
-	// Lent reports whether a rule by login accepted mail of a sender of late. All mail of the sender has the strict transport
-	// then: neither a copy nor a forward shows a login. Default: none did.
+	// Lent reports whether a rule by login accepted mail of a sender of late.
+	// All mail of the sender has the strict transport then: neither a copy nor a
+	// forward shows a login. Default: none did.
 	Lent func(sender addr.Address) bool
 	// TLSRPT says that Postfix knows the attributes of its 3.10 that tell TLS reports which policy was applied (RFC 8460).
 	TLSRPT bool
@@ -106,8 +118,8 @@ type Config struct {
 	PartTimeout    time.Duration // for the rest of a question that has begun; 30 s
 	WriteTimeout   time.Duration // for answers to be taken; 30 s
 
-	// Asked is told of each question of an MTA, and of the protected sender that a question of Postfix's is about. It doesn't
-	// wait; nil: nobody is told.
+	// Asked is told of each question of an MTA, and of the protected sender that
+	// a question of Postfix's is about. It doesn't wait; nil: nobody is told.
 	Asked func(m Map, protected addr.Address)
 	// Identity is what doctor and setup are told, who ask who listens here.
 	Identity instance.Identity

@@ -105,7 +105,8 @@ func ruleRows(rs []*rules.Rule, counts []counted, now time.Time) []ruleRow {
 	return rows
 }
 
-// inMode returns the counts of what rules decided in a mode: before a rule enforces, it only said what it would do.
+// inMode returns the counts of what rules decided in a mode: before a rule
+// enforces, it only said what it would do.
 func inMode(m policy.Mode, counts []counted) []counted {
 	return slices.DeleteFunc(slices.Clone(counts), func(c counted) bool { return c.Mode != m })
 }

@@ -67,8 +67,9 @@ func (t *Tables) Settings(ctx context.Context) (parameters, transports map[strin
 	return f.expanded, transports, nil
 }
 
-// Bound reports whether by the settings that were read last tlsonly is asked first by which transport a sender's mail leaves. A
-// table of senders in its place isn't asked: it may be older than the rules.
+// Bound reports whether by the settings that were read last tlsonly is asked
+// first by which transport a sender's mail leaves. A table of senders in its
+// place isn't asked: it may be older than the rules.
 func (t *Tables) Bound() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

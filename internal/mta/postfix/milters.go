@@ -127,7 +127,8 @@ func (d *doctor) ourMilter(item string) bool {
 	return d.sameSocket(milterEndpoint(item), d.milter)
 }
 
-// others names the other milters: what they do at the end of a message comes after our judgement of its sender.
+// others names the other milters: what they do at the end of a message comes
+// after our judgement of its sender.
 func (d *doctor) others() {
 	for _, at := range slices.Concat(d.settings("smtpd_milters", "smtpd"), d.settings("non_smtpd_milters", "cleanup")) {
 		list := splitList(at.value)

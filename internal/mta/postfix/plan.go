@@ -32,10 +32,11 @@ const (
 	sendersFile = "tlsonly_senders.regexp"
 )
 
-// singles are the parameters of the site that setup gives one value, and the reference that it once wrote there.
+// singles are the parameters of the site that setup gives one value, and the
+// reference that it once wrote there.
 var singles = []struct{ parameter, reference string }{
-	// Postfix 3.10 and later skip the policy map for a message that says "TLS-Required: no" (RFC 8689), and copy that into its
-	// bounce.
+	// Postfix 3.10 and later skip the policy map for a message that says
+	// "TLS-Required: no" (RFC 8689), and copy that into its bounce.
 	{requiredEnable, requiredParameter},
 	{"smtp_tls_CAfile", authorityParameter},
 	{"smtp_dns_support_level", dnsParameter},
@@ -166,9 +167,11 @@ func (p *planner) parameters() {
 	p.setup.ours = func(item string) bool { return p.kindOf(item) != "" }
 }
 
-// senderMap names the map of senders. The number tells the daemon how many transports this Postfix has, so that it names none
-// that isn't there, whichever of the two was started last. What follows tells it who the senders of Postfix's own mail are, and
-// whether transports of the site's own have twins here.
+// senderMap names the map of senders. The number tells the daemon how many
+// transports this Postfix has, so that it names none that isn't there,
+// whichever of the two was started last. What follows tells it who the senders
+// of Postfix's own mail are, and whether transports of the site's own have
+// twins here.
 func senderMap(smap string, classes []Class, writers []string, twins bool) string {
 	name := fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
 	if twins {

@@ -502,8 +502,9 @@ func TestPlanInherits(t *testing.T) {
 	}
 }
 
-// What the site has written itself for our milter's address stays: where it is this daemon and as it must be, else setup says what
-// is to be done, and plans nothing.
+// What the site has written itself for our milter's address stays: where it is
+// this daemon and as it must be, else setup says what is to be done, and plans
+// nothing.
 func TestPlanHandWritten(t *testing.T) {
 	ours := func(string) (bool, error) { return true, nil }
 	theirs := func(string) (bool, error) { return false, nil }

@@ -1,16 +1,21 @@
-// Package postfix answers what a Postfix must be told so that mail of protected senders leaves it over TLS only, tells it so,
-// takes it back, and finds out whether it is still so: Read, Plan, Setup.Apply, PlanUndo, Doctor, Probe.
+// Package postfix answers what a Postfix must be told so that mail of protected
+// senders leaves it over TLS only, tells it so, takes it back, and finds out
+// whether it is still so: Read, Plan, Setup.Apply, PlanUndo, Doctor, Probe.
 //
-// Plan is pure: the settings and what postconf(1) says of the running instance give a Setup, a list of changes to main.cf,
-// master.cf and files of our own beside them. What is ours is told apart by its shape: entries of lists as setup writes them,
-// with the sockets of the daemon, the transports tlsonly, tlsonly1 and so on, and files that begin with tlsonly_. A record of
-// what was written, and of what stood there before, is kept beside main.cf: it makes undo exact, and knows entries with sockets
-// that are no more. Whatever else stands in those lists stays where it is. It knows Postfix 3.0 and later: postconf(5),
-// master(5), socketmap_table(5).
+// Plan is pure: the settings and what postconf(1) says of the running instance
+// give a Setup, a list of changes to main.cf, master.cf and files of our own
+// beside them. What is ours is told apart by its shape: entries of lists as
+// setup writes them, with the sockets of the daemon, the transports tlsonly,
+// tlsonly1 and so on, and files that begin with tlsonly_. A record of what was
+// written, and of what stood there before, is kept beside main.cf: it makes
+// undo exact, and knows entries with sockets that are no more. Whatever else
+// stands in those lists stays where it is. It knows Postfix 3.0 and later:
+// postconf(5), master(5), socketmap_table(5).
 //
-// It decides neither who is protected nor what is asked of a destination: it binds Postfix to whoever answers at the
-// socket map. Renew makes the running Postfix use what Apply has written. Apply needs root, Doctor what it is to look at:
-// without root it can't ask as the user that Postfix is.
+// It decides neither who is protected nor what is asked of a destination: it
+// binds Postfix to whoever answers at the socket map. Renew makes the running
+// Postfix use what Apply has written. Apply needs root, Doctor what it is to
+// look at: without root it can't ask as the user that Postfix is.
 package postfix
 
 import (
@@ -53,8 +58,9 @@ type Settings struct {
 	Homes             []Home        // next hops to protected senders, which the daemon holds
 	Read              string        // the directory of the configuration that the daemon reads itself, "" for none
 
-	// Whose says whether it is this daemon that answers at an endpoint; nil: nobody can tell. It is asked of milters that the
-	// site has written into its lists itself.
+	// Whose says whether it is this daemon that answers at an endpoint; nil:
+	// nobody can tell. It is asked of milters that the site has written into its
+	// lists itself.
 	Whose func(endpoint string) (ours bool, err error)
 
 	// What only Doctor looks at.
@@ -71,7 +77,8 @@ type Settings struct {
 	Forms        addr.Forms // in which senders come
 	WholeDomains bool       // some rule protects all senders of a domain
 
-	// Protects says how many of the senders that a pattern selects are protected; nil: those in Protected.
+	// Protects says how many of the senders that a pattern selects are
+	// protected; nil: those in Protected.
 	Protects func(addr.Pattern) Share
 	// Excepts reports whether a rule exempts mail to a domain; nil: none does.
 	Excepts func(addr.Domain) bool
@@ -246,7 +253,8 @@ func usualCommands() []string {
 	return []string{"/usr/sbin", "/usr/local/sbin", "/opt/postfix/usr/sbin"}
 }
 
-// find looks for a command of Postfix, also where they aren't in the path, as for users other than root.
+// find looks for a command of Postfix, also where they aren't in the path, as
+// for users other than root.
 func (i Instance) find(name string) (string, error) {
 	if i.Commands != "" {
 		dir := i.Commands

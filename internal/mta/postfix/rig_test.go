@@ -257,7 +257,8 @@ func read(t *testing.T, p *rig.Postfix) string {
 	return strings.Join(words, " ")
 }
 
-// bad returns the findings that aren't ok, but for a milter of the site's before ours, which is warned of always.
+// bad returns the findings that aren't ok, but for a milter of the site's
+// before ours, which is warned of always.
 func bad(found []mta.Finding) []mta.Finding {
 	return slices.DeleteFunc(slices.Clone(found), func(f mta.Finding) bool { return f.Level == mta.OK || f.Code == "milter-other" })
 }

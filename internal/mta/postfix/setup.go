@@ -100,8 +100,9 @@ func (s Setup) commands() [][]string {
 	return calls
 }
 
-// optionCalls returns the changes to options: those that postconf -P can make, and the services that have to be written anew,
-// because it takes no value with a blank.
+// optionCalls returns the changes to options: those that postconf -P can make,
+// and the services that have to be written anew, because it takes no value with
+// a blank.
 func (s Setup) optionCalls() (plain, services []Change) {
 	lines := make(map[string]string)
 	for _, c := range s.Changes {

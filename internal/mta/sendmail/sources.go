@@ -99,8 +99,8 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 	return s, nil
 }
 
-// Asks reports whether sendmail.cf, as it is now, has the rules by which each recipient of mail that leaves is asked of the
-// daemon.
+// Asks reports whether sendmail.cf, as it is now, has the rules by which each
+// recipient of mail that leaves is asked of the daemon.
 func (in Installation) Asks() bool {
 	text, err := os.ReadFile(in.cf())
 	if err != nil {
