@@ -71,7 +71,7 @@ func TestMTASetupServices(t *testing.T) {
 		if !strings.Contains(out, back+"/inet in master.cf: smtpd_milters") {
 			t.Errorf("doctor says nothing of %s:\n%s", back, out)
 		}
-		// Each delivery is told of in the log, though Postfix's own level is 0.
+		// The log reports each delivery, though Postfix's own level is 0.
 		w.message(doctor, []string{"u@good.example"}, nil)
 		waitMessages(t, w.world, "good.example", 1)
 		waitFor(t, "the line of the TLS session", func() bool {

@@ -47,7 +47,7 @@ func newWatched(t *testing.T, more string) *watched {
 	return w
 }
 
-// serve starts the daemon anew, with a command that is told of changes.
+// serve starts the daemon anew, with a command that gets each change.
 func (w *watched) serve(tables, more string) {
 	w.t.Helper()
 	w.notes = filepath.Join(w.dir, "notes")
@@ -208,7 +208,7 @@ func (w *watched) mta() string {
 	return "postfix"
 }
 
-// tells waits for the next event that the command is told of.
+// tells waits for the next event that the command gets.
 func (w *watched) tells(what string) {
 	w.t.Helper()
 	w.told++
