@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
@@ -29,8 +30,9 @@ func newLog(w io.Writer, c config.Log, level *slog.LevelVar) *slog.Logger {
 }
 
 // logKey is what addresses are hashed with: this host's, so that one address is one word in all its logs, and another in those
-// of other hosts. Who has only the log can't find an address by trying; who is on this host can.
-func logKey() []byte {
+// of other hosts. Who has only the log can't find an address by trying; who is on this host can. Where the host has no name
+// for itself, it is this process's.
+var logKey = sync.OnceValue(func() []byte {
 	if id, err := os.ReadFile(place.MachineID); err == nil && len(strings.TrimSpace(string(id))) > 0 {
 		mac := hmac.New(sha256.New, []byte(strings.TrimSpace(string(id))))
 		mac.Write([]byte("tlsonly log"))
@@ -39,7 +41,7 @@ func logKey() []byte {
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // never fails
 	return key
-}
+})
 
 // hasher puts a hash in place of the local part of every address, and of every login. Domains stay: they are the destinations.
 type hasher []byte

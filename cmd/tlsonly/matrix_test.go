@@ -161,7 +161,7 @@ func (w *matrixWorld) place(i int, c matrixCase) *matrixLine {
 // assess has our engine look at all destinations.
 func (w *matrixWorld) assess(lines []*matrixLine) {
 	w.t.Helper()
-	c, err := config.Parse("tlsonly.toml", []byte(fmt.Sprintf("[dns]\nresolver = %q\n[probe]\nhelo = \"mta.test\"\nca_file = %q\n",
+	c, err := config.Parse("tlsonly.toml", []byte(fmt.Sprintf("[dns]\nresolver = %q\n[probe]\nhelo = \"mta.test\"\ntimeout = \"2m\"\nca_file = %q\n",
 		w.unbound.Addr, w.caFile)), time.Now())
 	if err != nil {
 		w.t.Fatal(err)

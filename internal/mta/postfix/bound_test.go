@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -220,8 +220,8 @@ func TestListener(t *testing.T) {
 	if err := os.Rename(socket+".away", socket); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(ctx, "kill", fmt.Sprint(want)).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
+	if err := syscall.Kill(want, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
 	}
 	for len(see()) != 1 || see()[0].Code != "postfix-down" {
 		if ctx.Err() != nil {

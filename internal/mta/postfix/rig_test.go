@@ -305,8 +305,10 @@ func TestBinding(t *testing.T) {
 	}
 	settle(t, ctx, p)
 	found, err := Doctor(ctx, s, i)
-	if err != nil || len(bad(found)) > 0 {
-		t.Fatalf("after setup: %q, %v", bad(found), err)
+	// No daemon here reads this Postfix, so nobody asks the site's own tables.
+	unasked := func(f mta.Finding) bool { return f.Code == "twin-unasked" }
+	if left := slices.DeleteFunc(bad(found), unasked); err != nil || len(left) > 0 || !slices.ContainsFunc(found, unasked) {
+		t.Fatalf("after setup: %q, %v", left, err)
 	}
 	if len(found) < 6 {
 		t.Errorf("only %d findings: %q", len(found), found)
@@ -344,8 +346,9 @@ func TestBinding(t *testing.T) {
 	s.Protected = []addr.Address{addr.MustAddress("Alice+x@Sender.test"), {}}
 	apply(t, ctx, i, s, time.Now())
 	settle(t, ctx, p)
-	if found, err := Doctor(ctx, s, i); err != nil || len(bad(found)) > 0 {
-		t.Errorf("with a table: %q, %v", bad(found), err)
+	found, err = Doctor(ctx, s, i)
+	if left := slices.DeleteFunc(bad(found), unasked); err != nil || len(left) > 0 {
+		t.Errorf("with a table: %q, %v", left, err)
 	}
 	send(t, p, "alice@sender.test", "u5@[127.0.1.1]")
 	line, err = p.WaitLog(ctx, "to=<u5@[127.0.1.1]>")
