@@ -117,6 +117,8 @@ lacks() {
 		has m4 || echo m4
 		library libldap || echo 'libldap-2.5-0|libldap2'
 		library libsasl2 || echo libsasl2-2
+		# Where Postfix logs in at a relay.
+		ls /usr/lib/*/sasl2/libplain.so >/dev/null 2>&1 || echo libsasl2-modules
 		library libdb-5.3 || echo libdb5.3 ;;
 	pcre) # a test has Postfix ask a table of this kind
 		! has_apt || [ -e /usr/lib/postfix/postfix-pcre.so ] || echo postfix-pcre ;;

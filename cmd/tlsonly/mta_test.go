@@ -380,7 +380,7 @@ func TestMTAStoreAway(t *testing.T) {
 	c.expect("RCPT TO:<u@good.example>", "250")
 	lock := d.lockStore()
 	c.expect("RCPT TO:<v@good.example>", "250")
-	c.expect("RCPT TO:<u@self.example>", "451 4.7.5 TLS capability of self.example is not known yet, try again")
+	c.expect("RCPT TO:<u@self.example>", "451 4.3.0 what TLS this mail needs can't be recorded here now, try again")
 	d.waitDecision("rcpt=u@self.example", "verdict=defer", "demand not stored")
 	lock()
 	c.expect("RCPT TO:<u@self.example>", "250")
@@ -401,7 +401,7 @@ func TestMTAPostgres(t *testing.T) {
 	for i := range 20 {
 		c.expect(fmt.Sprintf("RCPT TO:<known%d@good.example>", i), "250")
 	}
-	c.expect("RCPT TO:<u@self.example>", "451 4.7.5 TLS capability of self.example is not known yet, try again")
+	c.expect("RCPT TO:<u@self.example>", "451 4.3.0 what TLS this mail needs can't be recorded here now, try again")
 	c.expect("RCPT TO:<u@none.example>", "550 5.7.10 TLS required: none.example does not offer STARTTLS")
 	postgres.Start(t)
 	waitFor(t, "the store to be used again", func() bool {

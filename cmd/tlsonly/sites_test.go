@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -231,8 +233,13 @@ func (r *siteRun) tables() {
 			}
 			over(r.t, "/etc/postfix/dynamicmaps.cf", "sqlite\t"+library+"\tdict_sqlite_open\n")
 		}
-		if out, err := exec.Command("sqlite3", filepath.Join(r.dir, "db"), r.s.sql).CombinedOutput(); err != nil {
-			r.t.Fatalf("%v %s", err, out)
+		db, err := sql.Open("sqlite", filepath.Join(r.dir, "db"))
+		if err == nil {
+			_, err = db.Exec(r.s.sql)
+			err = errors.Join(err, db.Close())
+		}
+		if err != nil {
+			r.t.Fatal(err)
 		}
 		own(filepath.Join(r.dir, "db"))
 	}

@@ -440,7 +440,7 @@ func (s stuck) Demanded(addr.Destination) (policy.Demand, bool) { return policy.
 func TestPanic(t *testing.T) {
 	blocked := make(chan struct{})
 	close(blocked)          // closing it again panics
-	var log strings.Builder // of one session, which has ended when it is read
+	var log strings.Builder // of the session that ends before Shutdown returns
 	s := server(t, Config{Ledger: stuck{blocked, nil}, Transports: 3, Log: slog.New(slog.NewTextHandler(&log, nil))}, clinic()...)
 	a := start(t, s, "tcp")
 	other, c := dial(t, a), dial(t, a)
@@ -450,6 +450,9 @@ func TestPanic(t *testing.T) {
 	expect(t, other, answerDoctor)
 	if n := s.Stats().Panics; n != 1 {
 		t.Errorf("%d panics", n)
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 	if !strings.Contains(log.String(), "conn.go") {
 		t.Errorf("the log has no stack: %s", log.String())

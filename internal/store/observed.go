@@ -29,6 +29,7 @@ const MostObserved = 5000
 // AddObserved adds to what was observed.
 func (s *Store) AddObserved(ctx context.Context, seen ...Observed) error {
 	return s.update(ctx, "add what was observed", func(t *work) error {
+		rowsOf := map[int64]int64{} // by day, counted once
 		for _, o := range seen {
 			day := o.Day.UTC().Truncate(24 * time.Hour)
 			destination := ""
@@ -36,16 +37,27 @@ func (s *Store) AddObserved(ctx context.Context, seen ...Observed) error {
 				destination = o.Destination.String()
 			}
 			key := []any{micros(day), clean(o.Rule), destination, string(o.Reason), string(o.Verdict)}
-			var known, total int64
-			err := scan(ctx, t, func(r rows) error { return r.Scan(&known, &total) }, `SELECT
-				(SELECT COUNT(*) FROM observed WHERE day = ?1 AND rule = ?2 AND destination = ?3 AND reason = ?4 AND verdict = ?5),
-				(SELECT COUNT(*) FROM observed WHERE day = ?1)`, key...)
+			var known int64
+			err := scan(ctx, t, func(r rows) error { return r.Scan(&known) }, `SELECT COUNT(*) FROM observed
+				WHERE day = ?1 AND rule = ?2 AND destination = ?3 AND reason = ?4 AND verdict = ?5`, key...)
 			if err != nil {
 				return err
 			}
-			if known == 0 && total >= MostObserved {
-				key[2] = ""
+			total, counted := rowsOf[micros(day)]
+			if !counted {
+				err := scan(ctx, t, func(r rows) error { return r.Scan(&total) }, `SELECT COUNT(*) FROM observed WHERE day = ?1`, micros(day))
+				if err != nil {
+					return err
+				}
 			}
+			switch {
+			case known > 0:
+			case total >= MostObserved:
+				key[2] = ""
+			default:
+				total++
+			}
+			rowsOf[micros(day)] = total
 			err = t.exec(ctx, `INSERT INTO observed (day, rule, destination, reason, verdict, times, senders, recipients, last)
 				VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
 				ON CONFLICT (day, rule, destination, reason, verdict) DO UPDATE SET
