@@ -282,7 +282,7 @@ func (d *daemonProcess) wait(what string, done func() bool) {
 // waitFor asks until done says yes: for what other processes do and tell nobody.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)

@@ -589,32 +589,3 @@ func startGivingBack(t *testing.T, from, to string) {
 	})
 	t.Cleanup(func() { l.Close(); serving.Wait() })
 }
-
-// startCanonical stands for a server of SRS addresses: it rewrites nothing, see
-// tcp_table(5).
-func startCanonical(t *testing.T, at string) {
-	t.Helper()
-	l, err := net.Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer c.Close()
-				for in := bufio.NewScanner(c); in.Scan(); {
-					if _, err := io.WriteString(c, "500 nothing\n"); err != nil {
-						return
-					}
-				}
-			})
-		}
-	})
-	// Its clients have ended: Postfix is stopped before.
-	t.Cleanup(func() { l.Close() })
-}

@@ -157,7 +157,7 @@ func TestMTARights(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		d.wait("/readyz", func() bool { status, _ := d.ready(); return status == http.StatusOK })
+		d.wait("/readyz", func() bool { _, text := d.ready(); return strings.Contains(text, "forwards: ok") })
 		d.wait("the log to say so", func() bool { return strings.Contains(d.log(), "can be read again") })
 		rcpt("here@good.example", "250")
 		for _, name := range []string{"aliases", "bcc"} {
