@@ -47,7 +47,7 @@ authclean unix n - n - 0 cleanup
   -o header_checks=pcre:DIR/outgoing_mail_header_filters
   -o nested_header_checks=
 `, files: map[string]string{"outgoing_mail_header_filters": "/^\\s*X-Originating-IP:/ IGNORE\n"}},
-		{name: "behind Exchange, through a smarthost", smarthost: true, from: "prvs=1234abcdef=" + doctor, warnings: []string{"route-explicit", "relay-unnamed"}, tables: "local = [\"clinic.example\"]\n", main: debianMain[:len(debianMain)-len("relayhost =\n")] + `
+		{name: "behind Exchange, through a smarthost", smarthost: true, from: "prvs=1234abcdef=" + doctor, warnings: []string{"route-explicit"}, tables: "local = [\"clinic.example\"]\n", main: debianMain[:len(debianMain)-len("relayhost =\n")] + `
 relayhost = [mx1.good.example]
 mydestination =
 mynetworks = 127.0.0.0/8
