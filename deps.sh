@@ -128,7 +128,7 @@ lacks() {
 	postgres)
 		ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql ;;
 	package) # rpm installs into a root directory that a test makes; mandoc, lintian and shellcheck are critics
-		! has_apt || for tool in rpm mandoc lintian shellcheck; do has $tool || echo $tool; done ;;
+		! has_apt || for tool in git rpm mandoc lintian shellcheck; do has $tool || echo $tool; done ;;
 	python)
 		[ -x /usr/bin/python3 ] || echo python3 ;;
 	chromium) # a quarter of a gigabyte, only for pictures

@@ -283,7 +283,7 @@ func TestDebian(t *testing.T) {
 	if out, err := d.Run(t.Context(), "", "systemctl", "reload", "tlsonly"); err == nil {
 		t.Errorf("a reload of a file with faults is taken for done: %s", out)
 	}
-	d.journal("tlsonly.toml:11: ")
+	d.journal(fmt.Sprintf("tlsonly.toml:%d: ", strings.Count(site, "\n")+1))
 	d.write("/etc/tlsonly/tlsonly.toml", site)
 	if now := d.mainPID(); now != pid {
 		t.Errorf("reload made process %s of %s", now, pid)
