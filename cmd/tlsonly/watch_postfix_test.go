@@ -204,7 +204,7 @@ func TestMTAWatchPostfix(t *testing.T) {
 		if status, text := w.ask("/readyz"); status != http.StatusOK || !strings.Contains(text, "binding: ok") {
 			t.Errorf("an MTA that is down is no less bound: %d %s", status, text)
 		}
-		if _, page := w.ask("/"); !strings.Contains(page, "postfix is not running") {
+		if _, page := w.ask("/"); !strings.Contains(page, "postfix isn’t running") {
 			t.Error("the status page doesn't say that Postfix is not running")
 		}
 		if n := len(w.lines("level=WARN", "not running", "postfix-down")); n != 1 {

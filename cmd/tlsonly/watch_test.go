@@ -155,7 +155,7 @@ func (w *watched) notices(began time.Time, check, code string) time.Duration {
 	within(w.t, time.Minute, "a line at ERROR", func() bool { return len(w.saidLost(code)) >= w.lost[code] })
 	w.noMore()
 	w.tells(`"what":"unbound"`)
-	if _, page := w.ask("/"); !strings.Contains(page, "may leave without TLS") || !strings.Contains(page, code) {
+	if _, page := w.ask("/"); !strings.Contains(page, `<span class="alarm">not bound</span>`) || !strings.Contains(page, code) {
 		w.t.Error("the status page doesn't say so")
 	}
 	if _, changes := w.ask("/v1/changes?since=0"); !strings.Contains(changes, `"what": "unbound"`) {
@@ -186,7 +186,7 @@ func (w *watched) boundAgain() {
 	w.again++
 	within(w.t, time.Minute, "a line that it is bound again", func() bool { return len(w.lines("level=INFO", "bound again")) == w.again })
 	w.tells(`"what":"bound"`)
-	if _, page := w.ask("/"); strings.Contains(page, "may leave without TLS") {
+	if _, page := w.ask("/"); !strings.Contains(page, "bound since") {
 		w.t.Error("the status page doesn't say so")
 	}
 	for line := range strings.Lines(w.metrics()) {
