@@ -128,8 +128,8 @@ func within(t *testing.T, limit time.Duration, what string, done func() bool) {
 	}
 }
 
-// notices waits until all ways say that the binding is gone, for the reason of
-// a check, and returns how long that took.
+// notices waits until a check has every channel say that the binding is gone,
+// and returns how long that took.
 func (w *watched) notices(began time.Time, check, code string) time.Duration {
 	w.t.Helper()
 	ready := ""

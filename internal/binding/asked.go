@@ -118,10 +118,10 @@ func (a *Asked) note(way string, now time.Time) {
 	}
 }
 
-// Message is told of each message that the milter is asked about.
+// Message counts each message that the milter is asked about.
 func (a *Asked) Message() { a.note(ByMilter, a.now()) }
 
-// Decided is told of each decision of a rule. Accepted is one for a protected
+// Decided counts each decision of a rule. Accepted is one for a protected
 // sender that lets mail go elsewhere.
 func (a *Asked) Decided(accepted bool) {
 	now := a.now()
