@@ -218,17 +218,30 @@ func TestLintian(t *testing.T) {
 	}
 }
 
-// What the units run is there.
+// What the units run is there: the command, and each flag it is given.
 func TestUnitCommands(t *testing.T) {
 	units, err := filepath.Glob("systemd/*.service")
 	if err != nil || len(units) < 2 {
 		t.Fatalf("units %q, %v", units, err)
 	}
-	known := names(help(t))
+	commands := help(t)
 	for _, unit := range units {
-		m := regexp.MustCompile(`(?m)^ExecStart=/usr/sbin/tlsonly ([a-z]+)$`).FindStringSubmatch(read(t, unit))
-		if m == nil || !slices.Contains(known, m[1]) {
-			t.Errorf("%s runs %q, and the program has no such command", unit, m)
+		m := regexp.MustCompile(`(?m)^ExecStart=/usr/sbin/tlsonly (.+)$`).FindStringSubmatch(read(t, unit))
+		if m == nil {
+			t.Errorf("%s doesn't run tlsonly", unit)
+			continue
+		}
+		words := strings.Fields(m[1])
+		i := slices.Index(names(commands), words[0])
+		if i < 0 {
+			t.Errorf("%s runs %q, and the program has no such command", unit, words[0])
+			continue
+		}
+		for _, flag := range words[1:] {
+			has := slices.ContainsFunc(commands[i].flags, func(f flagHelp) bool { return f.name == flag })
+			if strings.HasPrefix(flag, "-") && !has {
+				t.Errorf("%s runs %s with %s, and it has no such flag", unit, words[0], flag)
+			}
 		}
 	}
 }
