@@ -54,11 +54,11 @@ func Spread(slow ...string) (code int, done bool) {
 	if err != nil || workers == 1 || os.Geteuid() != 0 || os.Getenv(stageVar) != "" || os.Getenv(workerVar) != "" {
 		return 0, false
 	}
-	args, pattern, ok := spreadable(os.Args[1:])
+	args, pattern, skip, ok := spreadable(os.Args[1:])
 	if !ok {
 		return 0, false
 	}
-	names, err := listed(exe, pattern)
+	names, err := listed(exe, pattern, skip)
 	if err != nil || len(names) < 2 {
 		return 0, false
 	}
@@ -69,31 +69,38 @@ func Spread(slow ...string) (code int, done bool) {
 // workerVar is set in the processes that Spread starts.
 const workerVar = "TLSONLY_TEST_WORKER"
 
-// spreadable returns the flags for each process, without -test.run, and what
-// -test.run asks for. ok is false with flags that concern the run as a whole.
-func spreadable(given []string) (args []string, pattern string, ok bool) {
+// spreadable returns the flags for each process, without -test.run and
+// -test.skip, and what those two ask for. ok is false with flags that concern
+// the run as a whole.
+func spreadable(given []string) (args []string, pattern, skip string, ok bool) {
 	for _, arg := range given {
 		name, value, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		switch name {
 		case "test.run":
 			pattern = value
+		case "test.skip":
+			skip = value
 		case "test.testlogfile": // without it the go command doesn't keep the result, which no file explains
 		case "test.v", "test.timeout", "test.paniconexit0", "test.count", "test.short", "test.failfast", "test.parallel", "test.cpu":
 			args = append(args, arg)
 		default:
-			return nil, "", false
+			return nil, "", "", false
 		}
 		if strings.HasPrefix(name, "test.") && !strings.Contains(arg, "=") && !slices.Contains([]string{"test.v", "test.paniconexit0", "test.short", "test.failfast"}, name) {
-			return nil, "", false // the value is the next word
+			return nil, "", "", false // the value is the next word
 		}
 	}
-	return args, pattern, !strings.Contains(pattern, "/")
+	return args, pattern, skip, !strings.Contains(pattern+skip, "/")
 }
 
-// listed returns the names of the tests, fuzz tests and examples that a pattern
-// of -test.run means.
-func listed(exe, pattern string) ([]string, error) {
+// listed returns the names of the tests, fuzz tests and examples that -test.run
+// with pattern and -test.skip with skip leave, "" being all and none.
+func listed(exe, pattern, skip string) ([]string, error) {
 	match, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, err
+	}
+	skipped, err := regexp.Compile(skip)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +112,7 @@ func listed(exe, pattern string) ([]string, error) {
 	}
 	names := strings.Fields(string(out))
 	return slices.DeleteFunc(names, func(name string) bool {
-		return strings.HasPrefix(name, "Benchmark") || !match.MatchString(name)
+		return strings.HasPrefix(name, "Benchmark") || !match.MatchString(name) || skip != "" && skipped.MatchString(name)
 	}), nil
 }
 
