@@ -94,6 +94,14 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 	if !apply {
 		return plan.Print(p.stdout)
 	}
+	if renew && !plan.Empty() {
+		// Said before anything is written.
+		if r, err := facts.Renewal(); err == nil && r.How != postfix.NotRunning {
+			if err := facts.Renewable(); err != nil {
+				return fmt.Errorf("nothing is written: %w; or use --no-reload, and restart postfix yourself", err)
+			}
+		}
+	}
 	copies, err := plan.Apply(ctx, i, time.Now())
 	if err != nil {
 		return err

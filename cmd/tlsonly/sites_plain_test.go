@@ -18,6 +18,10 @@ milter_default_action = accept
 smtpd_milters = inet:localhost:8891
 non_smtpd_milters = inet:localhost:8891
 `, warnings: otherMilters},
+		{name: "Red Hat", main: redHatMain, files: map[string]string{"aliases": "postmaster: root\n"}, setup: func(r *siteRun) {
+			r.run("postalias", "hash:"+r.dir+"/aliases")
+			write(r.dir, "ca-bundle.crt", readFileOf(r.t, "/etc/ssl/certs/ca-certificates.crt"))
+		}},
 		{name: "Mail-in-a-Box", signers: []string{"127.0.0.1:8891", "127.0.0.1:8893"}, ports: []string{"127.0.0.1:465", "127.0.0.1:587"}, warnings: otherMilters,
 			main: `
 myhostname=box.mta.test
@@ -59,6 +63,22 @@ transport_maps = inline:{ {clinic.example = discard:} }
 
 // otherMilters is what doctor says where other milters are asked, too.
 var otherMilters = []string{"milter-other"}
+
+const redHatMain = `
+compatibility_level = 2
+mail_owner = postfix
+mydestination = $myhostname, localhost.$mydomain, localhost
+unknown_local_recipient_reject_code = 550
+alias_maps = hash:DIR/aliases
+alias_database = hash:DIR/aliases
+debug_peer_level = 2
+smtpd_tls_security_level = may
+smtp_tls_CApath = DIR
+smtp_tls_CAfile = DIR/ca-bundle.crt
+smtp_tls_security_level = may
+meta_directory = /etc/postfix
+shlib_directory = /usr/lib/postfix
+`
 
 const debianMain = `
 # TLS parameters

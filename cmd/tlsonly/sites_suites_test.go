@@ -8,7 +8,7 @@ import (
 
 // Suites that write Postfix's files anew at each start, or every few minutes.
 func TestMTASitesSuites(t *testing.T) {
-	runSites(t, []deployment{mailcow, mailu, proxmox, zimbra})
+	runSites(t, []deployment{mailcow, dockerMailserver, mailu, proxmox, zimbra})
 }
 
 // Suites that ask a database about everything.
@@ -74,6 +74,34 @@ smtp_via_transport_maps unix - - n - - smtp
 `,
 	ports:      []string{"127.0.0.1:589", "127.0.0.1:590"},
 	source:     "127.0.0.10",
+	regenerate: anew, override: inMain,
+}
+
+// docker-mailserver: main.cf is rendered, postfix-main.cf appended to it, and
+// what stands twice is expected.
+var dockerMailserver = deployment{
+	name: "docker-mailserver", signers: []string{"127.0.0.1:8891"}, warnings: []string{"milter-other", "forwards-unlisted"},
+	main: `
+smtpd_banner = $myhostname ESMTP
+smtpd_tls_security_level = may
+smtp_tls_security_level = may
+smtp_tls_loglevel = 1
+smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt
+recipient_delimiter = +
+milter_protocol = 6
+milter_default_action = accept
+dkim_milter = inet:localhost:8891
+smtpd_milters = $dkim_milter
+non_smtpd_milters = $dkim_milter
+sender_canonical_maps = tcp:localhost:10001
+sender_canonical_classes = envelope_sender
+recipient_canonical_maps = tcp:localhost:10002
+recipient_canonical_classes = envelope_recipient,header_recipient
+# postfix-main.cf
+smtp_tls_loglevel = 2
+smtp_tls_loglevel = 1
+`,
+	setup:      func(r *siteRun) { startCanonical(r.t, "127.0.0.1:10001"); startCanonical(r.t, "127.0.0.1:10002") },
 	regenerate: anew, override: inMain,
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"database/sql"
 	"errors"
@@ -123,13 +124,10 @@ func (r *siteRun) live() {
 	parameters, services := r.written()
 	r.restarted()
 
-	// And take it back.
-	// The rig's master is in the foreground, as in a container: there setup may
-	// leave its restart to whoever runs it.
-	if out, status := r.program("setup", "postfix", "--undo", "--apply", "--no-reload"); status != exitOK {
+	// And take it back. The rig's master is in the foreground, as in a container.
+	if out, status := r.program("setup", "postfix", "--undo", "--apply"); status != exitOK {
 		r.t.Fatalf("undo: exit status %d\n%s", status, out)
 	}
-	r.reloaded()
 	if after := r.files(); !bytes.Equal(after, before) {
 		r.t.Errorf("after undo:\n%s\nbefore:\n%s", after, before)
 	}
@@ -163,7 +161,7 @@ func (r *siteRun) start() {
 		network, address := r.signerAt(at)
 		startSigner(t, network, address)
 	}
-	r.postfix, err = rig.StartPostfix(patient(t), rig.PostfixConfig{Main: map[string]string{
+	r.postfix, err = rig.StartPostfix(patient(t), rig.PostfixConfig{Syslog: true, Main: map[string]string{
 		// Queue runs are the test's to start.
 		"minimal_backoff_time": "1h", "maximal_backoff_time": "1h",
 		"smtp_connect_timeout": "3s", "smtp_helo_timeout": "3s",
@@ -181,7 +179,7 @@ func (r *siteRun) start() {
 		}
 	})
 	r.tables()
-	r.base = readFileOf(t, filepath.Join(r.postfix.Etc, "main.cf"))
+	r.base = baseOf(readFileOf(t, filepath.Join(r.postfix.Etc, "main.cf")), r.s.main)
 	r.main, r.master = r.base+r.fill(r.s.main), readFileOf(t, filepath.Join(r.postfix.Etc, "master.cf"))+r.fill(r.s.master)
 	r.render()
 	for _, port := range r.s.ports {
@@ -201,6 +199,23 @@ func (r *siteRun) start() {
 	}
 	r.daemon = startDaemon(t, daemonHead+"[http]\nlisten = \""+watchHTTP+"\"\n[forwarding]\npostfix = \""+r.postfix.Etc+"\"\n"+
 		r.fill(r.s.tables)+clinicRule)
+}
+
+// baseOf returns the rig's main.cf without what a site sets itself, so that
+// nothing stands twice but what the site has so.
+func baseOf(base, site string) string {
+	var b strings.Builder
+	for line := range strings.Lines(base) {
+		name, _, _ := strings.Cut(line, "=")
+		its := func(line string) bool {
+			other, _, ok := strings.Cut(line, "=")
+			return ok && strings.TrimSpace(other) == strings.TrimSpace(name)
+		}
+		if !slices.ContainsFunc(strings.Split(site, "\n"), its) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // tables makes the tables that the site's files name.
@@ -587,4 +602,33 @@ func startGivingBack(t *testing.T, from, to string) {
 		}
 	})
 	t.Cleanup(func() { l.Close(); serving.Wait() })
+}
+
+// startCanonical stands for a server of SRS addresses: it rewrites nothing, see
+// tcp_table(5).
+func startCanonical(t *testing.T, at string) {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer c.Close()
+				for in := bufio.NewScanner(c); in.Scan(); {
+					if _, err := io.WriteString(c, "500 nothing\n"); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	// Its clients have ended: Postfix is stopped before.
+	t.Cleanup(func() { l.Close() })
 }

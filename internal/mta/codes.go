@@ -9,6 +9,7 @@ import (
 // finding: sites name them in [doctor] accept.
 var checks = map[string]string{
 	"postfix-running": "running", "postfix-down": "running", "postfix-silent": "running", "not-reloaded": "running", "not-looked-at": "running",
+	"log-blocks":      "running",
 	"version-too-old": "version", "version-reports": "version",
 
 	"daemon-answers": "daemon", "daemon-down": "daemon", "daemon-stranger": "daemon", "daemon-other": "daemon",

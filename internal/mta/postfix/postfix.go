@@ -28,6 +28,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"tlsonly/internal/addr"
@@ -209,7 +210,41 @@ func (i Instance) run(ctx context.Context, dir, name string, args ...string) (st
 		return "", "", err
 	}
 	cmd.Dir = dir
+	if name == "postfix" {
+		return control(ctx, cmd)
+	}
 	return output(cmd)
+}
+
+// controlTime is how long postfix(1) may take: its check goes through the whole
+// queue.
+const controlTime = 5 * time.Minute
+
+// control runs postfix(1). A reload leaves a postsuper(1) behind that goes through
+// the queue and keeps the streams: they are a file, so that nobody waits for it.
+// A command that takes too long is ended with what it has started.
+func control(ctx context.Context, cmd *exec.Cmd) (stdout, stderr string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTime)
+	defer cancel()
+	said, err := os.CreateTemp("", "tlsonly-postfix-")
+	if err != nil {
+		return "", "", err
+	}
+	defer said.Close()
+	defer os.Remove(said.Name())
+	limited := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...) // #nosec G204 -- one of Postfix's commands, no shell
+	limited.Dir, limited.Stdout, limited.Stderr = cmd.Dir, said, said
+	limited.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	limited.Cancel = func() error { return syscall.Kill(-limited.Process.Pid, syscall.SIGKILL) }
+	err = limited.Run()
+	text, unread := os.ReadFile(said.Name())
+	if err = errors.Join(err, unread); err != nil {
+		if ctx.Err() != nil {
+			err = errors.Join(ctx.Err(), err)
+		}
+		err = fmt.Errorf("%s: %w: %s", strings.Join(limited.Args, " "), err, bytes.TrimSpace(text))
+	}
+	return string(text), string(text), err
 }
 
 func (i Instance) command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {

@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ type Renewal struct {
 	Leaving []string // services that it has and master.cf hasn't, by name or port
 	Silent  bool     // it didn't answer after a reload
 	Command string   // for a shell; "" where only who started Postfix can restart it
+	byHand  string   // what to do where there is no command
 	args    []string // the same, of systemctl; nil: Postfix's own commands
 }
 
@@ -91,9 +93,43 @@ func (f Facts) restart(master int) Renewal {
 	case master == 0 && underSystemd() && f.Dir == "/etc/postfix":
 		return Renewal{How: Restart, Command: "systemctl restart postfix"}
 	case master != 0 && !detached(master):
-		return Renewal{How: Restart}
+		return Renewal{How: Restart, byHand: f.foreground(master)}
 	}
 	return Renewal{How: Restart, Command: byHand}
+}
+
+// foreground says how a Postfix in the foreground is restarted: by whoever has
+// started it, once it has ended.
+func (f Facts) foreground(master int) string {
+	if master == 1 {
+		return "restart the container: postfix is its first process"
+	}
+	starter := "what has started it"
+	if parent := parentOf(master); parent > 0 {
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent)); err == nil {
+			starter = fmt.Sprintf("%s (process %d)", strings.TrimSpace(string(name)), parent)
+		}
+	}
+	return fmt.Sprintf("%s, and have %s start it again; in a container, restart the container",
+		f.command("stop"), starter)
+}
+
+// parentOf returns the parent of a process, 0 where that can't be seen.
+func parentOf(pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// proc(5): pid (command) state ppid; a command may have brackets.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0
+	}
+	return parent
 }
 
 func underSystemd() bool {
@@ -259,7 +295,8 @@ const (
 // Renew makes the running Postfix of the instance use its files, and returns
 // when it answers again: by a reload, by a restart where a service has left
 // master.cf or where it doesn't answer after the reload. It starts none that
-// doesn't run. Error: it doesn't answer, or this must be done by hand.
+// doesn't run. Error: it doesn't answer, its files aren't fit for a reload, or
+// this must be done by hand.
 func (i Instance) Renew(ctx context.Context) (Renewal, error) {
 	f, err := readSettings(ctx, i)
 	if err != nil {
@@ -270,14 +307,21 @@ func (i Instance) Renew(ctx context.Context) (Renewal, error) {
 		return r, fmt.Errorf("which services postfix has can't be seen: %w", err)
 	}
 	i.Dir = f.Dir
-	switch r.How {
-	case NotRunning:
+	if r.How == NotRunning {
 		return r, nil
-	case Reload:
-		if _, _, err := i.run(ctx, "", "postfix", "reload"); err != nil {
+	}
+	if err := f.Renewable(); err != nil {
+		return r, err
+	}
+	if r.How == Reload {
+		limited, cancel := context.WithTimeout(ctx, renewTime)
+		_, _, err := i.run(limited, "", "postfix", "reload")
+		late := limited.Err() != nil
+		cancel()
+		if err != nil && (!late || ctx.Err() != nil) {
 			return r, err
 		}
-		if f.answersWithin(ctx, answerTime) == nil {
+		if err == nil && f.answersWithin(ctx, answerTime) == nil {
 			return r, nil
 		}
 		master, err := holder(f.masterPID())
@@ -288,7 +332,7 @@ func (i Instance) Renew(ctx context.Context) (Renewal, error) {
 		r.Silent = true
 	}
 	if r.Command == "" {
-		return r, errors.New("postfix runs in the foreground: restart its container or supervisor")
+		return r, fmt.Errorf("postfix runs in the foreground, and %s", r.Why())
 	}
 	if err := f.doRestart(ctx, i, r); err != nil {
 		return r, err
@@ -397,7 +441,7 @@ func (d *doctor) reload() string {
 // Words is the command, or who has to do it.
 func (r Renewal) Words() string {
 	if r.Command == "" {
-		return "restart the container, or whatever runs postfix in the foreground"
+		return r.byHand
 	}
 	return r.Command
 }

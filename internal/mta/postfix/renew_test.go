@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,6 +203,28 @@ func TestRenewal(t *testing.T) {
 	if r := renewal(); r.How != Reload {
 		t.Errorf("as it is: %+v", r)
 	}
+	// The rig's is in the foreground, and this process has started it.
+	f, err := readSettings(ctx, i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, err := holder(f.masterPID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := f.restart(master)
+	want := fmt.Sprintf("postfix -c %s stop, and have ", p.Etc)
+	starter := fmt.Sprintf(" (process %d) start it again", os.Getpid())
+	if words := r.Words(); r.How != Restart || r.Command != "" ||
+		!strings.HasPrefix(words, want) || !strings.Contains(words, starter) {
+		t.Errorf("in the foreground: %q", words)
+	}
+	if words := f.foreground(1); !strings.Contains(words, "restart the container") {
+		t.Errorf("as the first process of a container: %q", words)
+	}
+	if r, err := i.Renew(ctx); err != nil || r.How != Reload {
+		t.Errorf("renewed in the foreground: %+v, %v", r, err)
+	}
 	startedAnew(t, ctx, p)
 	if r := renewal(); r.How != Reload {
 		t.Errorf("as it is, started by hand: %+v", r)
@@ -223,10 +246,6 @@ func TestRenewal(t *testing.T) {
 	}
 	if r := renewal(); r.How != Reload {
 		t.Errorf("restarted: %+v", r)
-	}
-	f, err := Read(ctx, i)
-	if err != nil {
-		t.Fatal(err)
 	}
 	if _, _, err := i.run(ctx, "", "postfix", "stop"); err != nil {
 		t.Fatal(err)

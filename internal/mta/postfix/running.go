@@ -22,6 +22,9 @@ import (
 // running looks whether Postfix runs, and whether it runs with the files as
 // they are.
 func (d *doctor) running(ctx context.Context) {
+	if !d.core {
+		d.logged()
+	}
 	path := d.masterPID()
 	pid, err := holder(path)
 	if d.core && errors.Is(err, fs.ErrPermission) {

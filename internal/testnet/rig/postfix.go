@@ -34,6 +34,7 @@ type PostfixConfig struct {
 	Base   string            // existing directory, searchable by all and in Root too, to put its own one into; default: see TempDir
 	Main   map[string]string // main.cf parameters, over the defaults of this package
 	Master []string          // lines put at the end of master.cf
+	Syslog bool              // it logs to the one /dev/log, as most do; default: to a file
 	Logins map[string]string // SASL users and passwords; not empty: AUTH PLAIN is offered, without TLS too
 }
 
@@ -47,6 +48,7 @@ type Postfix struct {
 
 	master *process
 	logins *loginServer // nil without Logins
+	syslog *syslog      // nil without Syslog
 }
 
 // StartPostfix starts Postfix and returns when its SMTP server listens. It works only where Isolated is nil. The caller must
@@ -79,6 +81,12 @@ func startPostfix(ctx context.Context, cfg PostfixConfig) (*Postfix, error) {
 		b, _ := os.ReadFile(log) // not there: nothing logged yet
 		return string(b)
 	}}
+	if cfg.Syslog {
+		if p.syslog, err = listenSyslog("/dev/log"); err != nil {
+			return p, err
+		}
+		p.journal = journal{p.syslog.text}
+	}
 	if p.Addr == "" {
 		if p.Addr, err = FreePort(); err != nil {
 			return p, err
@@ -165,6 +173,10 @@ func (p *Postfix) configure(cfg PostfixConfig, log string) error {
 		main["smtpd_sasl_auth_enable"] = "yes"
 		main["smtpd_sasl_type"] = "dovecot"
 		main["smtpd_sasl_path"] = "private/auth"
+	}
+	if cfg.Syslog {
+		delete(main, "maillog_file")
+		delete(main, "maillog_file_prefixes")
 	}
 	maps.Copy(main, cfg.Main)
 	var text bytes.Buffer
@@ -341,5 +353,9 @@ func (p *Postfix) Stop() error {
 	}
 	log := p.Log()
 	p.journal = journal{func() string { return log }}
+	if p.syslog != nil {
+		errs = append(errs, p.syslog.Close())
+		p.syslog = nil
+	}
 	return errors.Join(append(errs, os.RemoveAll(p.Dir))...)
 }
