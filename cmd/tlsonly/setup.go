@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -56,12 +57,28 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	}
 	if err != nil {
 		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
+	}
+	switch {
+	case errors.Is(err, mta.ErrBusy):
+		return exitUnknown
+	case err != nil:
 		return exitNo
 	}
 	return exitOK
 }
 
 func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.Instance, apply, renew, undo, hide bool) error {
+	if apply {
+		directory, err := i.Directory(ctx)
+		if err != nil {
+			return err
+		}
+		unlock, err := mta.Lock(directory)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	facts, err := postfix.Read(ctx, i)
 	if err != nil {
 		return err
@@ -198,6 +215,16 @@ func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, un
 		fmt.Fprintln(p.stdout, `dnl The lines from "dnl tlsonly: begin" to "dnl tlsonly: end" leave sendmail.mc; `+
 			"make sendmail.cf of it and restart Sendmail.")
 		return nil
+	}
+	if apply {
+		unlock, err := mta.Lock(sendmail.Installation{}.Directory())
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", sendmail.ErrLayout, err)
+		}
+		if err != nil {
+			return p.printChange(sendmail.Change{}, err)
+		}
+		defer unlock()
 	}
 	if undo {
 		done, err := sendmail.Installation{}.Undo(ctx, time.Now())

@@ -283,6 +283,12 @@ func (i Instance) Check() error {
 	return err
 }
 
+// Directory returns the instance's configuration directory, as postconf(1) says it.
+func (i Instance) Directory(ctx context.Context) (string, error) {
+	out, _, err := i.run(ctx, "", "postconf", "-h", "config_directory")
+	return strings.TrimSpace(out), err
+}
+
 // usualCommands are where Postfix puts its commands.
 func usualCommands() []string {
 	return []string{"/usr/sbin", "/usr/local/sbin", "/opt/postfix/usr/sbin"}

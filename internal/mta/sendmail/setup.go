@@ -16,6 +16,9 @@ import (
 	"tlsonly/internal/mta"
 )
 
+// Directory returns where its configuration is.
+func (in Installation) Directory() string { return filepath.Dir(in.cf()) }
+
 // ErrLayout is that of an installation which Apply doesn't know its way about. The caller prints Snippet instead.
 var ErrLayout = errors.New("not the layout of the Debian package")
 
