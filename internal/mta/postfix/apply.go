@@ -106,6 +106,13 @@ func (s *Setup) texts(before Facts) (texts, error) {
 			t.adding = changed
 		}
 	}
+	if before.record != nil && !r.Limits {
+		for _, name := range before.limitsSet() {
+			if before.ownsLimit(name) {
+				r.Parameters[name] = written{After: folded(before.Set[name])}
+			}
+		}
+	}
 	t.master = t.adding
 	for _, c := range s.of(KindService, true) {
 		t.master = withoutService(t.master, c.Name)
@@ -121,6 +128,7 @@ func (s *Setup) texts(before Facts) (texts, error) {
 		t.master = ended(t.master, before.record, masterFile)
 		return t, nil
 	}
+	r.Limits = true
 	for name, text := range map[string]string{mainFile: before.main, masterFile: before.master} {
 		if before.record == nil && text != "" && !strings.HasSuffix(text, "\n") {
 			r.Unended[name] = endOf(text)
@@ -167,6 +175,12 @@ func (s *Setup) parameterText(text string, before Facts, c Change, r *record) st
 		if alike(blockValue(old), c.New) && (single || c.New == "") {
 			delete(r.Parameters, c.Name)
 			return withBlock(text, c.Name, old)
+		}
+	}
+	if _, _, limit := limitOf(c.Name); limit {
+		delete(r.Parameters, c.Name)
+		if c.New != "" {
+			r.Parameters[c.Name] = written{After: folded(c.New)}
 		}
 	}
 	if !isOwnParameter(c.Name) && c.New != "" {
@@ -475,10 +489,11 @@ func worse(before, after []string) string {
 		known[key(w)] = true
 	}
 	for _, w := range after {
-		ours := slices.ContainsFunc(ownParameters(), func(name string) bool {
-			return strings.Contains(w, "unused parameter: "+name+"=") // referred to from within a table
-		})
-		if !known[key(w)] && !ours {
+		_, unused, _ := strings.Cut(w, "unused parameter: ")
+		name, _, _ := strings.Cut(unused, "=")
+		// Referred to from within a table, or a limit that the site has set for a
+		// transport of ours.
+		if !known[key(w)] && !isOwnParameter(name) {
 			return w
 		}
 	}

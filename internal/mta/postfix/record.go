@@ -24,6 +24,9 @@ type record struct {
 	Entries map[string]entryKind `json:"entries"`
 	// Parameters of main.cf, by name.
 	Parameters map[string]written `json:"parameters"`
+	// Limits says that the limits of our transports which setup wrote are among
+	// Parameters: others are the site's. Records of before don't have them.
+	Limits bool `json:"limits,omitempty"`
 	// Unended are last lines that had no end, by the file.
 	Unended map[string]string `json:"unended,omitempty"`
 }
@@ -79,6 +82,7 @@ func (r *record) clone() *record {
 		Entries:    make(map[string]entryKind),
 		Parameters: make(map[string]written),
 		Unended:    make(map[string]string),
+		Limits:     r.Limits,
 	}
 	maps.Copy(c.Entries, r.Entries)
 	maps.Copy(c.Parameters, r.Parameters)

@@ -90,7 +90,11 @@ func (d *doctor) alike(s Service) {
 	}
 	limits := p.limitsOf(s)
 	for _, limit := range queueLimits {
-		if name := s.Name + limit; d.Set[name] != limits[name] {
+		name := s.Name + limit
+		if _, set := d.Set[name]; set && !d.ownsLimit(name) {
+			continue // the site has set it for this transport
+		}
+		if d.Set[name] != limits[name] {
 			d.warn("transport-differs", inMain(name), runSetup, "%s is %q, and %q for %s",
 				name, d.Set[name], limits[name], site.ID())
 		}

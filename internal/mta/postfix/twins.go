@@ -254,6 +254,20 @@ func (f Facts) limitsSet() []string {
 	return found
 }
 
+// ownsLimit reports whether a limit of our transports that main.cf sets is from
+// setup. One that was changed since, or set by hand, is the site's. Where no
+// record tells, it is ours if the site has set the same for the client that the
+// transport is made after, because then it is as setup writes it.
+func (f Facts) ownsLimit(name string) bool {
+	if f.record != nil && f.record.Limits {
+		_, ours := f.before(name)
+		return ours
+	}
+	service, _, _ := limitOf(name)
+	like, ok := (&planner{facts: f}).limitsOf(Service{Name: service})[name]
+	return ok && folded(like) == folded(f.Set[name])
+}
+
 // limitsOf returns the limits that the site has set for the transport which ours
 // is made after.
 func (p *planner) limitsOf(ours Service) map[string]string {
@@ -286,7 +300,9 @@ func (p *planner) limits(wanted []Service) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		p.setup.parameter(p.facts, name, want[name])
+		if _, set := p.facts.Set[name]; !set || p.facts.ownsLimit(name) {
+			p.setup.parameter(p.facts, name, want[name])
+		}
 	}
 }
 

@@ -138,6 +138,9 @@ func TestPlanTwinsSurplus(t *testing.T) {
 			" -o smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp,regexp:/h"+
 			" -o smtp_delivery_status_filter=regexp:/etc/postfix/tlsonly_on_lost.regexp",
 		"tlsonly-slow unix - - n - - smtp", "tlsonly9-slow unix - - n - - smtp", "tlsonlyx unix - - n - - smtp")
+	f.record = &record{Limits: true, Parameters: map[string]written{
+		"tlsonly1-gone_destination_rate_delay": {After: "1s"}, "tlsonly-slow_recipient_limit": {After: "3"},
+	}}
 	plan := must(t, s, f)
 	for name, want := range map[string]string{
 		"tlsonly1-gone/unix": "tlsonly1-gone unix - - n - 3 smtp -o smtp_bind_address=192.0.2.9" +

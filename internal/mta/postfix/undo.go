@@ -36,8 +36,15 @@ func PlanUndo(s Settings, f Facts) Setup {
 			setup.parameter(f, name.parameter, before)
 		}
 	}
-	for _, name := range append(ownParameters(), f.limitsSet()...) {
+	for _, name := range ownParameters() {
 		setup.parameter(f, name, "")
+	}
+	for _, name := range f.limitsSet() {
+		if f.ownsLimit(name) {
+			setup.parameter(f, name, "")
+		} else {
+			setup.note("%s = %s stays: setup didn't write it", name, f.Set[name])
+		}
 	}
 	for _, s := range f.Services {
 		if isOwn(s) {

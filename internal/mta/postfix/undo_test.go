@@ -424,3 +424,63 @@ func balanced(text string) bool {
 	}
 	return true
 }
+
+// Limits that an administrator has set for our transports by hand aren't setup's:
+// they stay, whatever they are and whenever they were set.
+func TestUndoLimitsByHand(t *testing.T) {
+	const delay, limit, many = "_destination_rate_delay", "_destination_concurrency_limit", "_destination_recipient_limit"
+	parameter := func(text, name string) string {
+		raw, _ := rawParameter(text, name)
+		return strings.Join(strings.Fields(raw), " ")
+	}
+	for _, c := range []struct {
+		name         string
+		main         string // before setup
+		hand         string // added after it
+		after, again string // what a second setup leaves and what the undo leaves
+	}{
+		{"before setup, as the client's", "smtp_destination_rate_delay = 1s\ntlsonly1_destination_rate_delay = 1s\n", "",
+			"tlsonly1" + delay + " = 1s", "tlsonly1" + delay + " = 1s"},
+		{"before setup, another", "smtp_destination_concurrency_limit = 5\ntlsonly1_destination_concurrency_limit = 3\n", "",
+			"tlsonly1" + limit + " = 3", "tlsonly1" + limit + " = 3"},
+		{"after setup, where the client has none", "", "tlsonly1_destination_recipient_limit = 7\n",
+			"tlsonly1" + many + " = 7", "tlsonly1" + many + " = 7"},
+		{"after setup, over ours", "smtp_destination_concurrency_limit = 5\n", "tlsonly1_destination_concurrency_limit = 9\n",
+			"tlsonly1" + limit + " = 9", ""},
+		{"by setup", "smtp_destination_concurrency_limit = 5\n", "", "tlsonly1" + limit + " = 5", ""},
+	} {
+		before := site{version: "3.7.11", main: c.main, master: randomSite(rand.New(rand.NewPCG(1, 1))).master}
+		after, ok := before.applied(t, inet())
+		if !ok {
+			t.Fatalf("%s: can't be applied", c.name)
+		}
+		name, _, _ := strings.Cut(c.after, " = ")
+		if c.hand != "" {
+			after.main = withBlock(after.main, name, "") + c.hand
+		}
+		if plan, err := Plan(inet(), after.facts(t)); err != nil || !plan.Empty() {
+			t.Errorf("%s: setup again changes %q, %v", c.name, plan.Changes, err)
+		}
+		if after, ok = after.applied(t, inet()); !ok || parameter(after.main, name) != c.after {
+			t.Errorf("%s: after setup it is %q, want %q", c.name, parameter(after.main, name), c.after)
+		}
+		undone := after.undone(t, inet())
+		want := c.again
+		if c.hand != "" {
+			want = strings.TrimSpace(c.hand)
+		}
+		if got := parameter(undone.main, name); got != want {
+			t.Errorf("%s: after undo it is %q, want %q", c.name, got, want)
+		}
+		if c.name == "by setup" { // whose record is from before limits were in it
+			delete(after.record.Parameters, name)
+			after.record.Limits = false
+			if got := parameter(after.undone(t, inet()).main, name); got != "" {
+				t.Errorf("%s, with an older record: after undo it is %q", c.name, got)
+			}
+		}
+		if c.hand == "" && undone.main != before.main {
+			t.Errorf("%s: undone it is\n%q, before\n%q", c.name, undone.main, before.main)
+		}
+	}
+}
