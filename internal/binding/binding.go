@@ -110,7 +110,10 @@ type Watcher struct {
 	told   map[string]bool   // what can't be looked into
 	idle   string            // why, as logged
 	due    time.Time         // when a finding that stands counts; zero: none does
-	seen   mta.Look          // of the last good look
+	// awaits is when to look again whether the MTA has read its files, which
+	// nothing tells; 0: it has.
+	awaits time.Duration
+	seen   mta.Look // of the last good look
 	// clean: since a look saw the MTA run with its files as they are, none has
 	// seen files that don't bind it.
 	clean bool
@@ -194,7 +197,9 @@ func (w *Watcher) Run(ctx context.Context) {
 			w.judge(plan) // who asks
 		} else {
 			// What changes from here on is seen by the next look.
-			files.changed()
+			if files.changed() {
+				w.awaits = 0
+			}
 			w.look(ctx, plan, files)
 			last = time.Now()
 		}
@@ -202,6 +207,9 @@ func (w *Watcher) Run(ctx context.Context) {
 			return
 		}
 		wait := time.Until(last.Add(plan.Every))
+		if w.awaits > 0 {
+			wait = min(wait, time.Until(last.Add(w.awaits)))
+		}
 		if !w.due.IsZero() {
 			wait = min(wait, max(w.due.Sub(w.c.Now()), w.c.settle))
 		}
@@ -217,7 +225,7 @@ func (w *Watcher) rest(why string) {
 	w.idle = why
 	clear(w.began)
 	clear(w.logged)
-	w.due, w.seen, w.clean = time.Time{}, mta.Look{}, false
+	w.due, w.seen, w.clean, w.awaits = time.Time{}, mta.Look{}, false, 0
 	w.set(State{})
 }
 
@@ -243,6 +251,7 @@ func (w *Watcher) look(ctx context.Context, plan Plan, files *files) {
 	}
 	delete(w.told, plan.MTA)
 	w.c.Log.Debug("binding looked at", "mta", plan.MTA, "findings", len(look.Findings), "took", time.Since(started))
+	w.await(look.Findings)
 	look.Findings = w.loaded(look.Findings)
 	w.seen = look
 	for _, f := range look.Findings {
@@ -280,6 +289,16 @@ func (w *Watcher) loaded(found []mta.Finding) []mta.Finding {
 	return slices.DeleteFunc(found, isStale)
 }
 
+// await says when to look again where the MTA hasn't read its files: soon at
+// first, because who has written them has it read them, and ever later.
+func (w *Watcher) await(found []mta.Finding) {
+	if !slices.ContainsFunc(found, isStale) {
+		w.awaits = 0
+		return
+	}
+	w.awaits = max(2*w.c.settle, 2*w.awaits)
+}
+
 // isStale reports whether a finding says that the MTA runs with what its files
 // were before.
 func isStale(f mta.Finding) bool {
@@ -315,6 +334,9 @@ func (w *Watcher) judge(plan Plan) {
 	pending := !w.due.IsZero()
 	if !was.Known && pending && state.OK {
 		return // not said before it stands
+	}
+	if was.Known && !was.OK && state.OK && slices.ContainsFunc(found, isStale) {
+		return // it isn't back before the MTA reads its files
 	}
 	state.Known = true
 	unbound, since := false, time.Time{}

@@ -279,6 +279,56 @@ func TestNotReloaded(t *testing.T) {
 	})
 }
 
+// That an MTA has read its files is seen soon after they were written, whether
+// the daemon has just started or knew that the binding was lost; and it isn't
+// back before.
+func TestReloadSeen(t *testing.T) {
+	for name, known := range map[string]bool{"just started": false, "known to be lost": true} {
+		t.Run(name, func(t *testing.T) {
+			f := &fake{}
+			f.find(noMilter, runs)
+			live(t, f, func(t *testing.T, w *Watcher) {
+				if pass(time.Second); known {
+					pass(stands)
+				}
+				if s := w.State(); s.Known != known || s.OK {
+					t.Fatalf("at the start: %+v", s)
+				}
+				f.find(milterWell, stale) // setup has written
+				w.Again()
+				pass(3 * time.Second)
+				if s := w.State(); s.OK || s.Known != known {
+					t.Errorf("before the reload: %+v", s)
+				}
+				f.find(well()...) // which nothing tells
+				reloaded := time.Now()
+				for !w.State().OK && time.Since(reloaded) < time.Minute {
+					pass(100 * time.Millisecond)
+				}
+				if took := time.Since(reloaded); took > 4*time.Second {
+					t.Errorf("seen %v after the reload", took)
+				}
+				looks := 0
+				f.set(func() { f.looks = 0 })
+				pass(4 * time.Minute)
+				if f.set(func() { looks = f.looks }); looks > 0 {
+					t.Errorf("%d looks afterwards", looks)
+				}
+			})
+		})
+	}
+	// Who never reloads is looked at ever less often.
+	f := &fake{}
+	f.find(milterWell, stale)
+	live(t, f, func(t *testing.T, _ *Watcher) {
+		pass(time.Hour)
+		looks := 0
+		if f.set(func() { looks = f.looks }); looks > 25 {
+			t.Errorf("%d looks in an hour", looks)
+		}
+	})
+}
+
 // An MTA that doesn't run is said to be so, and is no less bound.
 func TestDown(t *testing.T) {
 	f := &fake{}
