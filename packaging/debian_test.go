@@ -254,7 +254,7 @@ func TestDebian(t *testing.T) {
 	d.sh("dpkg -i /root/first.deb")
 	d.has("systemctl is-active tlsonly.service tlsonly-milter.socket tlsonly-socketmap.socket | uniq", "active")
 	d.has("systemctl is-enabled tlsonly.service tlsonly-milter.socket tlsonly-socketmap.socket | uniq", "enabled")
-	d.has("systemctl is-enabled tlsonly-forwards.timer || true", "disabled")
+	d.has("systemctl is-enabled tlsonly-forwards.timer tlsonly-bind.service || true", "disabled\ndisabled")
 	d.has("stat -c '%n %U:%G %a' /etc/tlsonly/tlsonly.toml /var/lib/tlsonly /var/lib/tlsonly/tlsonly.db /var/spool/postfix/tlsonly",
 		"/etc/tlsonly/tlsonly.toml root:tlsonly 640\n/var/lib/tlsonly tlsonly:tlsonly 750\n"+
 			"/var/lib/tlsonly/tlsonly.db tlsonly:tlsonly 640\n/var/spool/postfix/tlsonly tlsonly:postfix 2750")
@@ -273,6 +273,16 @@ func TestDebian(t *testing.T) {
 	d.sh("tlsonly doctor")
 	d.protected()
 	d.sandboxedMail()
+
+	// Kept bound: main.cf is put back to what it was before, as a suite does.
+	d.sh("systemctl enable --now tlsonly-bind")
+	d.sh("cp $(ls /etc/postfix/main.cf.tlsonly-* | head -n 1) /etc/postfix/main.cf && postfix reload")
+	d.wait("Postfix to be bound again", func() bool {
+		out, err := d.Run(d.t.Context(), "", "tlsonly", "doctor")
+		return err == nil && strings.Contains(out, "sender-map")
+	})
+	d.protected()
+	d.sh("systemctl stop tlsonly-bind")
 
 	// systemctl reload: new rules, the same process; a bad file changes nothing.
 	pid := d.mainPID()

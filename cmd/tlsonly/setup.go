@@ -28,6 +28,7 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	apply := fs.Bool("apply", false, "write the settings, with a backup beside each file; Postfix is reloaded, or restarted, and seen to answer")
 	noReload := fs.Bool("no-reload", false, "postfix: leave the running Postfix as it is, and say what it takes")
 	undo := fs.Bool("undo", false, "take back what setup has written; with --apply, else only shown")
+	keep := fs.Bool("keep", false, "postfix: stay, and write the settings again whenever main.cf or master.cf has lost some")
 	hide := fs.Bool("hide-header", false, "postfix: take the header TLS-Only off protected mail when it leaves")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
@@ -36,24 +37,31 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	if len(rest) != 1 || rest[0] != "postfix" && rest[0] != "sendmail" {
 		return p.fail("setup needs postfix or sendmail")
 	}
-	if rest[0] == "sendmail" && (*hide || *noReload || *directory != "") {
-		return p.fail("--hide-header, --no-reload and --config-directory are for postfix")
+	if rest[0] == "sendmail" && (*hide || *keep || *noReload || *directory != "") {
+		return p.fail("--hide-header, --keep, --no-reload and --config-directory are for postfix")
+	}
+	if *keep && (*apply || *undo || *noReload) {
+		return p.fail("--keep goes without --apply, --undo and --no-reload")
 	}
 	if *noReload && !*apply {
 		return p.fail("--no-reload goes with --apply")
+	}
+	if *keep {
+		return p.keepPostfix(ctx, *file, *directory, *hide)
 	}
 	c, ok := p.load(*file, false)
 	if !ok {
 		return exitUsage
 	}
-	if c.Socketmap.Listen == (config.Endpoint{}) && !*undo {
-		return p.fail("[socketmap] listen is off: there is nobody whom the MTA could ask at delivery")
+	err := hasMap(c)
+	if err != nil && !*undo {
+		return p.fail("%v", err)
 	}
-	var err error
 	if rest[0] == "sendmail" {
 		err = p.setupSendmail(ctx, c, *apply, *undo)
 	} else {
-		err = p.setupPostfix(ctx, c, postfixAt(c.Forwarding, *directory), *apply, !*noReload, *undo, *hide)
+		err = p.setupPostfix(ctx, c, postfixAt(c.Forwarding, *directory),
+			setupHow{apply: *apply, renew: !*noReload, undo: *undo, hide: *hide})
 	}
 	if err != nil {
 		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
@@ -67,51 +75,42 @@ func (p *program) setup(ctx context.Context, args []string) int {
 	return exitOK
 }
 
-func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.Instance, apply, renew, undo, hide bool) error {
-	if apply {
+// hasMap says what is wrong where the MTA has nobody to ask at delivery.
+func hasMap(c *config.Config) error {
+	if c.Socketmap.Listen == (config.Endpoint{}) {
+		return errors.New("[socketmap] listen is off: there is nobody whom the MTA could ask at delivery")
+	}
+	return nil
+}
+
+// setupHow says what setup does.
+type setupHow struct {
+	apply bool // write; else only shown
+	renew bool // make the running Postfix use what was written
+	undo  bool // take back what was written
+	hide  bool // take the header TLS-Only off
+}
+
+func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.Instance, how setupHow) error {
+	if how.apply {
 		directory, err := i.Directory(ctx)
 		if err != nil {
 			return err
 		}
-		unlock, err := mta.Lock(directory)
+		unlock, err := lockSetup(ctx, directory)
 		if err != nil {
 			return err
 		}
 		defer unlock()
 	}
-	facts, err := postfix.Read(ctx, i)
+	facts, settings, plan, err := p.planPostfix(ctx, c, i, how)
 	if err != nil {
 		return err
 	}
-	var settings postfix.Settings
-	plan := postfix.PlanUndo(postfix.Settings{Milter: c.Milter.Listen.String(), Socketmap: c.Socketmap.Listen.String()}, facts)
-	if !undo {
-		delivery, err := p.delivery(ctx, c, apply)
-		if err != nil {
-			return err
-		}
-		settings = postfixSettings(c, delivery)
-		settings.HideHeader = hide
-		if readByDaemon(c.Forwarding) == facts.Dir {
-			settings.Homes = facts.Homes(ctx, i, patternsOf(delivery.Senders(time.Now())))
-		}
-		settings.Whose = func(endpoint string) (bool, error) { return settings.Daemon.IsMilter(ctx, endpoint) }
-		if plan, err = postfix.Plan(settings, facts); err != nil {
-			return err
-		}
-		notes, err := askedOf(ctx, facts, settings)
-		if err != nil && apply {
-			return err
-		} else if err != nil {
-			notes = append(notes, err.Error())
-		}
-		plan.Notes = append(plan.Notes, notes...)
-	}
-	plan.Unit = facts.Unit()
-	if !apply {
+	if !how.apply {
 		return plan.Print(p.stdout)
 	}
-	if renew && !plan.Empty() {
+	if how.renew && !plan.Empty() {
 		// Said before anything is written.
 		if r, err := facts.Renewal(); err == nil && r.How != postfix.NotRunning {
 			if err := facts.Renewable(); err != nil {
@@ -135,7 +134,60 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 	for _, note := range plan.Notes {
 		fmt.Fprintf(p.stdout, "note: %s\n", note)
 	}
-	return p.renewPostfix(ctx, settings, i, renew, undo, plan.Empty())
+	return p.renewPostfix(ctx, settings, i, how.renew, how.undo, plan.Empty())
+}
+
+// lockSetup is mta.Lock, but that it waits a moment for another setup, such as
+// one that keeps Postfix bound, to end.
+func lockSetup(ctx context.Context, directory string) (unlock func(), err error) {
+	const longest, again = 5 * time.Second, 100 * time.Millisecond
+	limit := time.Now().Add(longest)
+	for {
+		unlock, err = mta.Lock(directory)
+		if !errors.Is(err, mta.ErrBusy) || time.Now().After(limit) {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(again):
+		}
+	}
+}
+
+// planPostfix says what is to be written, and of what it makes that.
+func (p *program) planPostfix(ctx context.Context, c *config.Config, i postfix.Instance, how setupHow) (
+	facts postfix.Facts, settings postfix.Settings, plan postfix.Setup, err error) {
+	if facts, err = postfix.Read(ctx, i); err != nil {
+		return facts, settings, plan, err
+	}
+	if how.undo {
+		plan = postfix.PlanUndo(postfix.Settings{Milter: c.Milter.Listen.String(), Socketmap: c.Socketmap.Listen.String()}, facts)
+		plan.Unit = facts.Unit()
+		return facts, settings, plan, nil
+	}
+	delivery, err := p.delivery(ctx, c, how.apply)
+	if err != nil {
+		return facts, settings, plan, err
+	}
+	settings = postfixSettings(c, delivery)
+	settings.HideHeader = how.hide
+	if readByDaemon(c.Forwarding) == facts.Dir {
+		settings.Homes = facts.Homes(ctx, i, patternsOf(delivery.Senders(time.Now())))
+	}
+	settings.Whose = func(endpoint string) (bool, error) { return settings.Daemon.IsMilter(ctx, endpoint) }
+	if plan, err = postfix.Plan(settings, facts); err != nil {
+		return facts, settings, plan, err
+	}
+	notes, err := askedOf(ctx, facts, settings)
+	if err != nil && how.apply {
+		return facts, settings, plan, err
+	} else if err != nil {
+		notes = append(notes, err.Error())
+	}
+	plan.Notes = append(plan.Notes, notes...)
+	plan.Unit = facts.Unit()
+	return facts, settings, plan, nil
 }
 
 // askedOf finds out who answers where Postfix is about to be bound to. The error
@@ -217,7 +269,7 @@ func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, un
 		return nil
 	}
 	if apply {
-		unlock, err := mta.Lock(sendmail.Installation{}.Directory())
+		unlock, err := lockSetup(ctx, sendmail.Installation{}.Directory())
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: %w", sendmail.ErrLayout, err)
 		}

@@ -73,9 +73,9 @@ func (f *files) settled(ctx context.Context) bool {
 			return true
 		case <-quiet.C:
 			return true
-		case <-f.notify.Events:
+		case <-f.events():
 			quiet.Stop()
-		case <-f.notify.Errors:
+		case <-f.faults():
 			quiet.Stop()
 		}
 	}

@@ -56,7 +56,7 @@ _tlsonly() {
 	observe) COMPREPLY=($(compgen -W '--all -c --json --since' -- "$word")) ;;
 	classes) COMPREPLY=($(compgen -W 'list release -c --config-directory --force --json' -- "$word")) ;;
 	forwards) COMPREPLY=($(compgen -W '-c --failing --json --own-rights --sources --test' -- "$word")) ;;
-	setup) COMPREPLY=($(compgen -W 'postfix sendmail --apply -c --config-directory --hide-header --no-reload --undo' -- "$word")) ;;
+	setup) COMPREPLY=($(compgen -W 'postfix sendmail --apply -c --config-directory --hide-header --keep --no-reload --undo' -- "$word")) ;;
 	doctor) COMPREPLY=($(compgen -W 'postfix sendmail -c --config-directory --json --nagios --probe' -- "$word")) ;;
 	report) COMPREPLY=($(compgen -W '-c --csv --html --journal --json --since --summary --tls-logged --until --year' -- "$word")) ;;
 	received) COMPREPLY=($(compgen -W '--json' -- "$word")) ;;

@@ -60,6 +60,7 @@ complete -c tlsonly -n '__fish_seen_subcommand_from setup' -l apply -d 'write th
 complete -c tlsonly -n '__fish_seen_subcommand_from setup' -s c -r -F -d 'configuration FILE (default /etc/tlsonly/tlsonly.toml)'
 complete -c tlsonly -n '__fish_seen_subcommand_from setup' -l config-directory -r -F -d 'postfix: its configuration DIR; default: that of MAIL_CONFIG, or the system\'s'
 complete -c tlsonly -n '__fish_seen_subcommand_from setup' -l hide-header -d 'postfix: take the header TLS-Only off protected mail when it leaves'
+complete -c tlsonly -n '__fish_seen_subcommand_from setup' -l keep -d 'postfix: stay, and write the settings again whenever main.cf or master.cf has lost some'
 complete -c tlsonly -n '__fish_seen_subcommand_from setup' -l no-reload -d 'postfix: leave the running Postfix as it is, and say what it takes'
 complete -c tlsonly -n '__fish_seen_subcommand_from setup' -l undo -d 'take back what setup has written; with --apply, else only shown'
 complete -c tlsonly -n '__fish_seen_subcommand_from setup' -a 'postfix sendmail'

@@ -101,6 +101,7 @@ setup)
 		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
 		'--config-directory[postfix\: its configuration DIR; default\: that of MAIL_CONFIG, or the system'\''s]:dir:_files' \
 		'--hide-header[postfix\: take the header TLS-Only off protected mail when it leaves]' \
+		'--keep[postfix\: stay, and write the settings again whenever main.cf or master.cf has lost some]' \
 		'--no-reload[postfix\: leave the running Postfix as it is, and say what it takes]' \
 		'--undo[take back what setup has written; with --apply, else only shown]' \
 		'*:argument:(postfix sendmail)'

@@ -351,18 +351,53 @@ func (s *Setup) write(before Facts, t texts) (made []step, err error) {
 			}
 		}
 	}()
+	planned := map[string]string{before.path(mainFile): before.main, before.path(masterFile): before.master}
 	for n := range steps {
+		was, known := planned[steps[n].path]
 		if err := steps[n].prepare(); err != nil {
 			return nil, byHand(err)
 		}
+		if known && steps[n].old != was {
+			return nil, changedMeanwhile(steps[n].path)
+		}
 	}
-	for _, step := range steps {
+	for n, step := range steps {
+		if !standing(steps[:n], step) {
+			return made, changedMeanwhile(step.path)
+		}
 		if err := step.make(); err != nil {
 			return made, byHand(err)
 		}
 		made = append(made, step)
 	}
 	return made, nil
+}
+
+// errMeanwhile is that of a file which somebody else has written since it was
+// read: what they wrote must not be lost.
+var errMeanwhile = errors.New("changed meanwhile: run setup again")
+
+func changedMeanwhile(path string) error { return fmt.Errorf("%s %w", path, errMeanwhile) }
+
+// standing reports whether a step's file is as it was when the step was
+// prepared, or as the steps before it have made it.
+func standing(made []step, next step) bool {
+	text, there := next.old, next.was
+	for _, p := range made {
+		if p.path == next.path {
+			text, there = p.text, !p.goes
+		}
+	}
+	return isText(next.path, text, there)
+}
+
+// isText reports whether a file is there with that text, or isn't there.
+func isText(path, text string, there bool) bool {
+	now, err := os.ReadFile(path)
+	if !there {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	return err == nil && string(now) == text
 }
 
 // byHand adds the way out where a file can't be replaced.
@@ -417,15 +452,26 @@ func (p step) make() error {
 	return os.Rename(p.ready, p.path)
 }
 
-// restore takes back what was made.
+// restore takes back what was made. A file that somebody else has written since
+// is left as it is, which is an error.
 func restore(made []step) error {
 	var errs []error
-	for _, p := range slices.Backward(made) {
-		if !p.was {
-			errs = append(errs, os.Remove(p.path))
+	done := make(map[string]bool)
+	for n, last := range slices.Backward(made) {
+		if done[last.path] {
 			continue
 		}
-		back := step{path: p.path, text: p.old}
+		done[last.path] = true
+		if !isText(last.path, last.text, !last.goes) {
+			errs = append(errs, fmt.Errorf("%s is left as it is: it was changed meanwhile", last.path))
+			continue
+		}
+		first := made[slices.IndexFunc(made[:n+1], func(p step) bool { return p.path == last.path })]
+		if !first.was {
+			errs = append(errs, os.Remove(first.path))
+			continue
+		}
+		back := step{path: first.path, text: first.old}
 		err := back.prepare()
 		if err == nil {
 			err = back.make()

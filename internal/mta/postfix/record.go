@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,11 @@ import (
 // what stood there before. Without it the entries of lists are still known, by
 // their shape; what stood in the place of a single value isn't.
 const recordFile = "tlsonly_setup.json"
+
+// RecordPath returns where Apply remembers what it has written into the
+// configuration of a directory. While there is such a file, that configuration
+// is set up.
+func RecordPath(dir string) string { return filepath.Join(dir, recordFile) }
 
 // A record says what Apply has written.
 type record struct {

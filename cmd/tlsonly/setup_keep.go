@@ -1,0 +1,94 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tlsonly/internal/binding"
+	"tlsonly/internal/config"
+	"tlsonly/internal/mta/postfix"
+	"tlsonly/internal/place"
+)
+
+// keepEvery is between two looks of --keep at files that haven't changed: what
+// failed is tried again then.
+const keepEvery = time.Minute
+
+// keepPostfix writes the settings again each time main.cf or master.cf has lost
+// some of them, until ctx ends. What setup has never written, or was undone, is
+// left as it is.
+func (p *program) keepPostfix(ctx context.Context, file, directory string, hide bool) int {
+	c, ok := p.load(file, false)
+	if !ok {
+		return exitUsage
+	}
+	if err := hasMap(c); err != nil {
+		return p.fail("%v", err)
+	}
+	i := postfixAt(c.Forwarding, directory)
+	if err := i.Check(); err != nil {
+		fmt.Fprintf(p.stderr, "tlsonly: %v\n", err)
+		return exitNo
+	}
+	dir := cmp.Or(directory, os.Getenv("MAIL_CONFIG"), place.Postfix)
+	paths := []string{filepath.Join(dir, "main.cf"), filepath.Join(dir, "master.cf"), postfix.RecordPath(dir)}
+	log := slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	said := "" // the last fault
+	binding.Follow(ctx, log, keepEvery, paths, func(ctx context.Context) {
+		fault := ""
+		switch isSetUp, err := isSetUp(dir); {
+		case err != nil:
+			fault = err.Error()
+		case !isSetUp:
+			fault = dir + ": not set up, or undone: nothing is kept until setup postfix --apply runs"
+		default:
+			if err := p.setUpAgain(ctx, file, i, hide, said != ""); err != nil {
+				fault = err.Error()
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if fault != "" && fault != said {
+			fmt.Fprintf(p.stderr, "tlsonly: %s\n", fault)
+		}
+		said = fault
+	})
+	return exitOK
+}
+
+// setUpAgain is setup by the configuration file as it is now. Where nothing is to
+// be written it does nothing, unless something failed the last time: Postfix may
+// not have been told.
+func (p *program) setUpAgain(ctx context.Context, file string, i postfix.Instance, hide, failed bool) error {
+	c, err := config.Load(file)
+	if err == nil {
+		c, err = withDelimiter(ctx, c)
+	}
+	if err == nil {
+		err = hasMap(c)
+	}
+	if err != nil {
+		return fmt.Errorf("nothing is written: %w", err)
+	}
+	how := setupHow{apply: true, renew: true, hide: hide}
+	if _, _, plan, err := p.planPostfix(ctx, c, i, how); err != nil || plan.Empty() && !failed {
+		return err
+	}
+	return p.setupPostfix(ctx, c, i, how)
+}
+
+// isSetUp reports whether setup has written into a configuration directory, and
+// nobody has undone it.
+func isSetUp(dir string) (bool, error) {
+	_, err := os.Stat(postfix.RecordPath(dir))
+	if os.IsNotExist(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
