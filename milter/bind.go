@@ -8,8 +8,8 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
-	"tlsonly/internal/transport"
 )
 
 // What is asked of the MTA at the end of a protected message, so that it stays bound when we are no longer asked: one
@@ -22,14 +22,14 @@ import (
 //
 // BUGS: BY= (RFC 2852) can't be given again in Sendmail: its time has begun to run.
 
-// Attest says what becomes of a recipient whose mail Postfix would not hand to a transport that enforces TLS.
-type Attest string
+// Attest is what the configuration says of such transports.
+type Attest = contract.Attest
 
-// The ways to attest.
+// The words of Attest.
 const (
-	AttestOff     Attest = "off"
-	AttestWarn    Attest = "warn"    // log it once a message, and count it
-	AttestEnforce Attest = "enforce" // defer the recipient
+	AttestOff     = contract.AttestOff
+	AttestWarn    = contract.AttestWarn
+	AttestEnforce = contract.AttestEnforce
 )
 
 // mta is the kind of MTA behind a session, as far as it matters here.
@@ -85,17 +85,17 @@ func (s *session) bind(msg *message, m gomilter.Modifier) error {
 	if m.Actions()&gomilter.OptChangeFrom == 0 || s.keepsSender(msg) {
 		return nil
 	}
-	some, level := false, tagName
+	some, level := false, contract.TagName
 	if msg.free {
-		level = tagAsk
+		level = contract.TagAsk
 	}
 	for _, r := range msg.recipients {
 		switch {
 		case !r.Rule.Enforcing() || len(r.Rule.Forwarder) > 0:
 			// What a stranger sends isn't ours to change; what is sent on is held at delivery.
-			level = tagAsk
-		case r.Rule.Level == policy.LevelEncrypt && level == tagName:
-			some, level = true, tagEncrypt // it binds all recipients; what some ask besides is asked for at delivery
+			level = contract.TagAsk
+		case r.Rule.Level == policy.LevelEncrypt && level == contract.TagName:
+			some, level = true, contract.TagEncrypt // it binds all recipients; what some ask besides is asked for at delivery
 		default:
 			some = true
 		}
@@ -119,7 +119,7 @@ func (s *session) bind(msg *message, m gomilter.Modifier) error {
 
 // bound returns the ESMTP arguments that bind the MTA, "" where nothing is to be changed. tag is the level of the tag, "" for
 // none.
-func (e envelope) bound(redact bool, tag string) string {
+func (e envelope) bound(redact bool, tag contract.Tag) string {
 	given := map[string]string{}
 	for _, arg := range strings.Fields(e.args) {
 		keyword, value, _ := strings.Cut(arg, "=")
@@ -163,16 +163,7 @@ func (e envelope) bound(redact bool, tag string) string {
 	return ""
 }
 
-const (
-	tagPrefix = "TLSONLY."
-	maxEnvID  = 100 // RFC 3461, section 4.4
-
-	// What a message is held to, weakest first. Beyond that, each recipient is held to what we say at delivery.
-	tagAsk     = "ask"     // nothing without our word: some of the recipients are held
-	tagEncrypt = "encrypt" // TLS
-	tagVerify  = "verify"  // as name; a client may ask for it
-	tagName    = "name"    // TLS with a host that proves who it is
-)
+const maxEnvID = 100 // RFC 3461, section 4.4
 
 // tagged returns an envelope id that says what the message is held to: TLSONLY.LEVEL.ORIGINAL.
 //
@@ -180,17 +171,11 @@ const (
 // for it can only ask for more, and gets no second one. What is left of the original is written so that Sendmail's
 // rules read it as one plain word: with quotes or brackets in it they would fail, and the message wait for nothing.
 // An original that makes the id too long is left out.
-func tagged(level, original string) string {
-	if rest, ok := strings.CutPrefix(original, tagPrefix); ok {
-		word, after, found := strings.Cut(rest, ".")
-		switch word {
-		case tagAsk, tagEncrypt, tagVerify, tagName:
-			if found {
-				level, original = stricterTag(level, word), after
-			}
-		}
+func tagged(level contract.Tag, original string) string {
+	if had, rest, ok := contract.CutTag(original); ok {
+		level, original = stricterTag(level, had), rest
 	}
-	id := tagPrefix + level + "."
+	id := level.EnvelopeID()
 	if plain := plainXtext(original); len(id)+len(plain) <= maxEnvID {
 		id += plain
 	}
@@ -198,8 +183,8 @@ func tagged(level, original string) string {
 }
 
 // stricterTag returns the level that asks for more.
-func stricterTag(a, b string) string {
-	order := []string{tagAsk, tagEncrypt, tagVerify, tagName}
+func stricterTag(a, b contract.Tag) contract.Tag {
+	order := contract.Tags()
 	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }
 
@@ -251,4 +236,4 @@ func (s *session) attest(msg *message, d *Decision, route Route) {
 }
 
 // ourTransport knows the names setup gives to the forced transports.
-func ourTransport(name string) bool { return transport.IsOurs(name) }
+func ourTransport(name string) bool { return contract.IsTransport(name) }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	gomilter "github.com/d--j/go-milter"
+
+	"tlsonly/internal/contract"
 )
 
 func TestMTAOf(t *testing.T) {
@@ -48,7 +50,7 @@ func TestTagged(t *testing.T) {
 		"tlsonly.encrypt.abc":       "TLSONLY.encrypt.tlsonly.encrypt.abc",
 		"TLSONLY.encrypt.TLSONLY.x": "TLSONLY.encrypt.TLSONLY.x",
 	} {
-		if got := tagged(tagEncrypt, given); got != want {
+		if got := tagged(contract.TagEncrypt, given); got != want {
 			t.Errorf("%q: %q, want %q", given, got, want)
 		}
 	}
@@ -62,7 +64,7 @@ func TestStricterTag(t *testing.T) {
 		"TLSONLY.verify.abc":  "TLSONLY.name.abc",
 		"TLSONLY.name.abc":    "TLSONLY.name.abc",
 	} {
-		if got := tagged(tagName, given); got != want {
+		if got := tagged(contract.TagName, given); got != want {
 			t.Errorf("%q: %q, want %q", given, got, want)
 		}
 	}
@@ -75,7 +77,7 @@ func FuzzTagged(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		id := tagged(tagEncrypt, s)
+		id := tagged(contract.TagEncrypt, s)
 		rest, ok := strings.CutPrefix(id, "TLSONLY.")
 		word, _, dot := strings.Cut(rest, ".")
 		if !ok || !dot || word != "encrypt" && word != "verify" && word != "name" {
@@ -84,7 +86,7 @@ func FuzzTagged(f *testing.F) {
 		if strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_+") != "" || len(id) > maxEnvID {
 			t.Errorf("%q: %q is not plain or too long", s, id)
 		}
-		if again := tagged(tagEncrypt, id); again != id {
+		if again := tagged(contract.TagEncrypt, id); again != id {
 			t.Errorf("%q: %q, then %q", s, id, again)
 		}
 	})
@@ -96,7 +98,7 @@ func TestBound(t *testing.T) {
 	for _, c := range []struct {
 		v      string
 		redact bool
-		tag    string
+		tag    contract.Tag
 		want   string
 	}{
 		{"Postfix 3.7.11", true, "encrypt", "RET=HDRS"},

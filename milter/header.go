@@ -6,6 +6,7 @@ import (
 
 	gomilter "github.com/d--j/go-milter"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 )
 
@@ -18,7 +19,7 @@ import (
 // The first word is the worst tag of the accepted recipients. A group for each rule follows; reason says why its
 // recipients' destinations don't satisfy it, would what mode "enforce" had done. The header never names a recipient
 // or a destination: one reader would learn of the other's blind copy.
-const tagHeader = "TLS-Only"
+const tagHeader = contract.Header
 
 // tlsRequiredHeader: RFC 8689, section 5. Its only value, "no", asks for delivery at any price.
 const tlsRequiredHeader = "TLS-Required"

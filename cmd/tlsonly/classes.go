@@ -15,6 +15,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/classes"
 	"tlsonly/internal/config"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/rules"
 )
@@ -108,7 +109,7 @@ func (p *program) listClasses(d *rules.Delivery, asJSON bool) int {
 		case !one.InForce:
 			state = "binds mail accepted before, until " + one.Until.Local().Format(time.DateTime)
 		}
-		fmt.Fprintf(p.stdout, "tlsonly%d  %s  %s; rules %s\n", one.Number, shortened(one.Senders), state, strings.Join(one.Rules, ", "))
+		fmt.Fprintf(p.stdout, "%s  %s  %s; rules %s\n", contract.Transport(one.Number, ""), shortened(one.Senders), state, strings.Join(one.Rules, ", "))
 	}
 	return exitOK
 }

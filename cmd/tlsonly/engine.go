@@ -10,6 +10,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/dns"
 	"tlsonly/internal/destination/mtasts"
@@ -112,7 +113,7 @@ func newDecider(c *config.Config, assessor milter.Assessor, ledger milter.Ledger
 // be read to what a rule asks; nil where that isn't to count. Rules are those
 // by which the MTA is answered now.
 func heldAtDelivery(c *config.Config, rs func() *rules.Delivery) func(rules.Candidates, *rules.Rule) bool {
-	if c.Forwarding.Unreadable != "local" || c.Socketmap.Listen == (config.Endpoint{}) || c.Binding.Senders != "map" {
+	if c.Forwarding.Unreadable != contract.UnreadableLocal || c.Socketmap.Listen == (config.Endpoint{}) || c.Binding.Senders != contract.SendersMap {
 		return nil
 	}
 	// In Postfix all mail of a sender is bound whose mail a rule by login

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"tlsonly/internal/config"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 )
 
@@ -43,11 +44,11 @@ func doctorHomes(ctx context.Context, c *config.Config, aside string) []mta.Find
 	switch {
 	case sieve:
 		waits = "[forwarding] sieve names scripts there, and what they send on may have another sender"
-	case c.Forwarding.Unreadable == "defer":
+	case c.Forwarding.Unreadable == contract.UnreadableDefer:
 		waits = `[forwarding] unreadable = "defer"`
 	case c.Socketmap.Listen == (config.Endpoint{}):
 		waits = "[socketmap] listen is off, so delivery doesn't hold what is sent on"
-	case c.Binding.Senders != "map":
+	case c.Binding.Senders != contract.SendersMap:
 		waits = `[binding] senders is "table", which may be older than the rules`
 	case aside != "":
 		waits = "delivery doesn't hold what is sent on: " + aside

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/rules"
 )
@@ -62,7 +63,7 @@ func (d *service) readHomes(a *around, told postfix.Around) {
 
 // holdsHome reports whether mail to a domain of protected senders is held to TLS.
 func (d *service) holdsHome(domain addr.Domain) bool {
-	return d.config.Load().Binding.Bounces != "others" && !d.isLocal(domain)
+	return d.config.Load().Binding.Bounces != contract.BouncesOthers && !d.isLocal(domain)
 }
 
 // homes returns the domains of protected senders that a next hop leads to.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -11,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -20,11 +23,11 @@ import (
 // the packages below internal/testnet are free.
 var houseRules = map[string][]string{
 	"tlsonly/cmd/tlsonly":                   {"*"},
-	"tlsonly/milter":                        {"tlsonly/internal/transport", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/milter":                        {"tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/forward":              {"tlsonly/internal/transport", "tlsonly/internal/place", "tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
+	"tlsonly/internal/forward":              {"tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
 	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/config":               {"tlsonly/internal/place", "tlsonly/internal/config/value", "tlsonly/internal/inbound", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/config":               {"tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/config/value", "tlsonly/internal/inbound", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/inbound":              {"tlsonly/internal/config/value", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/config/value":         {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination":          {"tlsonly/internal/destination/dns", "tlsonly/internal/destination/starttls", "tlsonly/internal/destination/dane", "tlsonly/internal/destination/webpki", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
@@ -35,7 +38,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/forward/aliases":      {"tlsonly/internal/addr"},
 	"tlsonly/internal/forward/sieve":        {"tlsonly/internal/addr"},
 	"tlsonly/internal/forward/virtual":      {"tlsonly/internal/forward/aliases", "tlsonly/internal/addr"},
-	"tlsonly/internal/maillog":              {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr", "tlsonly/internal/transport"},
+	"tlsonly/internal/maillog":              {"tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr", "tlsonly/internal/contract"},
 	"tlsonly/internal/received":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/starttls": {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/policy":               {"tlsonly/internal/addr"},
@@ -43,12 +46,13 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/classes":              {"tlsonly/internal/store", "tlsonly/rules"},
 	"tlsonly/internal/store":                {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/ledger":               {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/binding":              {"tlsonly/internal/mta", "tlsonly/internal/addr"},
+	"tlsonly/internal/binding":              {"tlsonly/internal/contract", "tlsonly/internal/mta", "tlsonly/internal/addr"},
 	"tlsonly/internal/web":                  {"tlsonly/internal/ledger", "tlsonly/internal/observe", "tlsonly/internal/store", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/socketmap":            {"tlsonly/internal/transport", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/socketmap":            {"tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/instance":             {"tlsonly/internal/contract"},
 	"tlsonly/internal/mta":                  {"tlsonly/internal/instance"},
-	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/transport", "tlsonly/internal/place", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/observe":              {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/monitor":              {"tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 }
@@ -128,6 +132,127 @@ func oneJudge(t *testing.T, path, dir string, files []string) {
 			if strings.Contains(strings.ReplaceAll(string(text), "judge.Admits(", ""), call) {
 				t.Errorf("%s/%s judges by itself: %s", path, f, call)
 			}
+		}
+	}
+}
+
+// agreed are words that package contract has for both sides, and what a literal
+// that spells one of them again looks like.
+var agreed = map[string]*regexp.Regexp{
+	"a transport":        regexp.MustCompile(`tlsonly(%[dv]|\d+)(["-]|$)`),
+	"a map":              regexp.MustCompile(`^(socketmap:.*:(%s|sender|forced|policy)|:(sender|forced|policy)|(forced|sender)(%[dv]|\d+)/?|forced/?|tls_report|identify ?)$`),
+	"a map of senders":   regexp.MustCompile(`\+site`),
+	"a tag":              regexp.MustCompile(`TLSONLY\.`),
+	"a question":         regexp.MustCompile(`\bv[23]<`),
+	"an answer":          regexp.MustCompile(`^OK (PASS|DEFER|REJECT|FREE)$`),
+	"the header":         regexp.MustCompile(`TLS-Only([^-]|$)`),
+	"a name of doctor's": regexp.MustCompile(`tlsonly-doctor`),
+}
+
+// worded is a comparison of a word of the configuration that isn't by its name.
+var worded = regexp.MustCompile(`\.(Senders|Others|Bounces|OnLost|Attest|Unreadable) *[!=]= *"[^"]+"`)
+
+// spelled are the files that may spell one all the same, and why.
+var spelled = map[string]string{
+	"internal/mta/sendmail/rules.go": "Sendmail's own language; a test there compares it",
+	"cmd/tlsonly/setup.go":           "the help of --hide-header",
+}
+
+// literal is one string of a file.
+type literal struct {
+	line int
+	text string
+}
+
+// literals returns the strings of a Go file, but for its imports and the tags of
+// its structures.
+func literals(text string) ([]literal, error) {
+	set := token.NewFileSet()
+	file, err := parser.ParseFile(set, "", text, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	var found []literal
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ImportSpec:
+			return false
+		case *ast.Field:
+			n.Tag = nil
+		case *ast.BasicLit:
+			if s, err := strconv.Unquote(n.Value); n.Kind == token.STRING && err == nil {
+				found = append(found, literal{set.Position(n.Pos()).Line, s})
+			}
+		}
+		return true
+	})
+	return found, nil
+}
+
+// respelled returns what of a file's strings package contract has a name for.
+func respelled(text string) ([]string, error) {
+	all, err := literals(text)
+	var found []string
+	for _, l := range all {
+		for what, form := range agreed {
+			if form.MatchString(l.text) {
+				found = append(found, fmt.Sprintf("line %d: %s, %q", l.line, what, l.text))
+			}
+		}
+	}
+	for _, m := range worded.FindAllString(text, -1) {
+		found = append(found, "a word of the configuration, "+m)
+	}
+	return found, err
+}
+
+// What two sides must spell alike is spelled in package contract alone.
+func TestOneContract(t *testing.T) {
+	unused := maps.Clone(spelled)
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(filepath.ToSlash(path), "../../")
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{"internal/testnet", "internal/contract", "bin", ".git"}, name):
+			return filepath.SkipDir
+		case d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		found, err := respelled(string(text))
+		if len(found) > 0 {
+			delete(unused, name)
+		}
+		if spelled[name] == "" {
+			for _, f := range found {
+				t.Errorf("%s, %s: use package contract", name, f)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, why := range unused {
+		t.Errorf("%s spells none of them any more (%s)", name, why)
+	}
+}
+
+// The critic isn't blind.
+func TestOneContractSees(t *testing.T) {
+	for code, want := range map[string]int{
+		`fmt.Sprintf("tlsonly%d", n)`: 1, `"tlsonly1"`: 1, `"socketmap:" + s + ":policy"`: 1, `"socketmap:%s:forced"`: 1, `"forced1"`: 1,
+		`"sender/+site"`: 1, `"TLSONLY.encrypt."`: 1, `"$(tls_rcpt v3<$3>"`: 1, `"OK PASS"`: 1, `"TLS-Only"`: 1, `"/^TLS-Only:/ IGNORE"`: 1,
+		`"tlsonly-doctor.invalid"`: 1, `c.Others != "pinned"`: 1, `c.Others != ""`: 0, `"pinned"`: 0, `"Ktls_report socket"`: 0, `"tls_report"`: 1, "`sender3/`": 1,
+		`"tlsonly"`: 0, `"sender"`: 0, `"TLS-Only-Inbound"`: 0, `"the sender is pinned"`: 0, `"policy"`: 0, `contract.MapPolicy`: 0, `"OK"`: 0,
+	} {
+		found, err := respelled("package x\n\n// TLSONLY. in a comment.\nvar _ = " + code + "\n")
+		if err != nil || len(found) != want {
+			t.Errorf("%s: %q, %v; want %d", code, found, err, want)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"tlsonly/internal/classes"
 	"tlsonly/internal/config"
+	"tlsonly/internal/contract"
 	"tlsonly/rules"
 )
 
@@ -177,7 +178,7 @@ func (d *service) warnLost(old *rules.Set, fresh *config.Config) {
 	for part := range slices.Chunk(senders, shown) {
 		d.log.Warn("senders not protected any more, mail accepted before stays bound", "senders", strings.Join(part, " "), "until", until)
 	}
-	if fresh.Binding.Senders == "table" && !reflect.DeepEqual(old.Senders(now), fresh.Rules.Senders(now)) {
+	if fresh.Binding.Senders == contract.SendersTable && !reflect.DeepEqual(old.Senders(now), fresh.Rules.Senders(now)) {
 		d.log.Warn("the table of senders doesn't follow the rules by itself", "remedy", "tlsonly setup postfix --apply")
 	}
 }

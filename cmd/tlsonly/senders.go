@@ -8,6 +8,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta/sendmail"
 )
 
@@ -45,7 +46,7 @@ func sendmailOf(f config.Forwarding) (sendmail.Installation, bool) {
 func doctorsSenders(s *sendmail.Settings, c *config.Config) {
 	in, ok := sendmailOf(c.Forwarding)
 	s.Followed = ok && (in.Cf == "" || in.Cf == "/etc/mail/sendmail.cf")
-	s.FreeBounces = c.Binding.Bounces == "others"
+	s.FreeBounces = c.Binding.Bounces == contract.BouncesOthers
 	s.Protects = func(a addr.Address) bool { return c.Rules.Class(a, time.Now()) > 0 }
 }
 

@@ -20,6 +20,7 @@ import (
 	"tlsonly/internal/binding"
 	"tlsonly/internal/classes"
 	"tlsonly/internal/config"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/mtasts"
 	"tlsonly/internal/forward"
@@ -222,7 +223,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		RefuseTLSRequiredNo: c.Milter.Headers,
 		RedactBounces:       c.Milter.RedactBounces,
 		TagEnvelope:         c.Socketmap.Listen != config.Endpoint{},
-		Attest:              milter.Attest(c.Milter.Attest),
+		Attest:              c.Milter.Attest,
 		Under:               func(c rules.Candidates) rules.Candidates { return d.delivery.Load().Under(c) },
 		Doubt: func(c rules.Candidates, whose []addr.Address) rules.Candidates {
 			return d.delivery.Load().Doubt(c, whose)
@@ -263,9 +264,9 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Homes:       d.homes,
 		Asked:       func(m socketmap.Map, protected addr.Address) { d.asked.Question(string(m), protected) },
 		Site:        siteWays(d.forwards, reads),
-		Others:      socketmap.Others(c.Binding.Others),
-		FreeBounces: c.Binding.Bounces == "others",
-		Bounce:      c.Binding.OnLost == "bounce",
+		Others:      c.Binding.Others,
+		FreeBounces: c.Binding.Bounces == contract.BouncesOthers,
+		Bounce:      c.Binding.OnLost == contract.OnLostBounce,
 		Identity:    who,
 		Log:         log,
 		Now:         now,

@@ -11,6 +11,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/instance"
 	"tlsonly/internal/mta"
@@ -324,20 +325,20 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 		Socketmap:    c.Socketmap.Listen.String(),
 		Daemon:       instance.Expected(buildVersion(), c.Store.URL),
 		Deadline:     c.Milter.Deadline,
-		Senders:      postfix.Senders(c.Binding.Senders),
+		Senders:      c.Binding.Senders,
 		DANE:         c.DNS.DNSSEC != "off",
 		CAFile:       c.Probe.CAFile,
 		Reports:      c.Socketmap.KnowsTLSRPT(),
 		Read:         readByDaemon(c.Forwarding),
-		Others:       postfix.Others(c.Binding.Others),
-		Bounces:      postfix.Bounces(c.Binding.Bounces),
-		OnLost:       postfix.OnLost(c.Binding.OnLost),
+		Others:       c.Binding.Others,
+		Bounces:      c.Binding.Bounces,
+		OnLost:       c.Binding.OnLost,
 		Keep:         c.Binding.Keep,
 		Protects:     protects(c.Rules, time.Now()),
 		Excepts:      excepts(c.Rules, time.Now()),
 		Protected:    examples(c.Rules),
 		Forms:        c.Rules.Forms(),
-		Destinations: []string{"tlsonly-doctor.invalid", "[tlsonly-doctor.invalid]:587"},
+		Destinations: []string{contract.DoctorDomain, "[" + contract.DoctorDomain + "]:587"},
 	}
 	for _, d := range c.Forwarding.Domains() {
 		s.Local = append(s.Local, d.String())
@@ -363,7 +364,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 		s.UserRules = s.UserRules || len(r.User) > 0
 	}
 	s.Enforces = delivery.Enforces(now)
-	if s.Senders == postfix.SendersTable {
+	if s.Senders == contract.SendersTable {
 		setTable(&s, c.Rules, delivery, c.Binding.Keep, now)
 	}
 	return s
@@ -373,7 +374,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 func setTable(s *postfix.Settings, set *rules.Set, delivery *rules.Delivery, keep time.Duration, now time.Time) {
 	table := func(at time.Time) (entries []postfix.Entry) {
 		for _, sender := range delivery.Senders(at) {
-			entries = append(entries, postfix.Entry{Pattern: sender.Pattern, Transport: fmt.Sprintf("tlsonly%d", sender.Class)})
+			entries = append(entries, postfix.Entry{Pattern: sender.Pattern, Transport: contract.Transport(sender.Class, "")})
 		}
 		return entries
 	}
@@ -410,7 +411,7 @@ func sendmailSettings(c *config.Config) (sendmail.Settings, error) {
 		return s, err
 	}
 	for _, from := range examples(c.Rules) {
-		s.Held = append(s.Held, sendmail.Question{From: from, To: addr.MustAddress("doctor@tlsonly-doctor.invalid")})
+		s.Held = append(s.Held, sendmail.Question{From: from, To: addr.MustAddress("doctor@" + contract.DoctorDomain)})
 	}
 	return s, nil
 }
@@ -427,9 +428,9 @@ func examples(set *rules.Set) []addr.Address {
 			case addr.Exact:
 				a = p.Address()
 			case addr.InDomain, addr.Below:
-				a = addr.Address{Local: "tlsonly-doctor", Domain: p.Domain()}
+				a = addr.Address{Local: contract.Doctor, Domain: p.Domain()}
 			case addr.Any:
-				a = addr.MustAddress("tlsonly-doctor@tlsonly-doctor.invalid")
+				a = addr.MustAddress(contract.Doctor + "@" + contract.DoctorDomain)
 			}
 			if n := set.Class(a, now); !found[n] {
 				found[n] = true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 )
 
@@ -17,10 +18,13 @@ const checkAsked = "asked"
 // The ways in which an MTA asks: by the milter, and by each map.
 const (
 	ByMilter = "milter"
-	ByReport = "tls_report"
+	ByReport = string(contract.MapReport)
 )
 
-func ways() []string { return []string{ByMilter, "sender", "forced", "policy", "tls_rcpt", ByReport} }
+func ways() []string {
+	return []string{ByMilter, string(contract.MapSender), string(contract.MapForced), string(contract.MapPolicy),
+		string(contract.MapTLSRcpt), ByReport}
+}
 
 const (
 	// slot is the time in which several signs count as one, so that one burst
@@ -131,7 +135,7 @@ func (a *Asked) Decided(accepted bool) {
 	a.arrived = run{}
 	if accepted {
 		length := slot
-		if a.last["tls_rcpt"].Load() != 0 {
+		if a.last[string(contract.MapTLSRcpt)].Load() != 0 {
 			length = slotOfQueues
 		}
 		a.accepted.add(now, length)
@@ -143,7 +147,7 @@ func (a *Asked) Decided(accepted bool) {
 func (a *Asked) Question(name string, protected addr.Address) {
 	now := a.now()
 	a.note(name, now)
-	if name == "policy" || name == ByReport {
+	if name == string(contract.MapPolicy) || name == ByReport {
 		return // about anybody's mail
 	}
 	a.mu.Lock()

@@ -27,6 +27,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config/value"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/place"
 	"tlsonly/rules"
@@ -70,12 +71,11 @@ type Log struct {
 
 // Milter is the table [milter].
 type Milter struct {
-	Listen   Endpoint
-	Deadline time.Duration // a recipient is answered by then
-	Help     string        // a URL added to refusals, or ""
-	Headers  bool          // look at headers too, to refuse "TLS-Required: no"
-	// Attest is what happens to a recipient whose transport doesn't enforce TLS: "off", "warn" or "enforce".
-	Attest        string
+	Listen        Endpoint
+	Deadline      time.Duration // a recipient is answered by then
+	Help          string        // a URL added to refusals, or ""
+	Headers       bool          // look at headers too, to refuse "TLS-Required: no"
+	Attest        contract.Attest
 	RedactBounces bool // bounces of protected mail carry headers only
 	InboundHeader bool // TLS-Only-Inbound is added to what comes from elsewhere
 	Connections   int  // served at the same time, more wait
@@ -144,10 +144,10 @@ func (c *Config) WithDelimiter(chars string) *Config {
 
 // Binding is the table [binding].
 type Binding struct {
-	Senders string        // how Postfix learns whose mail goes by our transports: "map" or "table"
-	Others  string        // what all other mail is held to: "pinned", "published" or "off"
-	Bounces string        // what the MTA writes itself: "encrypt" or "others"
-	OnLost  string        // TLS gone at delivery: "defer" or "bounce"
+	Senders contract.Senders
+	Others  contract.Others
+	Bounces contract.Bounces
+	OnLost  contract.OnLost
 	Keep    time.Duration // how long accepted mail may wait: what binds it lasts as long
 	Watch   time.Duration // how often the daemon looks whether the MTA is bound; 0: never
 }
@@ -190,7 +190,7 @@ type Forwarding struct {
 	// Unreadable is what becomes of mail to who may have a .forward that can't
 	// be read: "local", delivered, and held by the MTA if it is sent on, or
 	// "defer".
-	Unreadable string
+	Unreadable contract.Unreadable
 	local      map[addr.Domain]bool
 }
 
@@ -221,19 +221,19 @@ func Default() *Config {
 		Milter: Milter{
 			Listen:   Endpoint{Network: "tcp", Address: "127.0.0.1:8689"},
 			Deadline: 20 * time.Second,
-			Attest:   "warn", RedactBounces: true, Connections: 2000,
+			Attest:   contract.AttestWarn, RedactBounces: true, Connections: 2000,
 		},
 		DNS:       DNS{DNSSEC: "auto"},
 		Probe:     Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
 		Socketmap: Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8690"}, "3.7", 10000},
 		Senders:   Senders{Delimiter: "auto", SRS: addr.SRSIgnore},
 		HTTP:      HTTP{Listen: "127.0.0.1:8691"},
-		Binding:   Binding{Senders: "map", Others: "pinned", Bounces: "encrypt", OnLost: "defer", Keep: 6 * 24 * time.Hour, Watch: 5 * time.Minute},
+		Binding:   Binding{Senders: contract.SendersMap, Others: contract.OthersPinned, Bounces: contract.BouncesEncrypt, OnLost: contract.OnLostDefer, Keep: 6 * 24 * time.Hour, Watch: 5 * time.Minute},
 		Store:     Store{URL: "sqlite://" + place.Data + "/tlsonly.db", Retention: 2 * 365 * 24 * time.Hour},
 		Monitor:   Monitor{Every: 24 * time.Hour, Forget: 90 * 24 * time.Hour},
 		Cache:     Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
 		Forwarding: Forwarding{Postfix: "auto", Sendmail: "auto", Aliases: []string{place.Aliases}, Forward: []string{"~/.forward"},
-			Unreadable: "local"},
+			Unreadable: contract.UnreadableLocal},
 		Rules:   rules.New(nil),
 		Inbound: inbound.New(nil),
 	}

@@ -13,6 +13,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config/value"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -35,7 +36,7 @@ func tables() map[string]table {
 		"milter": section("milter", value.Keys[Config]{
 			"listen":         value.Into(func(c *Config) *Endpoint { return &c.Milter.Listen }, readEndpoint),
 			"deadline":       value.Into(func(c *Config) *time.Duration { return &c.Milter.Deadline }, readDeadline),
-			"attest":         value.Into(func(c *Config) *string { return &c.Milter.Attest }, value.Word("off", "warn", "enforce")),
+			"attest":         value.Into(func(c *Config) *contract.Attest { return &c.Milter.Attest }, value.Word(contract.AttestOff, contract.AttestWarn, contract.AttestEnforce)),
 			"redact_bounces": value.Into(func(c *Config) *bool { return &c.Milter.RedactBounces }, value.Bool),
 			"inbound_header": value.Into(func(c *Config) *bool { return &c.Milter.InboundHeader }, value.Bool),
 			"headers":        value.Into(func(c *Config) *bool { return &c.Milter.Headers }, value.Bool),
@@ -78,10 +79,10 @@ func tables() map[string]table {
 			"retention": value.Into(func(c *Config) *time.Duration { return &c.Store.Retention }, readDays),
 		}),
 		"binding": section("binding", value.Keys[Config]{
-			"senders": value.Into(func(c *Config) *string { return &c.Binding.Senders }, value.Word("map", "table")),
-			"others":  value.Into(func(c *Config) *string { return &c.Binding.Others }, value.Word("pinned", "published", "off")),
-			"bounces": value.Into(func(c *Config) *string { return &c.Binding.Bounces }, value.Word("encrypt", "others")),
-			"on_lost": value.Into(func(c *Config) *string { return &c.Binding.OnLost }, value.Word("defer", "bounce")),
+			"senders": value.Into(func(c *Config) *contract.Senders { return &c.Binding.Senders }, value.Word(contract.SendersMap, contract.SendersTable)),
+			"others":  value.Into(func(c *Config) *contract.Others { return &c.Binding.Others }, value.Word(contract.OthersPinned, contract.OthersPublished, contract.OthersOff)),
+			"bounces": value.Into(func(c *Config) *contract.Bounces { return &c.Binding.Bounces }, value.Word(contract.BouncesEncrypt, contract.BouncesOthers)),
+			"on_lost": value.Into(func(c *Config) *contract.OnLost { return &c.Binding.OnLost }, value.Word(contract.OnLostDefer, contract.OnLostBounce)),
 			"keep":    value.Into(func(c *Config) *time.Duration { return &c.Binding.Keep }, readDays),
 			"watch":   value.Into(func(c *Config) *time.Duration { return &c.Binding.Watch }, readWatch),
 		}),
@@ -107,7 +108,7 @@ func tables() map[string]table {
 			"sieve":    value.Into(func(c *Config) *[]string { return &c.Forwarding.Sieve }, value.List(readPath)),
 			"local":    value.Into(func(c *Config) *map[addr.Domain]bool { return &c.Forwarding.local }, readDomains),
 
-			"unreadable": value.Into(func(c *Config) *string { return &c.Forwarding.Unreadable }, value.Word("local", "defer")),
+			"unreadable": value.Into(func(c *Config) *contract.Unreadable { return &c.Forwarding.Unreadable }, value.Word(contract.UnreadableLocal, contract.UnreadableDefer)),
 		}),
 		"doctor": section("doctor", value.Keys[Config]{
 			"accept": value.Into(func(c *Config) *[]Acceptance { return &c.Doctor.Accept }, value.List(readAcceptance)),

@@ -8,6 +8,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config/value"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -44,7 +45,7 @@ func Warnings(c *Config, now time.Time) []Fault {
 			observing = append(observing, r)
 		}
 		if len(r.Forwarder) > 0 {
-			if r.Enforcing() && c.Binding.Others != "pinned" {
+			if r.Enforcing() && c.Binding.Others != contract.OthersPinned {
 				warn(r, `governs forwards, which leave as anybody's mail, and [binding] others = %q drops what they demanded: they may leave in the clear`, c.Binding.Others)
 			}
 			continue
@@ -60,7 +61,7 @@ func Warnings(c *Config, now time.Time) []Fault {
 		if len(r.From) == 0 && len(r.User) == 0 {
 			warn(r, `names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`)
 		}
-		if len(r.User) > 0 && r.Enforcing() && c.Binding.Others != "pinned" {
+		if len(r.User) > 0 && r.Enforcing() && c.Binding.Others != contract.OthersPinned {
 			warn(r, `names logins, which delivery doesn't see, and [binding] others = %q drops what their mail demanded: it may leave in the clear`, c.Binding.Others)
 		}
 		if d, other := recipients.differs(r); other != nil {

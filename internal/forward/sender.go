@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
-	"tlsonly/internal/transport"
+	"tlsonly/internal/contract"
 )
 
 // Way is how Postfix's own settings send mail of a sender, where a recipient's
@@ -77,7 +77,7 @@ func (n *site) way(spec string) (Way, error) {
 		return Way{}, fmt.Errorf("%q names no transport, and postfix takes no other for it", spec)
 	}
 	usual := n.usual()
-	if _, of, ok := transport.Parse(name); ok { // by hand, before there were twins
+	if _, of, ok := contract.ParseTransport(name); ok { // by hand, before there were twins
 		if name = of; of == "" {
 			name = usual
 		}
@@ -91,7 +91,7 @@ func (n *site) way(spec string) (Way, error) {
 // postfix has it so, too.
 func (n *site) usual() string {
 	name, _, _ := strings.Cut(n.set["default_transport"], ":")
-	if n.transports[name] == "smtp" && !transport.IsOurs(name) {
+	if n.transports[name] == "smtp" && !contract.IsTransport(name) {
 		return name
 	}
 	return "smtp"

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"tlsonly/internal/contract"
 )
 
 // Why nobody, or somebody else, answers. Every error of Milter and Map is one
@@ -71,7 +73,7 @@ func Milter(ctx context.Context, network, address string) (Identity, error) {
 func Map(ctx context.Context, network, address string) (Identity, error) {
 	return ask(ctx, network, address, func(conn net.Conn) (Identity, error) {
 		nonce := nonce()
-		question := MapName + " " + nonce
+		question := string(contract.MapIdentify) + " " + nonce
 		if _, err := fmt.Fprintf(conn, "%d:%s,", len(question), question); err != nil {
 			return Identity{}, err
 		}

@@ -2,7 +2,7 @@
 // at its addresses. The daemon answers a question at its milter and at its maps;
 // doctor and setup put it, and compare.
 //
-// At the maps the question is the key of a map "identify" (socketmap_table(5)).
+// At the maps the question is the key of a map, contract.MapIdentify (socketmap_table(5)).
 // At the milter it comes as an SMTP command that nobody knows (SMFIC_UNKNOWN),
 // after a negotiation as an MTA makes it: every milter must take such a command,
 // most answer "continue", and ours refuses it in words that only it has. MTAs
@@ -27,9 +27,6 @@ type Identity struct {
 	Instance string `json:"instance"` // 16 hexadecimal digits; the same for the same store
 	Process  string `json:"process"`  // 16 hexadecimal digits, new at each start; "" for one that isn't asked but expected
 }
-
-// MapName is the map that is asked who answers.
-const MapName = "identify"
 
 const (
 	program = "tlsonly"

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"tlsonly/internal/transport"
+	"tlsonly/internal/contract"
 )
 
 // generations is a map of bounded size: when the young half is full, what the old half still has is forgotten.
@@ -144,7 +144,7 @@ func (r *Reader) rereads(prefix []byte) {
 // "postfix/tlsonly1/smtp".
 func ourTag(tag []byte) bool {
 	for part := range strings.SplitSeq(string(tag), "/") {
-		if transport.IsOurs(part) {
+		if contract.IsTransport(part) {
 			return true
 		}
 	}

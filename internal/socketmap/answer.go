@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
-	"tlsonly/internal/instance"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -21,27 +21,29 @@ func (s *Server) reply(b, question []byte) []byte {
 	}
 	now := s.c.Now()
 	switch {
-	case bytes.HasPrefix(name, []byte("sender")):
-		if m, ok := s.senderMap(name[len("sender"):]); ok {
+	case bytes.HasPrefix(name, []byte(contract.MapSender)):
+		if m, ok := contract.ParseSenderMap(name); ok {
+			if m.Transports < 0 {
+				m.Transports = s.c.Transports
+			}
 			s.asked(MapSender, key)
 			return s.sender(b, m, readSenderKey(string(key)), now)
 		}
-	case string(name) == "policy":
+	case string(name) == string(contract.MapPolicy):
 		s.asked(MapPolicy, key)
 		return s.policy(b, key, now)
-	case string(name) == "tls_rcpt", string(name) == "tlsonly": // Sendmail says what its K line calls the map
+	case string(name) == string(contract.MapTLSRcpt), string(name) == "tlsonly": // Sendmail says what its K line calls the map
 		s.asked(MapTLSRcpt, key)
 		return s.tlsRcpt(b, string(key), now)
-	case string(name) == "tls_report":
+	case string(name) == string(contract.MapReport):
 		s.asked(MapReport, key)
 		return s.tlsReport(b, now)
-	case string(name) == instance.MapName: // doctor asks, no MTA, so it isn't counted
+	case string(name) == string(contract.MapIdentify): // doctor asks, no MTA, so it isn't counted
 		if who := s.c.Identity.Answer(string(key)); who != "" {
 			return append(append(b, "OK "...), who...)
 		}
-	case bytes.HasPrefix(name, []byte("forced")):
-		number, floor, ok := cutFloor(name[len("forced"):])
-		if n, is := classNumber(number); is && ok {
+	case bytes.HasPrefix(name, []byte(contract.MapForced)):
+		if n, floor, ok := contract.ParseForcedMap(name); ok {
 			s.asked(MapForced, key)
 			return raise(s.forced(b, n, key, now), len(b), floor)
 		}
@@ -52,39 +54,9 @@ func (s *Server) reply(b, question []byte) []byte {
 // asked tells of a question, but not of those that doctor asks in the MTA's
 // place: of a parent domain, or of a name of its own.
 func (s *Server) asked(m Map, key []byte) {
-	if !bytes.HasPrefix(key, []byte{'.'}) && !bytes.Contains(key, []byte("tlsonly-doctor")) {
+	if !bytes.HasPrefix(key, []byte{'.'}) && !bytes.Contains(key, []byte(contract.Doctor)) {
 		s.c.Asked(m, addr.Address{})
 	}
-}
-
-// classNumber reads what follows "forced": a number from 1 without leading zeros, or nothing, which is 0.
-func classNumber(b []byte) (int, bool) {
-	if len(b) == 0 {
-		return 0, true
-	}
-	if b[0] == '0' || len(b) > 9 {
-		return 0, false
-	}
-	n := 0
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n, true
-}
-
-// transports reads what follows "sender": how many numbered transports the MTA has that asks, which none but itself knows. An
-// MTA bound by hand may leave it out.
-func (s *Server) transports(b []byte) (int, bool) {
-	switch string(b) {
-	case "":
-		return s.c.Transports, true
-	case "0":
-		return 0, true
-	}
-	return classNumber(b)
 }
 
 func (s *Server) temp(b []byte, m Map, why string) []byte {
@@ -122,9 +94,9 @@ const nullKey = `"<>"`
 
 // sender answers with the transport of the sender's class, the strict one where
 // that isn't among the MTA's, or where it is doubtful whose the mail is.
-func (s *Server) sender(b []byte, m mapName, of senderKey, now time.Time) []byte {
+func (s *Server) sender(b []byte, m contract.SenderMap, of senderKey, now time.Time) []byte {
 	set := s.c.Rules()
-	if s.holdsOwn(m.own, of, now) {
+	if s.holdsOwn(m.Own, of, now) {
 		return s.transport(b, m, 0, of.key)
 	}
 	from := of.from
@@ -143,12 +115,12 @@ func (s *Server) sender(b []byte, m mapName, of senderKey, now time.Time) []byte
 		s.recent.add(from, now)
 		return s.notFound(b, MapSender)
 	}
-	if from.Local != "tlsonly-doctor" {
+	if from.Local != contract.Doctor {
 		s.c.Asked(MapSender, from)
 	}
-	if n > m.transports {
+	if n > m.Transports {
 		if s.surplus.Swap(set) != set {
-			s.c.Log.Warn("more sender classes than transports, the strict one is used", "class", n, "transports", m.transports)
+			s.c.Log.Warn("more sender classes than transports, the strict one is used", "class", n, "transports", m.Transports)
 		}
 		n = 0
 	}
@@ -255,12 +227,12 @@ func (s *Server) other(b []byte, m Map, hop addr.Destination, protected bool, no
 // published returns what a destination is held to by DANE or MTA-STS alone, false for nothing. Mail that nobody protects
 // doesn't wait for a look, unless [binding] says that what is published is to be looked for.
 func (s *Server) published(hop addr.Destination) (policy.TLSPolicy, bool) {
-	if s.c.Others == OthersOff || s.c.Assessor == nil {
+	if s.c.Others == contract.OthersOff || s.c.Assessor == nil {
 		return policy.TLSPolicy{}, false
 	}
 	demand := policy.Demand{Level: policy.LevelEncrypt, Honor: policy.DefaultDemand().Honor}
 	a, known := s.c.Assessor.Known(hop)
-	if s.c.Others == OthersPublished {
+	if s.c.Others == contract.OthersPublished {
 		if bound, ok := judge.Enforcement(demand, s.look(hop)); ok {
 			return bound, bound.Level != policy.LevelEncrypt
 		}
@@ -281,7 +253,7 @@ func (s *Server) look(hop addr.Destination) policy.Assessment {
 
 // homeOf reports whether mail to a domain is held to TLS because protected senders are there.
 func (s *Server) homeOf(d addr.Domain, now time.Time) bool {
-	return s.c.Others == OthersPinned && s.c.Rules().Protects(d, now) && !s.c.Local(d)
+	return s.c.Others == contract.OthersPinned && s.c.Rules().Protects(d, now) && !s.c.Local(d)
 }
 
 // leadsHome reports whether mail by a next hop is held to TLS because bounces of
@@ -296,10 +268,10 @@ func (s *Server) leadsHome(hop addr.Destination, now time.Time) bool {
 // that was accepted for another recipient, or by another rule, and forwarded.
 func (s *Server) binding(hop addr.Destination, protected bool) policy.Demand {
 	var found policy.Demand // honors nothing: that is for those who ask to say
-	if s.c.Others == OthersPinned && s.c.Ledger.Pinned(hop) {
+	if s.c.Others == contract.OthersPinned && s.c.Ledger.Pinned(hop) {
 		found.Level = policy.LevelEncrypt
 	}
-	if s.c.Others == OthersPinned || protected {
+	if s.c.Others == contract.OthersPinned || protected {
 		if demand, ok := s.c.Ledger.Demanded(hop); ok && demand.Level.Enforces() {
 			var whose addr.Domain // of a relay that is anybody's
 			if !hop.Direct() && hop.Port() == 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -302,7 +303,7 @@ func TestPolicy(t *testing.T) {
 	})
 	here := Config{Ledger: ledger, Local: func(d addr.Domain) bool { return d.String() == "clinic.example" }}
 	check(t, server(t, here, clinic()...), []asked{{"policy clinic.example", absent}})
-	off := server(t, Config{Ledger: ledger, Others: OthersOff}, clinic()...)
+	off := server(t, Config{Ledger: ledger, Others: contract.OthersOff}, clinic()...)
 	check(t, off, []asked{{"policy clinic.example", absent}})
 	check(t, off, []asked{
 		{"policy owed.example", absent},
@@ -383,7 +384,7 @@ func TestTLSRcpt(t *testing.T) {
 		{of("", "u@far.example"), wait},
 		{"tlsonly" + strings.TrimPrefix(of("root", "u@far.example"), "tls_rcpt"), pass}, // as the K line may call it
 	})
-	check(t, server(t, Config{Ledger: ledger, Others: OthersOff}), []asked{
+	check(t, server(t, Config{Ledger: ledger, Others: contract.OthersOff}), []asked{
 		{of("bob@example.com", "u@owed.example"), pass},
 		{of("root", "u@far.example"), pass},
 	})

@@ -1,8 +1,6 @@
 package socketmap
 
 import (
-	"bytes"
-	"net/url"
 	"strings"
 	"time"
 
@@ -12,29 +10,6 @@ import (
 // doubleBounce is the local part that Postfix gives to notices and to its
 // probes of addresses, unless double_bounce_sender says otherwise.
 const doubleBounce = "double-bounce"
-
-// senderMap reads what follows "sender": how many numbered transports the MTA
-// has that asks, and after slashes whether the site's own tables are to be asked,
-// and, percent-escaped, the senders of what it writes itself, where these aren't
-// the usual ones.
-func (s *Server) senderMap(b []byte) (m mapName, ok bool) {
-	number, rest, more := bytes.Cut(b, []byte{'/'})
-	for more {
-		var word []byte
-		word, rest, more = bytes.Cut(rest, []byte{'/'})
-		if string(word) == siteWord {
-			m.site = true
-			continue
-		}
-		name, err := url.PathUnescape(string(word))
-		if err != nil || name == "" {
-			return mapName{}, false
-		}
-		m.own = append(m.own, name)
-	}
-	m.transports, ok = s.transports(number)
-	return m, ok
-}
 
 // holdsOwn reports whether mail of a sender is what an MTA writes itself, a
 // bounce, a delay warning or a notice, and is to be held to TLS: while any rule

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -121,7 +122,7 @@ func TestForcedLeftAlone(t *testing.T) {
 		rule("encrypt", "@clinic.example", "@partner.example"),
 		rule("encrypt", "@home.example", "@partner.example"),
 	}
-	for _, others := range []Others{OthersPinned, OthersPublished} {
+	for _, others := range []contract.Others{contract.OthersPinned, contract.OthersPublished} {
 		check(t, server(t, Config{Assessor: k, Ledger: ledger, Others: others, Deadline: 50 * time.Millisecond}, rs...), []asked{
 			{"forced1 dane.example", "OK dane-only"},
 			{"forced1 sts.example", "OK secure match=.example:mx.example servername=hostname"},
@@ -132,7 +133,7 @@ func TestForcedLeftAlone(t *testing.T) {
 		})
 	}
 	check(t, server(t, Config{Assessor: k, Ledger: ledger, Deadline: 50 * time.Millisecond}, rs...), []asked{{"forced1 home.example", "TEMP destination not known yet"}, {"policy home.example", "TEMP destination not known yet"}})
-	check(t, server(t, Config{Assessor: k, Ledger: ledger, Others: OthersOff}, rs...), []asked{{"forced1 dane.example", "OK may"}})
+	check(t, server(t, Config{Assessor: k, Ledger: ledger, Others: contract.OthersOff}, rs...), []asked{{"forced1 dane.example", "OK may"}})
 }
 
 // silent finds out nothing any more.
@@ -145,7 +146,7 @@ func (silent) Assess(_ context.Context, d addr.Destination, _ func(policy.Assess
 // What a destination was known to publish holds, though a new look at it finds out nothing.
 func TestPublishedBefore(t *testing.T) {
 	k := silent{&knowing{before: known("dane.example", "dane", "plain.example", "nothing")}}
-	check(t, server(t, Config{Assessor: k, Others: OthersPublished}), []asked{
+	check(t, server(t, Config{Assessor: k, Others: contract.OthersPublished}), []asked{
 		{"policy dane.example", "OK dane-only"}, {"policy plain.example", absent}, {"policy new.example", absent},
 	})
 }
@@ -185,13 +186,13 @@ func TestPolicyPublished(t *testing.T) {
 	if k.looks != 0 {
 		t.Error("a look was taken for mail that nobody protects")
 	}
-	check(t, server(t, Config{Assessor: k, Ledger: ledger, Deadline: patient, Others: OthersPublished}), []asked{
+	check(t, server(t, Config{Assessor: k, Ledger: ledger, Deadline: patient, Others: contract.OthersPublished}), []asked{
 		{"policy dane.example", "OK dane-only"},
 		{"policy plain.example", absent}, // what was demanded is for protected mail then
 		{"policy new.example", sts},
 		{"policy silent.example", absent},
 	})
-	check(t, server(t, Config{Assessor: k, Ledger: ledger, Others: OthersOff}), []asked{
+	check(t, server(t, Config{Assessor: k, Ledger: ledger, Others: contract.OthersOff}), []asked{
 		{"policy dane.example", absent}, {"policy owed.example", absent}, {"policy new.example", absent},
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 )
 
 // question is what Sendmail tells of a recipient.
@@ -43,57 +44,34 @@ func readSender(s string) sender {
 	return sender{domainOnly(s), false}
 }
 
-// readQuestion takes the fields of Sendmail's macros, each in angle brackets:
-//
-//	v3<{verify}><{cert_fp}><{server_name}><h><tag><f><g><j><n><recipient>
-//	v2<{verify}><{cert_fp}><{server_name}><h><tag><f><recipient>
-//
-// The tag is the level of the message's. Version 2 is that of rules which an
-// earlier setup wrote, and is judged by the sender in the queue alone.
-//
-// SECURITY: sender and recipient are the client's to choose. No field may hold a bracket; any more than there are, wherever
-// they are from, are a doubt.
+// readQuestion reads a key as Sendmail's rules write it. Those of an earlier
+// setup are judged by the sender in the queue alone.
 func readQuestion(key string) (question, bool) {
-	n := 7
-	rest, ok := strings.CutPrefix(key, "v2")
+	asked, ok := contract.ParseQuestion(key)
 	if !ok {
-		n = 10
-		if rest, ok = strings.CutPrefix(key, "v3"); !ok {
-			return question{}, false
-		}
-	}
-	fields := make([]string, n)
-	for i := range fields {
-		inner, after, closed := strings.Cut(rest, ">")
-		if !closed || !strings.HasPrefix(inner, "<") || strings.Contains(inner[1:], "<") {
-			return question{}, false
-		}
-		fields[i], rest = inner[1:], after
-	}
-	if rest != "" {
 		return question{}, false
 	}
-	q := question{authenticate: fields[4] == "name"}
-	switch fields[0] {
+	q := question{authenticate: asked.Tag == contract.TagName}
+	switch asked.Verify {
 	case "OK", "TRUSTED", "FAIL":
 		q.encrypted = true
-		q.fingerprint = strings.ToLower(strings.ReplaceAll(fields[1], ":", ""))
+		q.fingerprint = strings.ToLower(strings.ReplaceAll(asked.Fingerprint, ":", ""))
 	case "NO", "NOT":
 		q.encrypted = true // and no certificate: what else the macro may hold isn't this host's
 	}
-	if name, err := addr.ParseDomain(fields[2]); err == nil && name.IsLiteral() {
+	if name, err := addr.ParseDomain(asked.Server); err == nil && name.IsLiteral() {
 		q.server = addr.DomainDestination(name)
 	} else if err == nil {
 		q.server = addr.MustDestination("[" + name.String() + "]")
 	}
-	q.from = readSender(fields[5])
-	recipient := withoutBrackets(fields[n-1])
+	q.from = readSender(asked.Sender)
+	recipient := withoutBrackets(asked.Recipient)
 	known := q.from.known
-	if n == 10 {
-		q.own, _ = addr.ParseDomain(fields[7]) // else it is not known
-		q.report = isReport(fields[5], fields[8], q.own)
-		if fields[6] != "" && !q.report {
-			q.written = readSender(fields[6])
+	if !asked.Former {
+		q.own, _ = addr.ParseDomain(asked.Host) // else it is not known
+		q.report = isReport(asked.Sender, asked.Reporter, q.own)
+		if asked.Written != "" && !q.report {
+			q.written = readSender(asked.Written)
 			known = known && q.written.known
 		}
 	}
@@ -101,7 +79,7 @@ func readQuestion(key string) (question, bool) {
 	if !q.toKnown {
 		q.to = domainOnly(recipient)
 	}
-	q.via = readVia(fields[3], addr.DomainDestination(q.to.Domain))
+	q.via = readVia(asked.Hop, addr.DomainDestination(q.to.Domain))
 	return q, !q.to.Domain.IsZero() && (known && q.toKnown || q.encrypted)
 }
 

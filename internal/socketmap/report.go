@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -41,7 +42,7 @@ func isReport(from, name string, own addr.Domain) bool {
 func (s *Server) tlsReport(b []byte, now time.Time) []byte {
 	if s.reportsFree(s.c.Rules(), now) {
 		s.counts.add(MapReport, AnswerFree)
-		return append(b, "OK FREE"...)
+		return append(b, "OK "+contract.Free...)
 	}
 	s.counts.add(MapReport, AnswerWait)
 	return append(b, "TEMP a report waits for a queue run"...)
@@ -49,7 +50,7 @@ func (s *Server) tlsReport(b []byte, now time.Time) []byte {
 
 // reportsFree reports whether nothing that is asked of a report is refused.
 func (s *Server) reportsFree(set *rules.Delivery, now time.Time) bool {
-	return !set.Enforces(now) && s.c.Others != OthersPublished
+	return !set.Enforces(now) && s.c.Others != contract.OthersPublished
 }
 
 // reportMayGo judges a report, by the rules for "<>" and by what is known of

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -30,13 +31,13 @@ func (s *Server) tlsRcpt(b []byte, key string, now time.Time) []byte {
 	switch verdict {
 	case policy.Accept:
 		s.counts.add(MapTLSRcpt, AnswerPass)
-		return append(b, "OK PASS"...)
+		return append(b, "OK "+contract.Pass...)
 	case policy.Reject:
 		s.counts.add(MapTLSRcpt, AnswerReject)
-		return append(b, "OK REJECT"...)
+		return append(b, "OK "+contract.Reject...)
 	}
 	s.counts.add(MapTLSRcpt, AnswerDefer)
-	return append(b, "OK DEFER"...)
+	return append(b, "OK "+contract.Defer...)
 }
 
 // mayGo judges by the sender as it is queued and as it is written to the host.
@@ -127,14 +128,14 @@ func (s *Server) right(demand policy.Demand, protected bool, q question) bool {
 		demand.Level, demand.Match = policy.LevelSecure, s.c.Rules().Names(q.to.Domain, s.c.Now())
 		demand.Honor = policy.DefaultDemand().Honor
 	}
-	if s.c.Others != OthersOff && !protected {
+	if s.c.Others != contract.OthersOff && !protected {
 		demand.Honor = policy.DefaultDemand().Honor
 	}
 	protected = protected || demand.Level.Enforces()
 	switch {
 	case s.c.Assessor == nil:
 		return demand.Level.Rank() <= policy.LevelEncrypt.Rank()
-	case !protected && s.c.Others == OthersOff:
+	case !protected && s.c.Others == contract.OthersOff:
 		return true
 	case !demand.Level.Enforces():
 		demand.Level = policy.LevelEncrypt // what is published binds from there up
@@ -185,7 +186,7 @@ const renewed = time.Minute
 
 // knownFor returns what is known of a destination; for protected mail, and where [binding] says so, it is found out.
 func (s *Server) knownFor(ctx context.Context, d addr.Destination, protected bool) (policy.Assessment, bool) {
-	if protected || s.c.Others == OthersPublished {
+	if protected || s.c.Others == contract.OthersPublished {
 		return s.c.Assessor.Assess(ctx, d, nil), true
 	}
 	return s.c.Assessor.Known(d)

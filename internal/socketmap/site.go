@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"tlsonly/internal/transport"
+	"tlsonly/internal/contract"
 )
 
 // Way is where the MTA's site itself sends mail of a sender.
@@ -22,21 +22,10 @@ type Way struct {
 	AsItIs string
 }
 
-// siteWord stands in the name of the map of senders where the MTA has twins of
-// the site's own transports, after a slash. As a sender it would be escaped.
-const siteWord = "+site"
-
-// mapName is what the name of a map of senders says.
-type mapName struct {
-	transports int      // how many numbered ones the MTA has that asks
-	own        []string // senders of what it writes itself, where these aren't the usual ones
-	site       bool     // the site's own tables are to be asked
-}
-
 // transport appends the transport of a class, 0 for the strict one.
-func (s *Server) transport(b []byte, m mapName, class int, key string) []byte {
-	if !m.site {
-		return append(transport.Append(s.ok(b, MapSender), class, ""), ':')
+func (s *Server) transport(b []byte, m contract.SenderMap, class int, key string) []byte {
+	if !m.Site {
+		return append(contract.AppendTransport(s.ok(b, MapSender), class, ""), ':')
 	}
 	way, err := s.wayOf(key)
 	if err != nil {
@@ -50,7 +39,7 @@ func (s *Server) transport(b []byte, m mapName, class int, key string) []byte {
 	if way.AsItIs != "" {
 		return append(b, way.AsItIs...)
 	}
-	b = append(transport.Append(b, class, way.Twin), ':')
+	b = append(contract.AppendTransport(b, class, way.Twin), ':')
 	return append(b, way.Hop...)
 }
 

@@ -39,6 +39,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
@@ -61,16 +62,6 @@ type Assessor interface {
 	// Refresh looks at d unless that was done within age.
 	Refresh(ctx context.Context, d addr.Destination, age time.Duration) policy.Assessment
 }
-
-// Others says what mail of senders without a class is held to.
-type Others string
-
-// What [binding] others can be.
-const (
-	OthersPinned    Others = "pinned"    // what was demanded of a destination, TLS where it is pinned, and what it is known to publish
-	OthersPublished Others = "published" // DANE and MTA-STS, found out where it isn't known
-	OthersOff       Others = "off"       // nothing
-)
 
 // Config is what a Server works with. Rules and Ledger are needed.
 type Config struct {
@@ -102,7 +93,7 @@ type Config struct {
 	// Postfix asks for it, before ctx ends. It is asked where the name of a map
 	// of senders says so. Default: it isn't known, and the mail waits.
 	Site   func(ctx context.Context, sender string) (Way, error)
-	Others Others // default: OthersPinned
+	Others contract.Others // default: OthersPinned
 	// FreeBounces lets what MTAs write themselves (bounces, delay warnings, notices) leave as other mail does. Where it is false they
 	// are held to TLS while any rule enforces it, for nobody can tell which of them are about protected mail.
 	FreeBounces bool
@@ -156,9 +147,9 @@ func New(c Config) (*Server, error) {
 		return nil, errors.New("socketmap: rules and a ledger are needed")
 	}
 	if c.Others == "" {
-		c.Others = OthersPinned
+		c.Others = contract.OthersPinned
 	}
-	if c.Others != OthersPinned && c.Others != OthersPublished && c.Others != OthersOff {
+	if c.Others != contract.OthersPinned && c.Others != contract.OthersPublished && c.Others != contract.OthersOff {
 		return nil, fmt.Errorf("socketmap: others %q: want pinned, published or off", c.Others)
 	}
 	if c.Deadline == 0 {

@@ -1,17 +1,21 @@
 package socketmap
 
-import "sync/atomic"
+import (
+	"sync/atomic"
 
-// Map is a map as Stats count it.
-type Map string
+	"tlsonly/internal/contract"
+)
 
-// The maps. Those of all classes count as one.
+// Map is a map as Stats count it. Those of all classes count as one.
+type Map = contract.Map
+
+// The maps.
 const (
-	MapSender  Map = "sender"
-	MapForced  Map = "forced"
-	MapPolicy  Map = "policy"
-	MapTLSRcpt Map = "tls_rcpt"
-	MapReport  Map = "tls_report"
+	MapSender      = contract.MapSender
+	MapForced      = contract.MapForced
+	MapPolicy      = contract.MapPolicy
+	MapTLSRcpt     = contract.MapTLSRcpt
+	MapReport      = contract.MapReport
 	MapUnknown Map = "unknown" // no such map, or no key
 )
 

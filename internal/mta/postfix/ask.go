@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
-	"tlsonly/internal/transport"
 )
 
 // query asks a table what Postfix's programs would, as their user and in their
@@ -74,7 +74,7 @@ func (d *doctor) senderTables(s Service) []string {
 }
 
 func (d *doctor) ownSenderTable() string {
-	if d.Senders == SendersTable {
+	if d.Senders == contract.SendersTable {
 		return "regexp:" + filepath.Join(d.Dir, sendersFile)
 	}
 	return senderMap(d.smap, d.Classes, d.writers(), d.planner().asksSite())
@@ -83,7 +83,7 @@ func (d *doctor) ownSenderTable() string {
 // ownSenders returns where ours is among the tables, -1 for nowhere.
 func (d *doctor) ownSenders(tables []string) int {
 	return slices.IndexFunc(tables, func(table string) bool {
-		return table == d.ownSenderTable() || d.Senders == SendersMap && isSenderMap(d.smap, table)
+		return table == d.ownSenderTable() || d.Senders == contract.SendersMap && contract.SenderTable(d.smap, table)
 	})
 }
 
@@ -103,7 +103,7 @@ func (d *doctor) senderMap(ctx context.Context) {
 					"protected at delivery", s.ID(), own)
 			continue
 		}
-		if strings.Replace(tables[i], siteWord, "", 1) != strings.Replace(own, siteWord, "", 1) {
+		if !contract.SameButSite(tables[i], own) {
 			d.warn("sender-map-number", s.placeOf(senderMaps), runSetup,
 				"sender_dependent_default_transport_maps (%s) has %s, not %s: the daemon "+
 					"doesn't know which transports there are", s.ID(), tables[i], own)
@@ -153,7 +153,7 @@ func (d *doctor) senderFile() {
 	path := filepath.Join(d.Dir, sendersFile)
 	was := func(table []Entry, enforces bool) bool { return d.Files[path] == comment+d.sendersOf(table, enforces) }
 	switch {
-	case d.Senders != SendersTable || was(d.Table, d.Enforces):
+	case d.Senders != contract.SendersTable || was(d.Table, d.Enforces):
 	case was(d.Table, true), slices.ContainsFunc(d.Former, func(t []Entry) bool { return was(t, true) || was(t, d.Enforces) }):
 		d.warn("sender-table-former", path, runSetup, "%s is from before a rule ended: its senders still go by our transports", path)
 	default:
@@ -162,7 +162,7 @@ func (d *doctor) senderFile() {
 }
 
 func (d *doctor) askSenders(ctx context.Context, tables []string) {
-	if d.away && d.Senders == SendersMap {
+	if d.away && d.Senders == contract.SendersMap {
 		return
 	}
 	for _, a := range d.Protected {
@@ -199,7 +199,7 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 				d.hole("sender-map-overruled", inMain(senderMaps),
 					"put ours first, or take the entry out",
 					"%s goes by %q, says %s: not through a transport of ours", a, answer, table)
-			} else if _, twin, _ := transport.Parse(name); program == "" && twin != "" {
+			} else if _, twin, _ := contract.ParseTransport(name); program == "" && twin != "" {
 				d.broken("twin-missing", "master.cf:"+name+"/unix", runSetup,
 					"%s isn't in master.cf: mail of %s waits", name, a)
 			} else if program == "" && !slices.Contains(d.Settings.transports(), name) {
@@ -215,17 +215,17 @@ func (d *doctor) policies(ctx context.Context) {
 	before := len(d.found)
 	if !d.away {
 		for _, name := range d.Settings.transports() {
-			number := strings.TrimPrefix(name, transportPrefix)
-			d.askPolicy(ctx, "forced"+number, number)
+			class, _, _ := contract.ParseTransport(name)
+			d.askPolicy(ctx, contract.ForcedMap(class, ""), class)
 		}
 		d.faultless(before, "forced-answers", "",
 			"the policies of our transports answer, and none below encrypt")
 	}
-	if d.Others == OthersOff {
+	if d.Others == contract.OthersOff {
 		return
 	}
 	before = len(d.found)
-	own := "socketmap:" + d.smap + ":policy"
+	own := contract.MapPolicy.Table(d.smap)
 	tables := splitList(d.value("smtp_tls_policy_maps"))
 	i := slices.Index(tables, own)
 	if i < 0 {
@@ -239,7 +239,7 @@ func (d *doctor) policies(ctx context.Context) {
 			`tls_required_enable isn't no: the policy map isn't asked for a message that says "TLS-Required: no", nor for its bounce`)
 	}
 	if !d.away {
-		d.askPolicy(ctx, "policy", "")
+		d.askPolicy(ctx, contract.MapPolicy, 0)
 	}
 	if s, ok := d.service("smtp", "unix"); ok {
 		d.verifies("smtp/unix", s)
@@ -252,15 +252,15 @@ func (d *doctor) policies(ctx context.Context) {
 
 // askPolicy asks one map of policies. A parent domain is answered at once,
 // whatever is known: it shows that the map is there.
-func (d *doctor) askPolicy(ctx context.Context, name, number string) {
-	table := "socketmap:" + d.smap + ":" + name
-	where := "socketmap:" + name
+func (d *doctor) askPolicy(ctx context.Context, name contract.Map, class int) {
+	table := name.Table(d.smap)
+	where := "socketmap:" + string(name)
 	if _, _, err := d.query(ctx, table, ".invalid"); err != nil {
 		d.broken("policy-failing", where, mta.StartDaemon()+", see its log",
 			"%s doesn't answer: %v: mail waits", table, err)
 		return
 	}
-	if name == "policy" {
+	if name == contract.MapPolicy {
 		return // it has no floor
 	}
 	for _, destination := range d.Destinations {
@@ -271,10 +271,10 @@ func (d *doctor) askPolicy(ctx context.Context, name, number string) {
 			d.warn("policy-unknown", where, "ask again later: tlsonly check "+destination,
 				"%s: the level of %s isn't known now: %v", table, destination, err)
 		case !found || enforcing(level):
-		case number != "" && (level == "may" || level == "none"):
+		case class > 0 && (level == "may" || level == "none"):
 			d.warn("policy-exception", where,
 				"see that a rule makes this exception on purpose: tlsonly explain",
-				"%s: mail of class %s to %s may go in the clear (%s)", table, number, destination,
+				"%s: mail of class %d to %s may go in the clear (%s)", table, class, destination,
 				level)
 		default:
 			d.hole("policy-weak", where, "see that the daemon at the socket map is tlsonly serve",

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/contract"
 )
 
 // What Postfix writes itself, bounces, delay warnings and notices, has the null
@@ -35,21 +37,6 @@ func (f Facts) writers() []string {
 	return found
 }
 
-// escaped writes a text so that it can stand in a table's name in main.cf.
-func escaped(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-_.", c) >= 0:
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
-}
-
 // sendersOf is the static table of senders, for Postfix's own mail too where
 // rules enforce something.
 func (p *planner) sendersOf(entries []Entry, enforces bool) string {
@@ -61,7 +48,7 @@ func (d *doctor) sendersOf(entries []Entry, enforces bool) string {
 }
 
 func sendersOf(s Settings, f Facts, entries []Entry, enforces bool) string {
-	if s.Bounces == BouncesOthers || !enforces {
+	if s.Bounces == contract.BouncesOthers || !enforces {
 		return senderTable(entries)
 	}
 	var b strings.Builder
@@ -86,7 +73,7 @@ func (p *planner) probes() {
 		return without(value, slices.DeleteFunc(splitList(value), func(item string) bool { return p.kindOf(item) == "" })...)
 	}
 	base, changed := f.probesUndone(site)
-	if p.Bounces == BouncesOthers {
+	if p.Bounces == contract.BouncesOthers {
 		if changed {
 			p.setup.parameter(f, verifyMaps, base)
 		}
@@ -117,7 +104,7 @@ func (p *planner) probes() {
 
 // askWriters looks whether Postfix's own mail goes by the strict transport.
 func (d *doctor) askWriters(ctx context.Context, s Service, tables []string) {
-	if d.core || d.Bounces == BouncesOthers || !d.Enforces || d.away && d.Senders == SendersMap {
+	if d.core || d.Bounces == contract.BouncesOthers || !d.Enforces || d.away && d.Senders == contract.SendersMap {
 		return
 	}
 	null := d.value("empty_address_default_transport_maps_lookup_key")
@@ -142,7 +129,7 @@ func (d *doctor) askWriters(ctx context.Context, s Service, tables []string) {
 		d.hole("bounces-unbound", inMain(senderMaps), runSetup, "%s: they carry headers of protected mail, and may leave in the clear", text)
 	}
 	probes := splitList(d.option(s, verifyMaps))
-	if i := slices.IndexFunc(probes, func(t string) bool { return t == d.ownSenderTable() || isSenderMap(d.smap, t) }); i >= 0 {
+	if i := slices.IndexFunc(probes, func(t string) bool { return t == d.ownSenderTable() || contract.SenderTable(d.smap, t) }); i >= 0 {
 		d.warn("probes-bound", inMain(verifyMaps), runSetup, "%s has %s: addresses at hosts without TLS can't be verified", verifyMaps, probes[i])
 	}
 }

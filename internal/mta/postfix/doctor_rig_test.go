@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/testnet/rig"
 )
@@ -193,8 +194,8 @@ func TestDoctorFinds(t *testing.T) {
 		{func(s *Settings) { s.Destinations = []string{"may.test"} }, mta.Warning, "policy", "mail of class 1 to may.test"},
 		{func(s *Settings) { s.Destinations = []string{"temp.test"} }, mta.Warning, "policy", "isn't known now"},
 		{func(s *Settings) { s.Deadline = 30 * time.Second }, mta.Warning, "milter", "command_timeout=30s"},
-		{func(s *Settings) { s.OnLost = OnLostBounce }, mta.Warning, "transport", `on_lost = "bounce"`},
-		{func(s *Settings) { s.Senders = SendersTable }, mta.Hole, "sender-map", "doesn't name regexp:"},
+		{func(s *Settings) { s.OnLost = contract.OnLostBounce }, mta.Warning, "transport", `on_lost = "bounce"`},
+		{func(s *Settings) { s.Senders = contract.SendersTable }, mta.Hole, "sender-map", "doesn't name regexp:"},
 		{func(s *Settings) { s.UserRules = true }, mta.Warning, "logins", "no smtpd_sender_login_maps"},
 		{func(s *Settings) { s.Classes = nil }, mta.Warning, "sender-map", ":sender1, not socketmap:"},
 		{func(s *Settings) { s.DANE = true }, mta.Warning, "verify", "tlsonly1: smtp_dns_support_level isn't dnssec"},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 )
 
 // Home is a next hop by which mail for protected senders' own addresses goes,
@@ -304,7 +305,7 @@ func (r *router) entry(a addr.Address) (transport, hop string) {
 
 // homeNotes says what bounces make wait.
 func (p *planner) homeNotes() {
-	if p.Bounces != BouncesEncrypt || p.Others == OthersOff {
+	if p.Bounces != contract.BouncesEncrypt || p.Others == contract.OthersOff {
 		return
 	}
 	for _, h := range p.Homes {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tlsonly/internal/contract"
 )
 
 // Tables reads an instance's settings and tables as they are in effect, whatever their type: hash, lmdb, regexp, ldap, mysql,
@@ -78,8 +80,7 @@ func (t *Tables) Bound() bool {
 
 // ownSenders reports whether a table of senders is the one that Apply sets.
 func ownSenders(table string) bool {
-	smap, _, _ := strings.Cut(strings.TrimPrefix(table, "socketmap:"), ":sender")
-	return isSenderMap(smap, table) || strings.HasPrefix(table, "regexp:") && filepath.Base(table) == sendersFile
+	return contract.SenderTable(contract.SenderSocket(table), table) || strings.HasPrefix(table, "regexp:") && filepath.Base(table) == sendersFile
 }
 
 // Lookup asks a table for keys. What isn't found isn't in the answer. An error means that Postfix would make mail wait: no such

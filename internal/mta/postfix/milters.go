@@ -5,6 +5,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/contract"
 )
 
 // milters looks whether all mail that comes in is shown to ours, and what
@@ -71,7 +73,7 @@ func (d *doctor) reinjects(s Service, where, why string) bool {
 	if s.Command != "smtpd" || !d.filtered() || !loopback(s.Name) {
 		return false
 	}
-	if d.Bounces == BouncesOthers {
+	if d.Bounces == contract.BouncesOthers {
 		d.hole("milter-reinjected", where, `[binding] bounces = "encrypt", or our milter there, too`,
 			"%s: %s: it seems to be where the content filter gives mail back; what asks for "+
 				"bounces without the text is lost on the way, "+

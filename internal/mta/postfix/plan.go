@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
-	"tlsonly/internal/transport"
 )
 
 // What is ours, by name.
@@ -25,7 +25,7 @@ const (
 	dnsParameter       = "tlsonly_dns_support"
 	verifyParameter    = "tlsonly_verify_maps"
 
-	transportPrefix = transport.Prefix
+	transportPrefix = contract.TransportPrefix
 
 	lostFile    = "tlsonly_on_lost.regexp"
 	headerFile  = "tlsonly_header.regexp"
@@ -72,7 +72,7 @@ func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
 // isOwn reports whether a service is one of our transports.
 func isOwn(s Service) bool {
-	return s.Type == "unix" && transport.IsOurs(s.Name)
+	return s.Type == "unix" && contract.IsTransport(s.Name)
 }
 
 // margin is what the milter's answer may take on top of the deadline, which is the daemon's own.
@@ -142,11 +142,11 @@ func (p *planner) setEntries() {
 			p.milter, seconds(commandTimeout(p.Settings)), seconds(contentTimeout(p.Settings))),
 		kindSenders: senderMap(p.smap, p.Classes, p.facts.writers(), p.asksSite()),
 	}
-	if p.Senders == SendersTable {
+	if p.Senders == contract.SendersTable {
 		p.entries[kindSenders] = "regexp:" + p.path(sendersFile)
 	}
-	if p.Others != OthersOff {
-		p.entries[kindPolicy] = "socketmap:" + p.smap + ":policy"
+	if p.Others != contract.OthersOff {
+		p.entries[kindPolicy] = contract.MapPolicy.Table(p.smap)
 	}
 }
 
@@ -155,7 +155,7 @@ func (p *planner) parameters() {
 	// A "no" of the site's own stays.
 	before, ours := p.facts.owns(requiredEnable, requiredParameter)
 	switch {
-	case p.facts.heedsTLSRequired() && p.Others != OthersOff && (ours || p.facts.value(requiredEnable) != "no"):
+	case p.facts.heedsTLSRequired() && p.Others != contract.OthersOff && (ours || p.facts.value(requiredEnable) != "no"):
 		p.setup.parameter(p.facts, requiredEnable, "no")
 	case ours:
 		p.setup.parameter(p.facts, requiredEnable, before)
@@ -173,21 +173,7 @@ func (p *planner) parameters() {
 // of Postfix's own mail are, and whether transports of the site's own have
 // twins here.
 func senderMap(smap string, classes []Class, writers []string, twins bool) string {
-	name := fmt.Sprintf("socketmap:%s:sender%d", smap, len(classes))
-	if twins {
-		name += siteWord
-	}
-	for _, w := range writers {
-		name += "/" + escaped(w)
-	}
-	return name
-}
-
-// isSenderMap reports whether a table is the daemon's map of senders, for however many transports.
-func isSenderMap(smap, table string) bool {
-	rest, ok := strings.CutPrefix(table, "socketmap:"+smap+":sender")
-	number, _, _ := strings.Cut(rest, "/")
-	return ok && strings.Trim(number, "0123456789") == ""
+	return contract.SenderMap{Transports: len(classes), Site: twins, Own: writers}.Map().Table(smap)
 }
 
 // seconds writes a time rounded up to seconds.
@@ -264,17 +250,9 @@ func (p *planner) services() {
 	p.limits(wanted)
 }
 
-// number writes the number of a class, "" for the strict one.
-func number(class int) string {
-	if class == 0 {
-		return ""
-	}
-	return fmt.Sprint(class)
-}
-
 // transport makes the transport of a class, 0 for the strict one, after a client of the site's.
 func (p *planner) transport(smtp Service, class int, of string, minVersion policy.Version) Service {
-	s := Service{Name: transport.Name(class, of), Type: "unix", Columns: smtp.Columns, Command: "smtp"}
+	s := Service{Name: contract.Transport(class, of), Type: "unix", Columns: smtp.Columns, Command: "smtp"}
 	s.Options = p.inherited(smtp.Options)
 	s.Options["syslog_name"] = p.facts.syslogName() + "/" + s.Name
 	// Where the site asks more of all mail, ours isn't to be less.
@@ -282,14 +260,12 @@ func (p *planner) transport(smtp Service, class int, of string, minVersion polic
 	floor := ""
 	if level := p.facts.option(smtp, "smtp_tls_security_level"); enforcing(level) {
 		s.Options["smtp_tls_security_level"] = level
-		if level != "encrypt" {
-			floor = "/" + level // an answer replaces the level, so it has to know it
-		}
+		floor = level // an answer replaces the level, so it has to know it
 	}
 	minVersion = max(minVersion, lowestProtocol(p.facts.option(smtp, "smtp_tls_mandatory_protocols")))
 	s.Options["smtp_tls_mandatory_protocols"] = p.facts.protocols(minVersion)
 	// Not the site's policies: an answer replaces the level, and "may" or "dane" can send in the clear.
-	s.Options["smtp_tls_policy_maps"] = "socketmap:" + p.smap + ":forced" + number(class) + floor
+	s.Options["smtp_tls_policy_maps"] = contract.ForcedMap(class, floor).Table(p.smap)
 	maps.Copy(s.Options, p.authorities(smtp))
 	if p.DANE && !p.facts.withoutDNS(smtp) {
 		s.Options["smtp_dns_support_level"] = "dnssec"
@@ -305,7 +281,7 @@ func (p *planner) transport(smtp Service, class int, of string, minVersion polic
 	if level, err := strconv.Atoi(p.facts.option(smtp, logLevel)); err != nil || level < 1 {
 		s.Options[logLevel] = "1"
 	}
-	if p.OnLost == OnLostBounce {
+	if p.OnLost == contract.OnLostBounce {
 		s.Options["smtp_delivery_status_filter"] = joinLists(true, p.facts.option(smtp, "smtp_delivery_status_filter"), "regexp:"+p.path(lostFile))
 	}
 	if p.HideHeader {
@@ -342,14 +318,14 @@ func (f Facts) protocols(lowest policy.Version) string {
 // files plans our own files.
 func (p *planner) files() {
 	wanted := make(map[string]string)
-	if p.OnLost == OnLostBounce {
+	if p.OnLost == contract.OnLostBounce {
 		// Only this: a host that refuses to start TLS today, or whose handshake fails, may do better tomorrow.
 		wanted[lostFile] = comment + `/^4\.7\.4 (TLS is required, but was not offered by host .*)$/ 5.7.10 $1` + "\n"
 	}
 	if p.HideHeader {
-		wanted[headerFile] = comment + "/^TLS-Only:/ IGNORE\n"
+		wanted[headerFile] = comment + "/^" + contract.Header + ":/ IGNORE\n"
 	}
-	if p.Senders == SendersTable {
+	if p.Senders == contract.SendersTable {
 		wanted[sendersFile] = comment + p.sendersOf(p.Table, p.Enforces)
 	}
 	for _, name := range ownFiles() {
@@ -367,7 +343,7 @@ func (p *planner) notes() {
 	if slices.ContainsFunc(splitList(p.facts.expand(p.facts.all[policyMaps], nil)), func(item string) bool { return p.kindOf(item) == "" }) {
 		p.setup.note("the site's tables in smtp_tls_policy_maps are asked for other mail, before ours, and not at all for mail of protected senders: what they ask of a destination must be in a rule, too")
 	}
-	if p.Senders == SendersTable {
+	if p.Senders == contract.SendersTable {
 		p.setup.note("the table of senders doesn't follow the rules by itself: run setup again when senders in them change, and reload")
 		if many := inexpressible(p.Table); len(many) > 0 {
 			p.setup.note("the table can't list all ways to write %s: where one of them may be meant, the strict transport takes the mail, "+
@@ -379,7 +355,7 @@ func (p *planner) notes() {
 		for _, end := range p.Ends {
 			p.setup.note("%s: its senders stay in the table until setup is run again", end)
 		}
-		if p.Others != OthersOff {
+		if p.Others != contract.OthersOff {
 			p.setup.note(`other mail still waits for the daemon's answer, in smtp_tls_policy_maps; [binding] others = "off" takes that away, too`)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/policy"
 )
@@ -99,7 +100,7 @@ func TestPlanParameters(t *testing.T) {
 		{"sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender2",
 			func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }},
 		{"", "", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender0", func(s *Settings) { s.Classes = nil }},
-		{"", "", "sender_dependent_default_transport_maps", "regexp:/etc/postfix/tlsonly_senders.regexp", func(s *Settings) { s.Senders = SendersTable }},
+		{"", "", "sender_dependent_default_transport_maps", "regexp:/etc/postfix/tlsonly_senders.regexp", func(s *Settings) { s.Senders = contract.SendersTable }},
 		{"sender_dependent_default_transport_maps", "regexp:/etc/postfix/tlsonly_senders.regexp hash:a", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1 hash:a", nil},
 		{"sender_dependent_default_transport_maps", "hash:/etc/postfix/out, hash:b", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1, hash:/etc/postfix/out, hash:b", nil},
 		{"sender_dependent_default_transport_maps", "hash:a   hash:b", "sender_dependent_default_transport_maps", "socketmap:inet:127.0.0.1:8690:sender1, hash:a   hash:b", nil}, // several lines come as one
@@ -110,16 +111,16 @@ func TestPlanParameters(t *testing.T) {
 
 		{"", "", "smtp_tls_policy_maps", "socketmap:unix:tlsonly/map:policy", func(s *Settings) { s.Socketmap = "unix:tlsonly/map" }},
 		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "hash:p, socketmap:inet:127.0.0.1:8690:policy", nil},
-		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "-", func(s *Settings) { s.Others = OthersOff }},
-		{"smtp_tls_policy_maps", "hash:p, socketmap:inet:127.0.0.1:8690:policy", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = OthersOff }},
-		{"smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = OthersOff }},
-		{"tlsonly_policy_map", "x", "tlsonly_policy_map", "", func(s *Settings) { s.Others = OthersOff }},
+		{"smtp_tls_policy_maps", "hash:p", "smtp_tls_policy_maps", "-", func(s *Settings) { s.Others = contract.OthersOff }},
+		{"smtp_tls_policy_maps", "hash:p, socketmap:inet:127.0.0.1:8690:policy", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = contract.OthersOff }},
+		{"smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = contract.OthersOff }},
+		{"tlsonly_policy_map", "x", "tlsonly_policy_map", "", func(s *Settings) { s.Others = contract.OthersOff }},
 		{"smtp_fallback_relay", "relay.test", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_fallback_relay= -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2 " +
 			"-o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1", nil},
 		// Postfix 3.10 and later, which heed TLS-Required.
 		{"3.7.11", "", "tls_required_enable", "-", nil},
 		{"3.10.13", "", "tls_required_enable", "no", nil},
-		{"3.10.13", "", "tls_required_enable", "-", func(s *Settings) { s.Others = OthersOff }},
+		{"3.10.13", "", "tls_required_enable", "-", func(s *Settings) { s.Others = contract.OthersOff }},
 	} {
 		s := inet()
 		if c.change != nil {
@@ -145,7 +146,7 @@ func TestPlanParameters(t *testing.T) {
 
 func TestPlanServices(t *testing.T) {
 	const common = " -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1"
-	bounce := func(s *Settings) { s.OnLost = OnLostBounce }
+	bounce := func(s *Settings) { s.OnLost = contract.OnLostBounce }
 	hide := func(s *Settings) { s.HideHeader = true }
 	for _, c := range []struct {
 		version, service, of, want string
@@ -217,7 +218,7 @@ func TestPlanVerifies(t *testing.T) {
 		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=/etc/own.pem", "", "tlsonly1/smtp_tls_CAfile", bundle, nil}, // it was taken out of the file
 		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=/etc/own.pem", "", "smtp_tls_CAfile", bundle, nil},
 		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "tlsonly_ca_file", "", nil},
-		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "smtp_tls_CAfile", "", func(s *Settings) { s.Others = OthersOff }},
+		{"smtp_tls_CAfile=$tlsonly_ca_file tlsonly_ca_file=" + bundle, "", "smtp_tls_CAfile", "", func(s *Settings) { s.Others = contract.OthersOff }},
 		{"smtp_tls_CAfile=/site.pem", "", "smtp_tls_CAfile", "-", nil},
 		{"smtp_tls_CAfile=/site.pem", "", "tlsonly_ca_file", "-", nil},
 		{"smtp_tls_CAfile=/site.pem", "", "tlsonly1/smtp_tls_CAfile", "/site.pem", nil},
@@ -347,7 +348,7 @@ func TestPlanNotesAndUndo(t *testing.T) {
 
 func TestPrint(t *testing.T) {
 	s := inet()
-	s.OnLost, s.HideHeader = OnLostBounce, true
+	s.OnLost, s.HideHeader = contract.OnLostBounce, true
 	setup, err := Plan(s, facts(t, "3.10.2", map[string]string{"smtpd_milters": "inet:a:1"}, "tlsonly2 unix - - y - - smtp"))
 	if err != nil {
 		t.Fatal(err)

@@ -32,9 +32,9 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
-	"tlsonly/internal/transport"
 )
 
 // Settings is what Postfix is to be bound to.
@@ -42,22 +42,22 @@ type Settings struct {
 	// Milter and Socketmap are where the daemon listens: "inet:host:port", or "unix:path", relative to Postfix's queue
 	// directory or absolute.
 	Milter, Socketmap string
-	Deadline          time.Duration // a recipient is answered by then; 0: 20 s
-	Classes           []Class       // one numbered transport each
-	Senders           Senders       // "": SendersMap
-	Table             []Entry       // the static table, for SendersTable
-	Others            Others        // "": OthersPinned
-	Bounces           Bounces       // "": BouncesEncrypt
-	OnLost            OnLost        // "": OnLostDefer
-	Enforces          bool          // some rule does, whoever the sender is: such mail is held then
-	HideHeader        bool          // take the header TLS-Only off protected mail when it leaves
-	DANE              bool          // policies answered may ask for DANE
-	CAFile            string        // authorities for them; "": the site's, or the system's
-	Ends              []string      // rules that end, and when, for SendersTable
-	Reports           bool          // policies answered have what TLS reports need, which Postfix knows since 3.10
-	Local             []string      // domains that the daemon takes as delivered here
-	Homes             []Home        // next hops to protected senders, which the daemon holds
-	Read              string        // the directory of the configuration that the daemon reads itself, "" for none
+	Deadline          time.Duration    // a recipient is answered by then; 0: 20 s
+	Classes           []Class          // one numbered transport each
+	Senders           contract.Senders // "": contract.SendersMap
+	Table             []Entry          // the static table, for SendersTable
+	Others            contract.Others  // "": contract.OthersPinned
+	Bounces           contract.Bounces // "": contract.BouncesEncrypt
+	OnLost            contract.OnLost  // "": contract.OnLostDefer
+	Enforces          bool             // some rule does, whoever the sender is: such mail is held then
+	HideHeader        bool             // take the header TLS-Only off protected mail when it leaves
+	DANE              bool             // policies answered may ask for DANE
+	CAFile            string           // authorities for them; "": the site's, or the system's
+	Ends              []string         // rules that end, and when, for SendersTable
+	Reports           bool             // policies answered have what TLS reports need, which Postfix knows since 3.10
+	Local             []string         // domains that the daemon takes as delivered here
+	Homes             []Home           // next hops to protected senders, which the daemon holds
+	Read              string           // the directory of the configuration that the daemon reads itself, "" for none
 
 	// Whose says whether it is this daemon that answers at an endpoint; nil:
 	// nobody can tell. It is asked of milters that the site has written into its
@@ -108,58 +108,21 @@ type Entry struct {
 	Transport string
 }
 
-// Senders says how Postfix learns whose transport is ours.
-type Senders string
-
-// What [binding] senders can be.
-const (
-	SendersMap   Senders = "map"   // it asks for each message
-	SendersTable Senders = "table" // it reads a file that Apply writes
-)
-
-// Others says what mail of unprotected senders is held to.
-type Others string
-
-// What [binding] others can be.
-const (
-	OthersPinned    Others = "pinned"
-	OthersPublished Others = "published"
-	OthersOff       Others = "off"
-)
-
-// Bounces says what mail is held to that the MTA writes itself.
-type Bounces string
-
-// What [binding] bounces can be.
-const (
-	BouncesEncrypt Bounces = "encrypt"
-	BouncesOthers  Bounces = "others"
-)
-
-// OnLost says what happens to mail whose destination has lost TLS since it was accepted.
-type OnLost string
-
-// What [binding] on_lost can be.
-const (
-	OnLostDefer  OnLost = "defer"
-	OnLostBounce OnLost = "bounce"
-)
-
 func (s Settings) withDefaults() Settings {
 	if s.Deadline == 0 {
 		s.Deadline = 20 * time.Second
 	}
 	if s.Senders == "" {
-		s.Senders = SendersMap
+		s.Senders = contract.SendersMap
 	}
 	if s.Others == "" {
-		s.Others = OthersPinned
+		s.Others = contract.OthersPinned
 	}
 	if s.Bounces == "" {
-		s.Bounces = BouncesEncrypt
+		s.Bounces = contract.BouncesEncrypt
 	}
 	if s.OnLost == "" {
-		s.OnLost = OnLostDefer
+		s.OnLost = contract.OnLostDefer
 	}
 	if s.Keep == 0 {
 		s.Keep = 6 * 24 * time.Hour
@@ -191,7 +154,7 @@ func (s Settings) withDefaults() Settings {
 func (s Settings) transports() []string {
 	names := []string{transportPrefix}
 	for _, c := range s.Classes {
-		names = append(names, transport.Name(c.Number, ""))
+		names = append(names, contract.Transport(c.Number, ""))
 	}
 	return names
 }

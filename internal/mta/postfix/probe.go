@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 )
 
@@ -73,7 +74,7 @@ type Probed struct {
 
 func (h *probeHost) probe(ctx context.Context, s Settings, i Instance, server, ip string, from addr.Address) (mta.Finding, error) {
 	to := "tlsonly-probe-" + strings.ToLower(rand.Text()) + "@[" + ip + "]"
-	id, err := h.submit(ctx, server, from, to, s.OnLost == OnLostBounce)
+	id, err := h.submit(ctx, server, from, to, s.OnLost == contract.OnLostBounce)
 	var refused *textproto.Error
 	if errors.As(err, &refused) {
 		return mta.Finding{Level: mta.Warning, Code: "probe-refused", Check: "probe", Text: fmt.Sprintf("a message of %s was refused, so its delivery proves nothing: %v", from, err), Remedy: "try another sender"}, nil
@@ -93,7 +94,7 @@ func (h *probeHost) probe(ctx context.Context, s Settings, i Instance, server, i
 		return mta.Finding{}, fmt.Errorf("probe: message %s: %w", id, err)
 	case h.saw():
 		return mta.Finding{Level: mta.Hole, Code: "probe-clear", Check: "probe", Text: fmt.Sprintf("a message of %s was sent in the clear to %s, which offers no TLS", from, ip), Remedy: "see the other findings, then " + runSetup}, nil
-	case reason == "" && s.OnLost != OnLostBounce:
+	case reason == "" && s.OnLost != contract.OnLostBounce:
 		return mta.Finding{Level: mta.Warning, Code: "probe-gone", Check: "probe", Text: fmt.Sprintf("message %s left the queue, though not in the clear", id), Remedy: "see the log"}, nil
 	case reason != "" && !strings.Contains(reason, "TLS is required"):
 		return mta.Finding{Level: mta.Warning, Code: "probe-waits", Check: "probe", Text: fmt.Sprintf("message %s waits for another reason: %s", id, reason), Remedy: "see the log"}, nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/testnet/rig"
 )
@@ -26,7 +27,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 		name, from string
 		main       map[string]string
 		master     []string
-		lost       OnLost
+		lost       contract.OnLost
 		ctx        time.Duration // until it is given up
 		during     func(t *testing.T, p *rig.Postfix) (stop func())
 		want       mta.Level
@@ -34,8 +35,8 @@ func TestProbeLeavesNothing(t *testing.T) {
 	}{
 		{name: "seen in the clear", from: "bob@sender.test", want: mta.Hole},
 		{name: "bounced", from: "bob@sender.test", want: mta.Hole, main: map[string]string{"smtp_delivery_status_filter": toBounces}},
-		{name: "on_lost", from: "alice@sender.test", want: mta.OK, lost: OnLostBounce},
-		{name: "on_lost, no DSN", from: "alice@sender.test", lost: OnLostBounce, main: map[string]string{"smtpd_discard_ehlo_keywords": "dsn"},
+		{name: "on_lost", from: "alice@sender.test", want: mta.OK, lost: contract.OnLostBounce},
+		{name: "on_lost, no DSN", from: "alice@sender.test", lost: contract.OnLostBounce, main: map[string]string{"smtpd_discard_ehlo_keywords": "dsn"},
 			err: "nothing was sent"},
 		{name: "no DSN", from: "bob@sender.test", want: mta.Hole, main: map[string]string{"smtpd_discard_ehlo_keywords": "dsn"}},
 		{name: "content filter", from: "alice@sender.test", want: mta.OK, main: map[string]string{"content_filter": "smtp:[127.0.0.1]:10027"},

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/contract"
 )
 
 // recordFile is where Apply remembers, beside main.cf, what it has written and
@@ -147,9 +149,9 @@ func (f Facts) kindOf(item, milter, smap string) entryKind {
 	switch {
 	case shape != nil && shape[1] == milter:
 		return kindMilter
-	case isSenderMap(smap, item), item == "regexp:"+f.path(sendersFile):
+	case contract.SenderTable(smap, item), item == "regexp:"+f.path(sendersFile):
 		return kindSenders
-	case item == "socketmap:"+smap+":policy":
+	case item == contract.MapPolicy.Table(smap):
 		return kindPolicy
 	}
 	return ""

@@ -5,12 +5,13 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 )
 
 // relays looks at next hops that stand for another domain than that of the
 // recipient.
 func (d *doctor) relays(ctx context.Context) {
-	if v := d.value("smtp_fallback_relay"); v != "" && d.UserRules && d.Others != OthersOff {
+	if v := d.value("smtp_fallback_relay"); v != "" && d.UserRules && d.Others != contract.OthersOff {
 		d.hole("relay-fallback", inMain("smtp_fallback_relay"), "take smtp_fallback_relay out, or give the relay TLS: postconf -e smtp_fallback_relay=",
 			"smtp_fallback_relay = %s: mail of rules by login goes there, unjudged, when its "+
 				"own destination fails", v)

@@ -20,6 +20,7 @@ import (
 	"github.com/d--j/go-milter"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/instance"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/testnet"
@@ -98,7 +99,7 @@ func (a *answers) serve(c net.Conn) {
 		a.mu.Lock()
 		reply, ok := a.said[string(b[:n])]
 		a.mu.Unlock()
-		if nonce, asked := strings.CutPrefix(string(b[:n]), instance.MapName+" "); asked && !ok {
+		if nonce, asked := strings.CutPrefix(string(b[:n]), string(contract.MapIdentify)+" "); asked && !ok {
 			reply, ok = "OK "+fake.Answer(nonce), true
 		}
 		if !ok {
@@ -341,7 +342,7 @@ func TestBinding(t *testing.T) {
 		t.Errorf("erin to a pinned host: %q, %v", line, err)
 	}
 
-	s.OnLost, s.Senders = OnLostBounce, SendersTable
+	s.OnLost, s.Senders = contract.OnLostBounce, contract.SendersTable
 	s.Table = []Entry{{addr.MustPattern("@sender.test"), "tlsonly1"}, {addr.MustPattern("dave@sender.test"), ""}, {addr.MustPattern("<>"), "tlsonly"}}
 	s.Protected = []addr.Address{addr.MustAddress("Alice+x@Sender.test"), {}}
 	apply(t, ctx, i, s, time.Now())

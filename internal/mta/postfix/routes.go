@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 )
 
 // bond says what holds mail that a transport takes.
@@ -94,7 +95,7 @@ func (d *doctor) home(ctx context.Context, what, where, key, route string, b bon
 		return true
 	}
 	remedy := "name our strict transport, tlsonly:nexthop; or " + local + ", if what goes there stays at the site"
-	if !d.follows() && d.Bounces == BouncesEncrypt {
+	if !d.follows() && d.Bounces == contract.BouncesEncrypt {
 		remedy = fmt.Sprintf("[forwarding] postfix = %q, so that the daemon reads this route and holds it; or ", d.Dir) + remedy
 	}
 	d.hole("route-home", where, remedy,
@@ -106,11 +107,11 @@ func (d *doctor) home(ctx context.Context, what, where, key, route string, b bon
 // homeHeld reports whether the daemon answers, for each next hop of a route,
 // that it takes TLS. Postfix asks it for those of clients with our policy map.
 func (d *doctor) homeHeld(ctx context.Context, hops string) bool {
-	if d.away || d.Bounces != BouncesEncrypt {
+	if d.away || d.Bounces != contract.BouncesEncrypt {
 		return false
 	}
 	for _, hop := range splitList(hops) {
-		answer, found, err := d.query(ctx, "socketmap:"+d.smap+":policy", hop)
+		answer, found, err := d.query(ctx, contract.MapPolicy.Table(d.smap), hop)
 		level, _, _ := strings.Cut(answer, " ")
 		if err == nil && (!found || !enforcing(level)) {
 			return false
@@ -133,7 +134,7 @@ func (d *doctor) leadsHome(key, route string) (addr.Domain, bool) {
 	}
 	p, err := addr.ParsePattern(kind + domain.String())
 	known := hop == "" || strings.EqualFold(hop, domain.String())
-	if err != nil || d.Protects(p) == None || known && d.Others == OthersPinned || transport == "" && d.Bounces == BouncesEncrypt {
+	if err != nil || d.Protects(p) == None || known && d.Others == contract.OthersPinned || transport == "" && d.Bounces == contract.BouncesEncrypt {
 		return addr.Domain{}, false
 	}
 	return domain, true
@@ -292,9 +293,9 @@ func (d *doctor) clients() {
 			d.warn("client-level", s.placeOf("smtp_tls_security_level"), "take the option out",
 				"%s in master.cf lowers smtp_tls_security_level from %s to %s", s.ID(), site, level)
 		}
-		if v, ok := s.Options["smtp_tls_policy_maps"]; ok && d.Others != OthersOff &&
-			!slices.Contains(splitList(d.expand(v, s.Options)), "socketmap:"+d.smap+":policy") {
-			d.warn("client-policies", s.placeOf("smtp_tls_policy_maps"), fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), strings.ReplaceAll(joinLists(false, v, "socketmap:"+d.smap+":policy"), ", ", ",")),
+		if v, ok := s.Options["smtp_tls_policy_maps"]; ok && d.Others != contract.OthersOff &&
+			!slices.Contains(splitList(d.expand(v, s.Options)), contract.MapPolicy.Table(d.smap)) {
+			d.warn("client-policies", s.placeOf("smtp_tls_policy_maps"), fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), strings.ReplaceAll(joinLists(false, v, contract.MapPolicy.Table(d.smap)), ", ", ",")),
 				"%s in master.cf has policies of its own: destinations that are pinned aren't "+
 					"held to it there", s.ID())
 		}

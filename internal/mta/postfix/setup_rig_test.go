@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/testnet/rig"
 )
 
@@ -306,7 +307,7 @@ func TestApplyKilled(t *testing.T) {
 			if f, err = Read(ctx, i); err != nil {
 				t.Fatalf("after %d steps: %v", steps, err)
 			}
-			named := slices.ContainsFunc(splitList(f.value(senderMaps)), func(table string) bool { return isSenderMap(s.Socketmap, table) })
+			named := slices.ContainsFunc(splitList(f.value(senderMaps)), func(table string) bool { return contract.SenderTable(s.Socketmap, table) })
 			if _, ok := f.service("tlsonly1", "unix"); named && !ok {
 				t.Errorf("after %d steps the map is named, and the transport isn't there", steps)
 			}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tlsonly/internal/contract"
 )
 
 // What the packages ship for those who don't run setup is what setup writes.
@@ -24,7 +26,7 @@ func TestShipped(t *testing.T) {
 		return strings.Join(kept, "")
 	}
 	s := Settings{Milter: "inet:127.0.0.1:8689", Socketmap: "inet:127.0.0.1:8690", Deadline: 20 * time.Second, Classes: []Class{{Number: 1}},
-		OnLost: OnLostBounce, DANE: true, CAFile: "/etc/ssl/certs/ca-certificates.crt"}
+		OnLost: contract.OnLostBounce, DANE: true, CAFile: "/etc/ssl/certs/ca-certificates.crt"}
 	print := func() string {
 		t.Helper()
 		setup, err := Plan(s, facts(t, "3.7.11", nil))
@@ -40,7 +42,7 @@ func TestShipped(t *testing.T) {
 	if filter := shipped("tlsonly_on_lost.regexp"); !strings.Contains(print(), filter) {
 		t.Errorf("setup writes no %s\n%s", filter, print())
 	}
-	s.OnLost = OnLostDefer
+	s.OnLost = contract.OnLostDefer
 	if example, written := shipped("example.sh"), print(); example != written {
 		t.Errorf("the example is\n%s\nsetup writes\n%s", example, written)
 	}

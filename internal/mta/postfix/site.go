@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 )
 
@@ -38,7 +39,7 @@ func (d *doctor) local() {
 	}
 	for _, domain := range splitList(d.value("relay_domains")) {
 		p, err := addr.ParsePattern("@" + domain)
-		if err != nil || d.Protects(p) == None || slices.Contains(d.Local, strings.ToLower(domain)) || d.Others == OthersOff {
+		if err != nil || d.Protects(p) == None || slices.Contains(d.Local, strings.ToLower(domain)) || d.Others == contract.OthersOff {
 			continue
 		}
 		said := slices.ContainsFunc(d.found, func(f mta.Finding) bool {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 )
 
 // surroundings looks at what else bears on the promise.
@@ -24,7 +25,7 @@ func (d *doctor) surroundings() {
 	}
 	for _, name := range copySettings {
 		for _, at := range d.settings(name, "cleanup") {
-			if d.UserRules && d.Senders == SendersTable {
+			if d.UserRules && d.Senders == contract.SendersTable {
 				d.hole("logins-copies", at.where, `[binding] senders = "map", or name the senders in the rule, too (from)`,
 					"%s = %s: a table of senders doesn't know who sends by a login, so nothing holds copies of mail that a rule by user binds", name, at.value)
 				continue

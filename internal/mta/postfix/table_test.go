@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 	"tlsonly/rules"
 )
@@ -55,7 +56,7 @@ func TestSenderTable(t *testing.T) {
 // What an admin must know of a table is said when it is written.
 func TestSenderTableNotes(t *testing.T) {
 	s := inet()
-	s.Senders = SendersTable
+	s.Senders = contract.SendersTable
 	for _, p := range []string{"@clinic.example", "jürgen@clinic.example", "@bücher.example", "@.xn--bcher-kva.example", "@[192.0.2.1]", "<>", "*"} {
 		s.Table = append(s.Table, Entry{addr.MustPattern(p), "tlsonly1"})
 	}
@@ -75,7 +76,7 @@ func TestSenderTableNotes(t *testing.T) {
 			t.Errorf("no note %q in\n%s", want, got)
 		}
 	}
-	s.Table, s.Ends, s.Others = s.Table[:1], nil, OthersOff
+	s.Table, s.Ends, s.Others = s.Table[:1], nil, contract.OthersOff
 	if setup, err = Plan(s, facts(t, "3.7.11", nil)); err != nil || len(setup.Notes) != 1 {
 		t.Errorf("notes %q, %v", setup.Notes, err)
 	}

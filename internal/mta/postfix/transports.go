@@ -6,11 +6,10 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
-	"tlsonly/internal/transport"
 )
 
 // transports looks whether our transports let nothing out in the clear.
@@ -56,7 +55,7 @@ func (d *doctor) alike(s Service) {
 	if !ok {
 		return
 	}
-	_, of, _ := transport.Parse(s.Name)
+	_, of, _ := contract.ParseTransport(s.Name)
 	site := p.source(of)
 	const wrapper = "smtp_tls_wrappermode"
 	if ours, theirs := d.option(s, wrapper), d.option(site, wrapper); ours != theirs {
@@ -104,15 +103,13 @@ func (d *doctor) alike(s Service) {
 // counts reports whether mail may be given to a transport: the sender map is
 // asked for by how many there are.
 func (d *doctor) counts(name string) bool {
-	number, _, _ := transport.Parse(name)
-	if number == 0 || d.Senders == SendersTable {
+	number, _, _ := contract.ParseTransport(name)
+	if number == 0 || d.Senders == contract.SendersTable {
 		return true // the strict one, which all may be given to
 	}
 	for _, table := range splitList(d.value("sender_dependent_default_transport_maps")) {
-		if have, ok := strings.CutPrefix(table, "socketmap:"+d.smap+":sender"); ok {
-			have, _, _ = strings.Cut(have, "/")
-			n, err := strconv.Atoi(have)
-			return err != nil || number <= n
+		if have, ok := contract.SenderTransports(d.smap, table); ok {
+			return have < 0 || number <= have
 		}
 	}
 	return false
@@ -131,8 +128,8 @@ func (d *doctor) transport(s Service) {
 		fault("transport-level", "/smtp_tls_security_level",
 			"smtp_tls_security_level = %s can send in the clear", level)
 	}
-	class, _, _ := transport.Parse(s.Name)
-	want := "socketmap:" + d.smap + ":forced" + number(class)
+	class, _, _ := contract.ParseTransport(s.Name)
+	want := contract.ForcedMap(class, "").Table(d.smap)
 	switch maps, own := s.Options["smtp_tls_policy_maps"]; {
 	case !own && d.value("smtp_tls_policy_maps") != "":
 		fault("transport-policies", "/smtp_tls_policy_maps",
@@ -161,7 +158,7 @@ func (d *doctor) transport(s Service) {
 		fault("transport-tls-required", "/tls_required_enable",
 			`tls_required_enable isn't no: a message that says "TLS-Required: No" goes in the clear`)
 	}
-	if bounces := slices.Contains(splitList(d.option(s, "smtp_delivery_status_filter")), "regexp:"+filepath.Join(d.Dir, lostFile)); bounces != (d.OnLost == OnLostBounce) {
+	if bounces := slices.Contains(splitList(d.option(s, "smtp_delivery_status_filter")), "regexp:"+filepath.Join(d.Dir, lostFile)); bounces != (d.OnLost == contract.OnLostBounce) {
 		d.warn("transport-on-lost", inMaster(s)+"/smtp_delivery_status_filter", runSetup,
 			"transport %s: mail whose destination lost TLS isn't treated as on_lost = %q says",
 			s.Name, d.OnLost)

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
-	"tlsonly/internal/transport"
 )
 
 // A site may give mail of some senders a transport of its own, by
@@ -19,11 +19,6 @@ import (
 //
 // transport_maps and relay_transport don't know the sender, and what they name
 // has no twins: doctor judges it (routes.go).
-
-// siteWord is what the name of our table of senders says to a daemon that is to
-// ask the site's, because their transports have twins here. As escaped writes
-// none, no sender begins so.
-const siteWord = "/+site"
 
 // SiteSenders is what the site's own tables of senders name.
 type SiteSenders struct {
@@ -107,7 +102,7 @@ func (p *planner) reads() bool {
 
 // asksSite reports whether the daemon is to ask the site's tables.
 func (p *planner) asksSite() bool {
-	return p.Senders != SendersTable && p.facts.sendersRouted() && p.reads()
+	return p.Senders != contract.SendersTable && p.facts.sendersRouted() && p.reads()
 }
 
 // twinned returns the clients that twins are made of: those that the site's
@@ -167,7 +162,7 @@ func (p *planner) surplus(wanted []Service) []Service {
 		if !isOwn(s) || slices.ContainsFunc(wanted, func(w Service) bool { return w.Name == s.Name }) {
 			continue
 		}
-		class, of, _ := transport.Parse(s.Name)
+		class, of, _ := contract.ParseTransport(s.Name)
 		source := p.source(of)
 		if source.Command != "smtp" {
 			source = p.bare(s)
@@ -211,7 +206,7 @@ func (p *planner) source(of string) Service {
 // like returns a transport of ours as it would be made now; false for one whose
 // class or source isn't there any more.
 func (p *planner) like(s Service) (Service, bool) {
-	class, of, _ := transport.Parse(s.Name)
+	class, of, _ := contract.ParseTransport(s.Name)
 	source := p.source(of)
 	for _, c := range p.all() {
 		if c.Number == class && (of == "" || source.Name != "") {
@@ -235,7 +230,7 @@ var queueLimits = []string{
 // limitOf takes apart a name of main.cf that is a limit of one of our transports.
 func limitOf(parameter string) (name, limit string, ok bool) {
 	for _, limit := range queueLimits {
-		if name, ok := strings.CutSuffix(parameter, limit); ok && transport.IsOurs(name) {
+		if name, ok := strings.CutSuffix(parameter, limit); ok && contract.IsTransport(name) {
 			return name, limit, true
 		}
 	}
@@ -271,7 +266,7 @@ func (f Facts) ownsLimit(name string) bool {
 // limitsOf returns the limits that the site has set for the transport which ours
 // is made after.
 func (p *planner) limitsOf(ours Service) map[string]string {
-	_, of, _ := transport.Parse(ours.Name)
+	_, of, _ := contract.ParseTransport(ours.Name)
 	if of == "" {
 		of = p.site().Name
 	}
@@ -311,7 +306,7 @@ func (p *planner) siteNotes() {
 	tables := strings.Join(p.facts.siteSenderTables(), ", ")
 	switch {
 	case !p.facts.sendersRouted():
-	case p.Senders == SendersTable:
+	case p.Senders == contract.SendersTable:
 		p.setup.note(`a table of senders can't follow the site's (%s): protected senders leave `+
 			"by the client %s, from its address and by MX or relayhost; "+
 			`with [binding] senders = "map" they keep theirs`,

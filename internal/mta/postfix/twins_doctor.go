@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"tlsonly/internal/transport"
+	"tlsonly/internal/contract"
 )
 
 // unknownWay is what the daemon says where it can't ask the site's tables.
@@ -18,7 +18,7 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 	p := d.planner()
 	tables := d.senderTables(s)
 	asked := slices.ContainsFunc(tables, func(table string) bool {
-		return isSenderMap(d.smap, table) && strings.Contains(table+"/", siteWord+"/")
+		return contract.SenderTable(d.smap, table) && contract.SaysSite(table)
 	})
 	switch {
 	case !asked && !d.sendersRouted():
@@ -42,8 +42,8 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 	for _, source := range p.twinned() {
 		var without []string
 		for _, c := range p.all() {
-			if _, ok := d.service(transport.Name(c.Number, source.Name), "unix"); !ok {
-				without = append(without, transport.Name(c.Number, source.Name))
+			if _, ok := d.service(contract.Transport(c.Number, source.Name), "unix"); !ok {
+				without = append(without, contract.Transport(c.Number, source.Name))
 			}
 		}
 		if len(without) == 0 {
@@ -73,7 +73,7 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 // judgeTwins looks at the twins in master.cf as at our other transports.
 func (d *doctor) judgeTwins(ctx context.Context) {
 	for _, s := range d.Services {
-		if _, of, ok := transport.Parse(s.Name); ok && of != "" && isOwn(s) {
+		if _, of, ok := contract.ParseTransport(s.Name); ok && of != "" && isOwn(s) {
 			d.transport(s)
 			d.alike(s)
 			d.known(ctx, s)
@@ -90,7 +90,7 @@ func (d *doctor) haveItRead() string {
 func (d *doctor) unasked(p *planner) {
 	remedy := runSetup
 	switch {
-	case d.Senders == SendersTable:
+	case d.Senders == contract.SendersTable:
 		remedy = `[binding] senders = "map", then ` + runSetup + "; or accept this finding"
 	case !p.reads():
 		remedy = d.haveItRead() + ", then " + runSetup

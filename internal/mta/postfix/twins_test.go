@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 )
 
@@ -102,7 +103,7 @@ func TestPlanTwins(t *testing.T) {
 
 	// What nobody asks for isn't made.
 	table := reading()
-	table.Senders = SendersTable
+	table.Senders = contract.SendersTable
 	elsewhere := reading()
 	elsewhere.Read = "/etc/postfix-out"
 	for name, s := range map[string]Settings{"table": table, "elsewhere": elsewhere, "not at all": inet()} {
@@ -129,7 +130,7 @@ func TestPlanTwinsSurplus(t *testing.T) {
 	const level = " -o smtp_tls_security_level=encrypt -o syslog_name=postfix/"
 	s := reading()
 	s.Classes = []Class{{Number: 1}, {Number: 2, MinVersion: policy.TLS13}}
-	s.HideHeader, s.OnLost = true, OnLostBounce
+	s.HideHeader, s.OnLost = true, contract.OnLostBounce
 	f := facts(t, "3.7.11", map[string]string{
 		"tlsonly1-gone_destination_rate_delay": "1s", "gone_destination_rate_delay": "1s",
 		"tlsonly-slow_recipient_limit": "3", "slow_recipient_limit": "4", "tlsonlyx_recipient_limit": "3",

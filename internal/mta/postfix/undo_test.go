@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 )
 
@@ -135,16 +136,16 @@ func settingsOf(r *rand.Rand) Settings {
 	}
 	s.HideHeader = r.IntN(4) == 0
 	if r.IntN(4) == 0 {
-		s.OnLost = OnLostBounce
+		s.OnLost = contract.OnLostBounce
 	}
 	if r.IntN(4) == 0 {
-		s.Others = OthersOff
+		s.Others = contract.OthersOff
 	}
 	if r.IntN(4) == 0 {
-		s.Bounces = BouncesOthers
+		s.Bounces = contract.BouncesOthers
 	}
 	if r.IntN(4) == 0 {
-		s.Senders = SendersTable
+		s.Senders = contract.SendersTable
 	}
 	if r.IntN(3) == 0 {
 		s.Milter, s.Socketmap = "unix:tlsonly/milter.sock", "unix:tlsonly/map.sock"

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"tlsonly/internal/contract"
 )
 
 // What Postfix needs so that it can hold mail to the levels secure and dane-only: authorities to verify certificates by, and
@@ -76,8 +78,8 @@ func (p *planner) verifying() {
 	smtp := Service{}
 	value := p.authorities(smtp)["smtp_tls_CAfile"]
 	alone := p.facts.value("smtp_tls_CApath") == "" && p.facts.value("tls_append_default_CA") != "yes"
-	give("smtp_tls_CAfile", authorityParameter, value, p.Others != OthersOff && alone)
-	give("smtp_dns_support_level", dnsParameter, "dnssec", p.Others != OthersOff && p.DANE && !p.facts.withoutDNS(smtp))
+	give("smtp_tls_CAfile", authorityParameter, value, p.Others != contract.OthersOff && alone)
+	give("smtp_dns_support_level", dnsParameter, "dnssec", p.Others != contract.OthersOff && p.DANE && !p.facts.withoutDNS(smtp))
 	if level := p.facts.value("smtp_dns_support_level"); p.DANE && level != "" && level != "dnssec" {
 		p.setup.note("smtp_dns_support_level = %s is the site's own and stays: mail that is held to DANE waits with it", level)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/instance"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet"
@@ -222,7 +223,7 @@ func (f *fakeMap) serve(c net.Conn) {
 		if _, err := io.ReadFull(in, question); err != nil {
 			return
 		}
-		if nonce, ok := strings.CutPrefix(string(question[:n]), instance.MapName+" "); ok {
+		if nonce, ok := strings.CutPrefix(string(question[:n]), string(contract.MapIdentify)+" "); ok {
 			fmt.Fprint(c, netstring("OK "+fake.Answer(nonce)))
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 )
 
@@ -131,20 +132,20 @@ func (c conf) where(prefix string) string {
 
 // bound reports whether there is something to prove.
 func (c conf) bound() bool {
-	return c.maps["tls_rcpt"] != "" && c.sets["TlsonlyRcpt"] && c.sets["Local_tls_rcpt"] && c.sets["tls_rcpt"]
+	return c.maps[string(contract.MapTLSRcpt)] != "" && c.sets["TlsonlyRcpt"] && c.sets["Local_tls_rcpt"] && c.sets["tls_rcpt"]
 }
 
 // reports reports whether the rules for what Sendmail writes itself are there.
 func (c conf) reports() bool {
-	return c.maps["tls_report"] != "" && c.sets["Local_tls_server"] && strings.Contains(c.text, readRules) &&
+	return c.maps[string(contract.MapReport)] != "" && c.sets["Local_tls_server"] && strings.Contains(c.text, readRules) &&
 		strings.Contains(c.text, writtenRules) && strings.Contains(c.text, serverRules)
 }
 
 // binding looks for the socket maps and the rulesets.
 func (c conf) binding(s Settings) []mta.Finding {
 	found := found{check: "map"}
-	want := parseConf(s.config()).maps["tls_rcpt"]
-	for _, name := range []string{"tls_rcpt", "tls_report"} {
+	want := parseConf(s.config()).maps[string(contract.MapTLSRcpt)]
+	for _, name := range []string{string(contract.MapTLSRcpt), string(contract.MapReport)} {
 		code, where := strings.ReplaceAll(name, "tls_", "")+"-map", c.where("K"+name+" ")
 		switch m := c.maps[name]; {
 		case m == "":
@@ -153,7 +154,7 @@ func (c conf) binding(s Settings) []mta.Finding {
 			found.add(mta.Hole, code+"-elsewhere", where, "the map %s is %q, the daemon is at %s", name, m, s.Socketmap)
 		case m != want:
 			found.add(mta.Warning, code+"-changed", where, "the map %s is %q, not %q", name, m, want)
-		case name == "tls_rcpt":
+		case name == string(contract.MapTLSRcpt):
 			found.add(mta.OK, code, where, "each recipient is asked of %s", s.Socketmap)
 		}
 	}
@@ -165,7 +166,7 @@ func (c conf) binding(s Settings) []mta.Finding {
 	case !c.sets["tls_rcpt"]:
 		// m4 writes it when LOCAL_TLS_RCPT is used, and else nobody calls Local_tls_rcpt.
 		found.add(mta.Hole, "rules-uncalled", where, "sendmail.cf has no ruleset tls_rcpt: nothing calls Local_tls_rcpt")
-	case strings.Contains(c.text, "$(tls_rcpt v2<"):
+	case strings.Contains(c.text, "$("+string(contract.MapTLSRcpt)+" "+contract.FormerQuestion+"<"):
 		found.add(mta.Hole, "rules-old", c.where("STlsonlyRcpt"), "the rules are those of an earlier version: what Sendmail writes itself, "+
 			"and what it masquerades as a protected sender, leaves in the clear")
 	case !strings.Contains(c.text, rcptRules) || !strings.Contains(c.text, answerRules) || !c.reports():

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 )
 
@@ -78,7 +79,7 @@ func some(list []string) string {
 func (s *Senders) turned(settings Settings) []string {
 	var found []string
 	for _, d := range append(slices.Clone(s.masked), s.local...) {
-		from := addr.Address{Local: "tlsonly-doctor", Domain: d}
+		from := addr.Address{Local: contract.Doctor, Domain: d}
 		for _, to := range s.Written(from) {
 			if settings.protects(from) != settings.protects(to) {
 				found = append(found, fmt.Sprintf("%s, which becomes %s", from, to))
@@ -94,7 +95,7 @@ func (s *Senders) turned(settings Settings) []string {
 func (s *Senders) turnedBy(settings Settings, key, value string) string {
 	local, domain, qualified := strings.Cut(key, "@")
 	if local == "" {
-		local = "tlsonly-doctor"
+		local = contract.Doctor
 	}
 	froms := []addr.Address{}
 	if d, err := addr.ParseDomain(domain); qualified && err == nil {

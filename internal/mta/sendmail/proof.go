@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta"
 	"tlsonly/internal/policy"
 )
@@ -58,12 +59,10 @@ const runSetup = "run tlsonly setup sendmail --apply, and restart Sendmail"
 // proofs are what Doctor asks.
 func (s Settings) proofs() []proof {
 	const (
-		tag    = "TLSONLY.encrypt."
-		some   = "TLSONLY.ask."
-		name   = "TLSONLY.name."
 		access = "see what else tls_rcpt asks: TLS_Rcpt: in the access map, rules of the site's own"
 		start  = "start tlsonly, and see that its [socketmap] listen is what sendmail.cf has"
 	)
+	tag, some, name := contract.TagEncrypt.EnvelopeID(), contract.TagAsk.EnvelopeID(), contract.TagName.EnvelopeID()
 	waits, goes := []string{refusal}, []string{""}
 	ps := []proof{{
 		code: "clear", verify: "NONE", envid: tag, want: waits, text: "a protected message waits where there is no TLS",
@@ -175,13 +174,13 @@ func (in Installation) prove(ctx context.Context, text string, ps []proof) ([]mt
 // because Sendmail distrusts other directories.
 func (in Installation) copyWithoutDaemon(text string) (path string, err error) {
 	dir := filepath.Dir(in.cf())
-	f, err := os.CreateTemp(dir, "tlsonly-doctor-*.cf")
+	f, err := os.CreateTemp(dir, contract.Doctor+"-*.cf")
 	if err != nil {
 		return "", fmt.Errorf("copy of %s: %w", in.cf(), err)
 	}
 	var lines []string
 	for line := range strings.SplitSeq(text, "\n") {
-		if name, _, _ := strings.Cut(line, " "); name == "Ktls_rcpt" || name == "Ktls_report" {
+		if name, _, _ := strings.Cut(line, " "); name == "K"+string(contract.MapTLSRcpt) || name == "K"+string(contract.MapReport) {
 			// Port 1 (RFC 1078) is nobody's any more.
 			line = name + " socket -f -d1 -T<TMPF> inet:1@127.0.0.1"
 		}

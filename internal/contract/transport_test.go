@@ -1,8 +1,8 @@
-package transport
+package contract
 
 import "testing"
 
-func TestNames(t *testing.T) {
+func TestTransport(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		class int
@@ -17,16 +17,16 @@ func TestNames(t *testing.T) {
 		{"tlsonly1-tlsonly1", 1, "tlsonly1"},
 		{"tlsonly--x", 0, "-x"},
 	} {
-		class, of, ok := Parse(c.name)
+		class, of, ok := ParseTransport(c.name)
 		if !ok || class != c.class || of != c.of {
 			t.Errorf("%s: %d, %q, %t", c.name, class, of, ok)
 		}
-		if got := Name(c.class, c.of); got != c.name {
+		if got := Transport(c.class, c.of); got != c.name {
 			t.Errorf("%d of %q: %s, want %s", c.class, c.of, got, c.name)
 		}
 	}
 	for _, name := range []string{"", "smtp", "tls", "tlsonly-", "tlsonly1-", "tlsonlyx", "tlsonly1x", "tlsonly1x-smtp", "TLSonly", "tlsonly1234567890", "xtlsonly"} {
-		if IsOurs(name) {
+		if IsTransport(name) {
 			t.Errorf("%q is ours", name)
 		}
 	}
