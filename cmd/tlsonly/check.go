@@ -21,28 +21,12 @@ import (
 // checked is the answer for one destination, and a line of check --json.
 // tlsonly-check(8) documents every field, down to the last.
 type checked struct {
-	Destination string         `json:"destination"`
-	Level       policy.Level   `json:"level"`             // the highest that is reached, "" where that isn't known
-	Asked       policy.Level   `json:"asked"`             // --tls
-	Satisfied   bool           `json:"satisfied"`         // whether Asked is
-	Reason      policy.Reason  `json:"reason,omitempty"`  // why not
-	Next        policy.Level   `json:"next,omitempty"`    // the level above
-	Missing     []judge.Advice `json:"missing,omitempty"` // what the other side lacks for it, and at single hosts for those below
-	Hosts       []checkedHost  `json:"hosts,omitempty"`   // how far each mail host goes, in the order of Assessment.Hosts
+	Destination string `json:"destination"`
+	judge.Report
 	// Resolver says why nothing can be seen of DNSSEC, and so of DANE, from here.
 	Resolver   string             `json:"resolver_problem,omitempty"`
 	Assessment *policy.Assessment `json:"assessment,omitempty"`
 	Error      string             `json:"error,omitempty"` // the destination can't be read
-}
-
-// checkedHost is what one mail host comes to.
-type checkedHost struct {
-	Host   addr.Domain   `json:"host"`
-	Level  policy.Level  `json:"level"`
-	Reason policy.Reason `json:"reason,omitempty"` // why it doesn't do for the level that is asked
-	// MTASTS says whether it fits the domain's MTA-STS policy, STSDetail why not; nil where there is none.
-	MTASTS    *bool  `json:"mta_sts_fits,omitempty"`
-	STSDetail string `json:"mta_sts_detail,omitempty"`
 }
 
 func (p *program) check(ctx context.Context, args []string) int {
@@ -95,7 +79,7 @@ func (p *program) check(ctx context.Context, args []string) int {
 	one := func(name string, resolver func() string) checked {
 		d, err := addr.ParseDestination(name)
 		if err != nil {
-			return checked{Destination: name, Asked: demand.Level, Error: err.Error()}
+			return checked{Destination: name, Report: judge.Report{Asked: demand.Level}, Error: err.Error()}
 		}
 		a := assessor.Refresh(ctx, d, 0)
 		problem := ""
@@ -267,28 +251,9 @@ func (c checked) exit() int {
 	return exitNo
 }
 
-// checkedAs finds the highest level that a destination reaches, and whether that is enough.
+// checkedAs is the answer for an assessment. resolver says why nothing can be
+// said of DNSSEC from here, "" where it can.
 func checkedAs(a policy.Assessment, demand policy.Demand, resolver string) checked {
-	r := checked{Destination: a.Destination.String(), Asked: demand.Level, Assessment: &a, Resolver: resolver}
-	r.Level = judge.Level(demand, a)
-	r.Next, r.Missing = judge.Missing(demand, a, resolver != "")
-	r.Reason = judge.Destination(demand, a)
-	r.Satisfied = r.Reason == ""
-	for _, h := range a.Hosts {
-		r.Hosts = append(r.Hosts, checkedHostAs(a, h, demand))
-	}
-	return r
-}
-
-// checkedHostAs does that for a mail host.
-func checkedHostAs(a policy.Assessment, h policy.Host, demand policy.Demand) checkedHost {
-	one := a
-	one.Hosts = []policy.Host{h}
-	r := checkedHost{Host: h.Name, Level: judge.Level(demand, one), Reason: judge.Destination(demand, one)}
-	if policy := a.MTASTS; len(policy.MX) > 0 && h.Problem == "" {
-		r.STSDetail = judge.STSFault(a.MTASTS, h)
-		fits := r.STSDetail == ""
-		r.MTASTS = &fits
-	}
-	return r
+	return checked{Destination: a.Destination.String(), Report: judge.ReportOn(demand, a, resolver != ""),
+		Resolver: resolver, Assessment: &a}
 }

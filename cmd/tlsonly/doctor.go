@@ -16,7 +16,6 @@ import (
 	"tlsonly/internal/mta/postfix"
 	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/place"
-	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/rules"
 )
@@ -91,12 +90,10 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 // doctorObserving tells of rules that protect nobody because they only observe.
 func doctorObserving(set *rules.Set, now time.Time) []mta.Finding {
 	var found []mta.Finding
-	for _, r := range set.Rules() {
-		if r.Mode == policy.Observe && r.Level.Enforces() && r.Active(now) {
-			found = append(found, finding(mta.Warning, "rules-observe", "tlsonly.toml:rule="+r.Name,
-				`see tlsonly observe; then take mode = "observe" out of the rule and reload`,
-				"rule %q only observes: it protects nobody", r.Name))
-		}
+	for _, r := range set.Observing(now) {
+		found = append(found, finding(mta.Warning, "rules-observe", "tlsonly.toml:rule="+r.Name,
+			`see tlsonly observe; then take mode = "observe" out of the rule and reload`,
+			"rule %q only observes: it protects nobody", r.Name))
 	}
 	return found
 }

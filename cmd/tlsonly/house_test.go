@@ -92,6 +92,9 @@ func TestHouse(t *testing.T) {
 		}
 		seen++
 		oneJudge(t, p.ImportPath, p.Dir, p.GoFiles)
+		if p.ImportPath == "tlsonly/cmd/tlsonly" {
+			decidesNothing(t, p.Dir, p.GoFiles)
+		}
 		commented(t, p.ImportPath, p.Dir, p.GoFiles, p.Name)
 		if strings.HasPrefix(p.ImportPath, "tlsonly/internal/testnet") || strings.HasPrefix(p.ImportPath, "tlsonly/internal/store/storetest") {
 			continue
@@ -132,6 +135,40 @@ func oneJudge(t *testing.T, path, dir string, files []string) {
 			if strings.Contains(strings.ReplaceAll(string(text), "judge.Admits(", ""), call) {
 				t.Errorf("%s/%s judges by itself: %s", path, f, call)
 			}
+		}
+	}
+}
+
+// judging is what only code that judges needs: an order of levels, and what a
+// destination showed, compared.
+var judging = regexp.MustCompile(`\.Rank\(\)|\.Level\.Enforces\(\)|\bcase policy\.(Saw|DANE|Trust)\w*|` +
+	`[!=]= policy\.(Saw|DANE|Trust)\w*|\.(Trust|DANE|TLSA)\.? *[!=<>]=? |judge\.(Host|Level|Destination|Final|STSFault)\(`)
+
+// decidesNothing wants that the commands leave every judgement to the packages
+// below: they fill in, call and print.
+func decidesNothing(t *testing.T, dir string, files []string) {
+	t.Helper()
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(dir, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range judging.FindAllString(string(text), -1) {
+			t.Errorf("cmd/tlsonly/%s judges by itself: %s", f, m)
+		}
+	}
+}
+
+// The critic isn't blind.
+func TestDecidesNothingSees(t *testing.T) {
+	for code, want := range map[string]bool{
+		"if a.Level.Rank() > b.Level.Rank()": true, "case policy.SawTLS:": true, "o.DANE == policy.DANEMismatch": true,
+		"o.Trust != policy.Trusted": true, "judge.Level(d, a)": true, "r.Level.Enforces() && r.Active(now)": true,
+		"if h.DANE != x": true, "judge.ReportOn(d, a, true)": false, "p.remark(judge.RemarkDANE(a, h, o))": false,
+		"case policy.Accept:": false, "fmt.Sprint(o.Trust, o.DANE)": false, "r.Outcome": false,
+	} {
+		if judging.MatchString(code) != want {
+			t.Errorf("%q: %t", code, !want)
 		}
 	}
 }

@@ -108,19 +108,7 @@ const believeEvery = 10 * time.Minute
 func lines(found []judge.Advice) []string {
 	var all []string
 	for _, f := range found {
-		text := string(f.Level)
-		if f.Way != "" {
-			text += " by " + f.Way
-		}
-		text += ": "
-		if !f.Host.IsZero() {
-			text += f.Host.String()
-			if f.Address.IsValid() {
-				text += " at " + f.Address.String()
-			}
-			text += ": "
-		}
-		all = append(all, text+f.Text)
+		all = append(all, f.String())
 	}
 	return all
 }

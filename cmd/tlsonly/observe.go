@@ -13,7 +13,6 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
-	"tlsonly/internal/judge"
 	"tlsonly/internal/observe"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
@@ -114,45 +113,10 @@ func observed(ctx context.Context, c *config.Config, since, now time.Time) (obse
 			}
 		}
 	}
-	summary := observe.Summarize(c.Rules, rows, since, now, func(d addr.Destination) (policy.Assessment, bool) {
+	return observe.Summarize(c.Rules, rows, since, now, func(d addr.Destination) (policy.Assessment, bool) {
 		a, ok := known[d]
 		return a, ok
-	})
-	demands := map[string]policy.Demand{}
-	for _, r := range c.Rules.Rules() {
-		demands[r.Name] = r.Demand()
-	}
-	for i := range summary.Destinations {
-		tellWhom(&summary.Destinations[i], known, demands)
-	}
-	return summary, nil
-}
-
-// tellWhom fills in whom to write to, and what for.
-func tellWhom(d *observe.Destination, known map[addr.Destination]policy.Assessment, demands map[string]policy.Demand) {
-	if d.Destination.IsZero() {
-		return
-	}
-	if host := d.Destination.Host(); !host.IsLiteral() && !d.Destination.Direct() {
-		d.Postmaster = "postmaster@" + host.String() // RFC 5321, section 4.5.1
-	}
-	a, ok := known[d.Destination]
-	if !ok {
-		return
-	}
-	for _, h := range a.Hosts {
-		d.Hosts = append(d.Hosts, h.Name.String())
-	}
-	demand, ok := demands[d.Rule]
-	if !ok {
-		demand = policy.DefaultDemand()
-	}
-	_, found := judge.Missing(demand, a, true)
-	for _, one := range found {
-		if one.Level.Rank() <= demand.Level.Rank() {
-			d.Advice = append(d.Advice, lines([]judge.Advice{one})...)
-		}
-	}
+	}), nil
 }
 
 func printObserved(w io.Writer, s observe.Summary) {

@@ -165,14 +165,14 @@ func (c checked) verdict(colour bool) string {
 		hue = yellow
 	}
 	reached := ""
-	if c.Level.Rank() >= policy.LevelMay.Rank() && c.Level != "" {
-		reached = ", reached " + string(c.Level)
+	if level := c.Instead(); level != "" {
+		reached = ", reached " + string(level)
 	}
 	return fmt.Sprintf("%s (asked %s%s)", paint(colour, hue, string(c.Reason)), c.Asked, reached)
 }
 
 // host shows one mail host.
-func (p page) host(a policy.Assessment, h policy.Host, far checkedHost) {
+func (p page) host(a policy.Assessment, h policy.Host, far judge.HostReport) {
 	what := fmt.Sprintf("MX %d", h.Preference)
 	switch {
 	case a.Destination.Direct():
@@ -211,7 +211,11 @@ func (p page) host(a policy.Assessment, h policy.Host, far checkedHost) {
 		p.row(4, "MTA-STS", "does not fit the policy: %s", far.STSDetail)
 	}
 	for _, r := range h.TLSA {
-		p.row(4, "TLSA", "%s%s", r, matched(h, r))
+		matched := ""
+		if judge.Matched(h, r) {
+			matched = "  matched"
+		}
+		p.row(4, "TLSA", "%s%s", r, matched)
 	}
 	if h.DANEDetail != "" {
 		p.row(4, "TLSA", "%s", h.DANEDetail)
@@ -219,14 +223,7 @@ func (p page) host(a policy.Assessment, h policy.Host, far checkedHost) {
 	for _, o := range h.Observations {
 		fmt.Fprintf(p.w, "    %s\n", o.Address)
 		p.observation(o)
-		switch {
-		case o.DANE == policy.DANEMismatch:
-			p.hued(6, "DANE", red, "%s: %s", o.DANE, o.DANEDetail)
-		case judge.OtherName(a, h, o):
-			p.hued(6, "DANE", red, "%s, but the certificate is for %s", o.DANE, judge.Subject(o.Chain[0]))
-		case o.DANE != policy.DANENotMatched:
-			p.hued(6, "DANE", green, "%s", o.DANE)
-		}
+		p.remark("DANE", judge.RemarkDANE(a, h, o))
 	}
 }
 
@@ -240,7 +237,7 @@ func (p page) advice(c checked) {
 				ways = 0
 			}
 			ways++
-			fmt.Fprintf(p.w, "  %s:\n", heading(c.Level, m, ways > 1))
+			fmt.Fprintf(p.w, "  %s:\n", heading(c.Report, m, ways > 1))
 		}
 		last = m
 		alike := func(o judge.Advice) bool { return o.Level == m.Level && o.Way == m.Way && o.Text == m.Text }
@@ -267,9 +264,9 @@ func (p page) advice(c checked) {
 }
 
 // heading says what advice is for.
-func heading(reached policy.Level, m judge.Advice, or bool) string {
+func heading(r judge.Report, m judge.Advice, or bool) string {
 	text := "for level " + string(m.Level)
-	if reached != "" && reached.Rank() >= m.Level.Rank() {
+	if r.AtEveryHost(m) {
 		text += " at every host"
 	}
 	switch {
@@ -298,14 +295,12 @@ func (p page) observation(o policy.Observation) {
 	if len(o.Extensions) > 0 {
 		row("EHLO", "%s", strings.Join(o.Extensions, ", "))
 	}
-	switch o.Outcome {
-	case policy.SawTLS:
-		row("STARTTLS", "%s", judge.Spoken(o))
-	case policy.SawNoSTARTTLS:
-		p.hued(6, "STARTTLS", red, "not offered")
-	default:
-		p.hued(6, stageName(o.Stage), yellow, "%s", judge.Fault(o))
+	key := "STARTTLS"
+	tls := judge.RemarkTLS(o)
+	if tls.Grade == judge.Doubtful {
+		key = stageName(o.Stage)
 	}
+	p.remark(key, tls)
 	if len(o.Accepts) > 0 {
 		row("accepts", "TLS %s", list(o.Accepts))
 	}
@@ -326,13 +321,14 @@ func (p page) observation(o policy.Observation) {
 		}
 		row(key, "%s%s%s, %s", judge.Subject(c), by, left, orNone(c.Key))
 	}
-	switch {
-	case o.Trust == policy.Trusted:
-		p.hued(6, "authorities", green, "trusted")
-	case o.DANE == policy.DANEMatchEE: // RFC 7671, section 5.1
-		row("authorities", "%s, which DANE does without: %s", o.Trust, o.TrustDetail)
-	case o.Trust != "":
-		p.hued(6, "authorities", yellow, "%s: %s", o.Trust, o.TrustDetail)
+	p.remark("authorities", judge.RemarkTrust(o))
+}
+
+// remark shows what is said of an address, in the colour of its grade.
+func (p page) remark(key string, r judge.Remark) {
+	hues := map[judge.Grade]string{judge.Good: green, judge.Doubtful: yellow, judge.Bad: red}
+	if r.Text != "" {
+		p.hued(6, key, hues[r.Grade], "%s", r.Text)
 	}
 }
 
@@ -395,16 +391,6 @@ func stsLine(s policy.STS) string {
 		return text + "; from memory, for now: " + s.Problem
 	}
 	return text
-}
-
-// matched says where a TLSA record matched what was shown.
-func matched(h policy.Host, r policy.TLSA) string {
-	for _, o := range h.Observations {
-		if o.DANERecord == r.String() {
-			return "  matched"
-		}
-	}
-	return ""
 }
 
 func orNone(s string) string {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"tlsonly/internal/contract"
 )
 
 // aside says why mail that leaves in its sender's name may leave by a
@@ -48,7 +50,7 @@ func (n *site) aside(r *run) string {
 // leavesBy reports whether a transport that a table names may take mail to
 // another host, other than one of ours.
 func (n *site) leavesBy(name string) bool {
-	if own, ok := strings.CutPrefix(name, "tlsonly"); name == "" || ok && strings.Trim(own, "0123456789") == "" {
+	if name == "" || contract.IsTransport(name) {
 		return false
 	}
 	ends := []string{"local", "virtual", "error", "retry", "discard", "pipe"}

@@ -72,7 +72,7 @@ type Destination struct {
 	// "other" where the rule doesn't observe any more.
 	Now string `json:"now"`
 	By  string `json:"by,omitempty"` // the rule that excepts it
-	// What the caller knows of it: whom to write to, and what for.
+	// What is known of it: whom to write to, and what for.
 	Hosts      []string `json:"hosts,omitempty"`
 	Postmaster string   `json:"postmaster,omitempty"`
 	Advice     []string `json:"advice,omitempty"`
@@ -103,13 +103,12 @@ func Summarize(set *rules.Set, rows []store.Observed, since, now time.Time,
 	s := Summary{Since: since, Until: now, Observing: []string{}, Rules: []Rule{}, Destinations: []Destination{}, Why: []string{}}
 	current := map[string]*rules.Rule{}
 	for _, r := range set.Rules() {
-		if !r.Active(now) {
-			continue
+		if r.Active(now) {
+			current[r.Name] = r
 		}
-		current[r.Name] = r
-		if r.Mode == policy.Observe && r.Level.Enforces() {
-			s.Observing = append(s.Observing, r.Name)
-		}
+	}
+	for _, r := range set.Observing(now) {
+		s.Observing = append(s.Observing, r.Name)
 	}
 	byRule := map[string]*Rule{}
 	type place struct {
@@ -155,6 +154,7 @@ func Summarize(set *rules.Set, rows []store.Observed, since, now time.Time,
 	}
 	slices.SortFunc(s.Rules, func(a, b Rule) int { return cmp.Compare(a.Name, b.Name) })
 	for _, d := range places {
+		d.address(current[d.Rule], known)
 		s.Destinations = append(s.Destinations, *d)
 	}
 	slices.SortFunc(s.Destinations, func(a, b Destination) int {
@@ -214,6 +214,31 @@ func today(set *rules.Set, r *rules.Rule, d addr.Destination, now time.Time,
 		return Satisfied, ""
 	}
 	return Fails, ""
+}
+
+// address fills in whom to write to, and what the rule, nil for one that is gone,
+// asks of them.
+func (d *Destination) address(r *rules.Rule, known func(addr.Destination) (policy.Assessment, bool)) {
+	if d.Destination.IsZero() {
+		return
+	}
+	if host := d.Destination.Host(); !host.IsLiteral() && !d.Destination.Direct() {
+		d.Postmaster = "postmaster@" + host.String() // RFC 5321, section 4.5.1
+	}
+	a, ok := known(d.Destination)
+	if !ok {
+		return
+	}
+	for _, h := range a.Hosts {
+		d.Hosts = append(d.Hosts, h.Name.String())
+	}
+	demand := policy.DefaultDemand()
+	if r != nil {
+		demand = r.Demand()
+	}
+	for _, m := range judge.MissingFor(demand, a) {
+		d.Advice = append(d.Advice, m.String())
+	}
 }
 
 // judge says whether the rules can be enforced.
