@@ -37,6 +37,7 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 			// Who sends to a mailbox that forwards can't mend that; its owner can, and then the mail comes in.
 			r.OnFail = policy.ActionDefer
 		}
+		r.Forever = t.Keys["until"].Any == value.Never
 		if match, ok := t.Keys["match"]; ok && len(r.Match) > 0 && r.Level != policy.LevelSecure {
 			faults = append(faults, value.Fault{Line: match.Line, Text: label + `match: only for tls = "secure"`})
 		}

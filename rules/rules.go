@@ -32,6 +32,7 @@ type Rule struct {
 	Pin        bool          // a destination once seen with TLS is held to it
 	Mode       policy.Mode
 	Until      time.Time // the first instant at which the rule is over; zero: it never is
+	Forever    bool      // the file says that it never is
 	Why        string    // key "reason"
 	Line       int       // where its table begins in the file
 	Former     bool      `json:"-"` // it isn't in force any more, and still binds at delivery

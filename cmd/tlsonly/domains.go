@@ -46,6 +46,7 @@ func (p *program) domains(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	var d addr.Destination
+	var standing store.Demand // of what is to be unpinned
 	switch action {
 	case "list":
 		if len(rest) > 0 {
@@ -87,6 +88,10 @@ func (p *program) domains(ctx context.Context, args []string) int {
 			fmt.Fprintf(p.stdout, "%s: pinned\n", d)
 		}
 	case "unpin":
+		var e store.Entry
+		if e, err = s.Get(ctx, d); err == nil {
+			standing = e.Demand
+		}
 		err = p.unpinDomain(ctx, s, d, *why, *demand, *asJSON)
 	}
 	switch {
@@ -96,7 +101,7 @@ func (p *program) domains(ctx context.Context, args []string) int {
 		case action == "unpin" && *demand:
 			what = "is not pinned, and nothing is demanded of it"
 		case action == "unpin":
-			what = "is not pinned"
+			what = "is not pinned" + heldBy(standing)
 		}
 		fmt.Fprintf(p.stderr, "tlsonly: %s: %s\n", d, what)
 		return exitNo
@@ -189,13 +194,18 @@ func (p *program) unpinDomain(ctx context.Context, s *store.Store, d addr.Destin
 	if err != nil {
 		return err
 	}
-	demand = demand && e.Demand.Level != ""
+	standing := e.Demand
+	demand = demand && standing.Level != ""
 	var done []string
 	if e.Pin != nil || !demand {
 		if err := s.Unpin(ctx, d, why); err != nil {
 			return err
 		}
-		done = append(done, "not pinned any more")
+		text := "not pinned any more"
+		if !demand {
+			text += heldBy(standing)
+		}
+		done = append(done, text)
 	}
 	if demand {
 		if err := s.DropDemand(ctx, d, why); err != nil {
@@ -207,6 +217,15 @@ func (p *program) unpinDomain(ctx context.Context, s *store.Store, d addr.Destin
 		fmt.Fprintf(p.stdout, "%s: %s\n", d, strings.Join(done, ", "))
 	}
 	return nil
+}
+
+// heldBy says that mail may wait without a pin, too, and what ends that; "" where
+// nothing is demanded.
+func heldBy(d store.Demand) string {
+	if d.Level == "" {
+		return ""
+	}
+	return fmt.Sprintf("; accepted mail still demands %s, so mail waits where that is missing: unpin --demand drops it", d)
 }
 
 func (p *program) domainHistory(ctx context.Context, s *store.Store, d addr.Destination, limit int, asJSON bool) error {

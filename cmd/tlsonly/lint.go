@@ -53,6 +53,9 @@ func (p *program) lint(_ context.Context, args []string) int {
 	for _, f := range answer.Faults {
 		fmt.Fprintln(p.stderr, f)
 	}
+	if n := len(answer.Faults); n > 0 {
+		fmt.Fprintf(p.stderr, "%s: %s: the daemon would not start with this file\n", *file, plural(n, "fault"))
+	}
 	for _, f := range answer.Warnings {
 		fmt.Fprintf(p.stdout, "%s (warning)\n", f)
 	}

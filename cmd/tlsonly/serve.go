@@ -283,6 +283,9 @@ func (d *service) keepObserved(one *milter.Decision) {
 	if to.IsZero() && len(one.Destinations) > 0 {
 		to = one.Destinations[0]
 	}
+	for _, other := range one.Destinations {
+		d.ledger.Mail(other, one.Rule.Name)
+	}
 	d.observed.Add(observe.Decision{Rule: one.Rule.Name, Destination: to, Reason: one.Reason, Would: one.Would,
 		From: one.Sender, To: one.Recipient})
 }

@@ -2,6 +2,7 @@ package addr
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -36,8 +37,14 @@ func ParsePattern(s string) (Pattern, error) {
 		if strings.HasPrefix(name, ".") {
 			kind, name = Below, name[1:]
 		}
+		if _, err := ParseDomain(strings.TrimPrefix(name, "*.")); strings.HasPrefix(name, "*.") && err == nil {
+			return Pattern{}, fmt.Errorf(`address %q: want "@.%s" for the domain and all below it`, s, name[2:])
+		}
 		d, err := ParseDomain(name)
 		if err != nil {
+			if hint := meant(s); hint != "" {
+				return Pattern{}, fmt.Errorf("address %q: %s", s, hint)
+			}
 			return Pattern{}, err
 		}
 		if kind == Below && d.IsLiteral() {
@@ -47,7 +54,18 @@ func ParsePattern(s string) (Pattern, error) {
 	}
 	a, err := ParsePath(s)
 	if err != nil {
+		if hint := meant(s); hint != "" {
+			return Pattern{}, fmt.Errorf("address %q: %s", s, hint)
+		}
 		return Pattern{}, err
+	}
+	if strings.ContainsAny(a.Local, ",;:<>@ ") {
+		if hint := meant(s); hint != "" {
+			return Pattern{}, fmt.Errorf("address %q: %s", s, hint)
+		}
+	}
+	if _, err := ParseDomain(s); a.Domain.IsZero() && err == nil && strings.Contains(s, ".") {
+		return Pattern{}, fmt.Errorf(`address %q: want "@%s" for all of the domain`, s, s)
 	}
 	if a.Domain.IsZero() {
 		return Pattern{}, fmt.Errorf(`address %q: want local@domain, "@domain", "@.domain", "<>" or "*"`, s)
@@ -57,6 +75,33 @@ func ParsePattern(s string) (Pattern, error) {
 		return Pattern{}, fmt.Errorf(`address %q: want "@%s" for all of the domain`, s, a.Domain)
 	}
 	return Pattern{kind: Exact, addr: a.Fold()}, nil
+}
+
+// meant says what was probably meant by a text that is no pattern, "" for no
+// idea: several patterns in one, or an address as mail programs show it.
+func meant(s string) string {
+	good := func(s string) bool {
+		_, err := ParsePattern(s)
+		return err == nil
+	}
+	for _, cut := range []string{",", ";", " "} {
+		parts := strings.Split(s, cut)
+		for i, p := range parts {
+			parts[i] = strings.TrimSpace(p)
+		}
+		if len(parts) > 1 && !slices.ContainsFunc(parts, func(p string) bool { return p == "" || !good(p) }) {
+			return fmt.Sprintf(`want %d strings: "%s"`, len(parts), strings.Join(parts, `", "`))
+		}
+	}
+	if _, inside, ok := strings.Cut(s, "<"); ok {
+		if inside, ok = strings.CutSuffix(strings.TrimSpace(inside), ">"); ok && good(inside) {
+			return fmt.Sprintf(`want the address only: "%s"`, inside)
+		}
+	}
+	if rest, ok := strings.CutPrefix(s, "mailto:"); ok && good(rest) {
+		return fmt.Sprintf(`want the address only: "%s"`, rest)
+	}
+	return ""
 }
 
 // MustPattern is ParsePattern for constants and tests; it panics on an error.

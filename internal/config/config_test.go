@@ -246,7 +246,7 @@ func TestWarnings(t *testing.T) {
 		{in + "mode = 'observe'\nto = ['*']", ""},
 		{"[[inbound]]\nname = 'i'\ntls = 'may'\n", "t:1: no rule asks for TLS: nobody's mail is protected"},
 		{"", "t:1: no rule asks for TLS: nobody's mail is protected"},
-		{rule("b", "from = ['*']\ntls = 'may'"), "t:1: no rule asks for TLS: nobody's mail is protected"},
+		{rule("b", "from = ['*']\ntls = 'may'\nuntil = 'never'"), "t:1: no rule asks for TLS: nobody's mail is protected"},
 		{rule("b", "tls = 'encrypt'"), `t:1: rule "b": names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`},
 		{rule("b", "from = ['*']\ntls = 'encrypt'"), ""},
 		{a + "mode = 'observe'\n", `t:1: 1 rule observes: nobody is protected by it ("a")`},
@@ -258,21 +258,25 @@ func TestWarnings(t *testing.T) {
 		{"[senders]\nsrs = 'match'\n" + a, `t:3: rule "a": names a whole domain, and [senders] srs = "match": mail of strangers that is forwarded under an SRS address of it is held, too`},
 		{"[senders]\nsrs = 'match'\n" + rule("b", "from = ['x@a.example']\ntls = 'encrypt'"), ""},
 		{a + "until = 2026-11-14", `t:1: rule "a": ends with 2026-11-14`},
+		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\n") + a, `t:1: rule "b": lets mail go in the clear, and never ends: ` +
+			`until = 2027-01-31 ends it, until = "never" says that this is meant`},
+		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\nuntil = 'never'\n") + a, ""},
+		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\nuntil = 2027-10-31\n") + a, ""},
 		{a + "until = 2026-11-15", ""},
 		{a + "until = 2026-11-01", `t:1: rule "a": ends with 2026-11-01`},
 		{rule("b", "until = 2026-10-31\ntls = 'may'\n") + a, `t:1: rule "b": is over since the end of 2026-10-31`},
-		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\n") + a, `t:1: rule "b": asks may of single addresses of far.example, ` +
-			`rule "a" of line 6 asks encrypt: at delivery the strictest holds for the domain`},
-		{rule("b", "user = ['u']\n"+to+"tls = 'none'\n") + a, `t:1: rule "b": asks none of single addresses of far.example, ` +
-			`rule "a" of line 6 asks encrypt: at delivery the strictest holds for the domain`},
+		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\nuntil = 'never'\n") + a, `t:1: rule "b": asks may of single addresses of far.example, ` +
+			`rule "a" of line 7 asks encrypt: at delivery the strictest holds for the domain`},
+		{rule("b", "user = ['u']\n"+to+"tls = 'none'\nuntil = 'never'\n") + a, `t:1: rule "b": asks none of single addresses of far.example, ` +
+			`rule "a" of line 7 asks encrypt: at delivery the strictest holds for the domain`},
 		{"[socketmap]\nlisten = ''\n" + a, "t:1: [socketmap] listen is off: nothing holds mail to TLS at delivery"},
 		{"[binding]\nothers = 'off'\n" + a, ""},
 		{"[binding]\nothers = 'off'\n" + rule("b", "user = ['u']\ntls = 'encrypt'"), `t:3: rule "b": names logins, which delivery doesn't see, ` +
 			`and [binding] others = "off" drops what their mail demanded: it may leave in the clear`},
-		{rule("b", "from = ['@b.example']\n"+to+"tls = 'may'\n") + a, ""},                  // other senders
-		{rule("b", "from = ['@a.example']\n"+to+"tls = 'encrypt'\n") + a, ""},              // the same demand
-		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\n") + a, ""}, // a whole domain
-		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\n") + a + "to = ['@near.example']\n", ""},
+		{rule("b", "from = ['@b.example']\n"+to+"tls = 'may'\nuntil = 'never'\n") + a, ""},                  // other senders
+		{rule("b", "from = ['@a.example']\n"+to+"tls = 'encrypt'\n") + a, ""},                               // the same demand
+		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\nuntil = 'never'\n") + a, ""}, // a whole domain
+		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\nuntil = 'never'\n") + a + "to = ['@near.example']\n", ""},
 	} {
 		parsed, err := Parse("t", []byte(c.text), now())
 		if err != nil {

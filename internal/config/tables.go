@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -131,6 +132,7 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 	all := tables()
 	all["rule"], all["inbound"] = table{}, table{} // for the suggestion; read below
 	var faults []value.Fault
+	astray := map[string]int{}
 	for key, v := range root.Keys {
 		known, ok := all[key]
 		switch t, isTable := v.Any.(value.Table); {
@@ -142,8 +144,10 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 			rs, wrong := readRules(key, v, now, inbound.Parse)
 			c.Inbound = inbound.New(rs)
 			faults = append(faults, wrong...)
-		case !ok && isTable:
+		case !ok && (isTable || tablesOnly(v)):
 			faults = append(faults, value.Fault{Line: v.Line, Text: value.Unknown("table", key, all)})
+		case !ok && len(homesOf(key, all)) > 0:
+			astray[key] = v.Line
 		case !ok:
 			faults = append(faults, value.Fault{Line: v.Line, Text: value.Unknown("key", key, all)})
 		case !isTable:
@@ -156,6 +160,7 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 			}
 		}
 	}
+	faults = append(faults, homeless(astray, all)...)
 	c.Rules = c.Rules.With(c.Senders.forms())
 	if c.DNS.DNSSEC == "off" {
 		list, _ := root.Keys["rule"].Any.([]value.Value)
@@ -177,6 +182,54 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 	}
 	faults = append(faults, c.httpFaults(root)...)
 	return c, faults
+}
+
+// homesOf names the tables that have a key, as their headers are written.
+func homesOf(key string, all map[string]table) []string {
+	var homes []string
+	for name, t := range all {
+		if slices.Contains(t.keys, key) {
+			homes = append(homes, "["+name+"]")
+		}
+	}
+	slices.Sort(homes)
+	if slices.Contains(rules.Keys(), key) {
+		homes = slices.Insert(homes, 0, "[[rule]]")
+	}
+	return homes
+}
+
+// homeless makes the faults of keys that stand above the first table, by line:
+// one for neighbours that belong to the same table.
+func homeless(astray map[string]int, all map[string]table) []value.Fault {
+	keys := slices.SortedFunc(maps.Keys(astray), func(a, b string) int { return cmp.Compare(astray[a], astray[b]) })
+	var faults []value.Fault
+	for len(keys) > 0 {
+		homes := homesOf(keys[0], all)
+		n := 1
+		for ; n < len(keys); n++ {
+			common := slices.DeleteFunc(slices.Clone(homes), func(home string) bool {
+				return !slices.Contains(homesOf(keys[n], all), home)
+			})
+			if len(common) == 0 {
+				break
+			}
+			homes = common
+		}
+		faults = append(faults, value.Fault{Line: astray[keys[0]], Text: fmt.Sprintf("%s: put %s above it",
+			strings.Join(keys[:n], ", "), strings.Join(homes, " or "))})
+		keys = keys[n:]
+	}
+	return faults
+}
+
+// tablesOnly reports whether a value is a list of tables, as [[key]] makes one.
+func tablesOnly(v value.Value) bool {
+	list, _ := v.Any.([]value.Value)
+	return len(list) > 0 && !slices.ContainsFunc(list, func(e value.Value) bool {
+		_, ok := e.Any.(value.Table)
+		return !ok
+	})
 }
 
 // believable reports whether the resolver named, if any, can be asked as dnssec says.

@@ -19,7 +19,7 @@ func parseTree(text string) (value.Table, error) {
 	_, err := toml.Decode(text, &decoded)
 	lines := strings.Count(strings.TrimSuffix(text, "\n"), "\n") + 1
 	if wrong := (toml.ParseError{}); errors.As(err, &wrong) {
-		return value.Table{}, &value.Error{Line: min(max(wrong.Position.Line, 1), lines), Text: wrong.Message}
+		return value.Table{}, syntaxFault(text, min(max(wrong.Position.Line, 1), lines), wrong.Message)
 	} else if err != nil {
 		return value.Table{}, &value.Error{Line: 1, Text: strings.TrimPrefix(err.Error(), "toml: ")}
 	}

@@ -18,8 +18,8 @@ import (
 const soon = 14 * 24 * time.Hour
 
 // Warnings returns what is allowed in a file and probably not meant, sorted by
-// line: rules that are over or soon will be, rules that only observe, rules for
-// everybody's mail, rules for single addresses of a domain for which another
+// line: rules that are over or soon will be, exceptions that never end, rules
+// that only observe, rules for everybody's mail, rules for single addresses of a domain for which another
 // rule asks something else (an MTA is bound by domain, so the strictest holds
 // for all of it), no rule that asks for TLS, rules that nothing binds the MTA
 // to at delivery, and [[inbound]] rules that demand TLS of everybody or whose
@@ -41,6 +41,9 @@ func Warnings(c *Config, now time.Time) []Fault {
 			}
 		}
 		protects = protects || r.Level.Enforces()
+		if !r.Level.Enforces() && r.Mode == policy.Enforce && r.Until.IsZero() && !r.Forever {
+			warn(r, `lets mail go in the clear, and never ends: until = 2027-01-31 ends it, until = "never" says that this is meant`)
+		}
 		if r.Mode == policy.Observe && r.Level.Enforces() {
 			observing = append(observing, r)
 		}

@@ -20,6 +20,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -410,4 +411,23 @@ func (l *Ledger) stands(d addr.Destination, rule string, asked store.Demand, pin
 		l.used[d] = use{now, rule}
 	}
 	return ok
+}
+
+// Mail notes that there was mail for d under a rule that demands nothing yet,
+// because it only observes: what has mail isn't forgotten.
+func (l *Ledger) Mail(d addr.Destination, rule string) {
+	now := l.c.Now()
+	l.mu.RLock()
+	k := l.known[d]
+	noted := k == nil || now.Sub(k.used) < usedOften && !k.used.After(now)
+	l.mu.RUnlock()
+	if noted {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k = l.known[d]; k != nil {
+		k.used = now
+		l.used[d] = use{now, cmp.Or(l.used[d].rule, rule)}
+	}
 }

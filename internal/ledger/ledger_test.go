@@ -451,3 +451,20 @@ func TestTimeOfUse(t *testing.T) {
 	owe(time.Minute)
 	equal(t, "to be stored", len(b.used), 1)
 }
+
+// Mail that a rule only observes counts as mail, and demands nothing.
+func TestTimeOfObservedMail(t *testing.T) {
+	b := newBench(t)
+	b.Mail(far, "looks")
+	equal(t, "of what isn't known", len(b.used), 0)
+	must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), false))
+	must(t, b.flush(t.Context()))
+	b.pass(usedOften - 1)
+	b.Mail(far, "looks")
+	equal(t, "to be stored within the hour", len(b.used), 0)
+	b.pass(1)
+	b.Mail(far, "looks")
+	must(t, b.flush(t.Context()))
+	equal(t, "stored", b.entry(far).Used, begin.Add(usedOften))
+	equal(t, "demanded", b.Demand(far).Level, policy.LevelEncrypt)
+}

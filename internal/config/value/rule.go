@@ -47,13 +47,20 @@ func Version(v Value) (policy.Version, error) {
 	return version, nil
 }
 
+// Never is the value of a rule's until that says that it is meant to have no end.
+const Never = "never"
+
 // LastDay takes a date, or a date with a time, of which the date counts, and returns its end: a rule ends with its
 // last day, not in the middle of it. A date without an offset is meant here, one with an offset is a day here, too.
+// Of Never it returns the zero time.
 func LastDay(zone *time.Location) func(Value) (time.Time, error) {
 	return func(v Value) (time.Time, error) {
+		if v.Any == Never {
+			return time.Time{}, nil
+		}
 		t, ok := v.Any.(time.Time)
 		if !ok || t.Location().String() == "time-local" {
-			return time.Time{}, Wrong(v, "want a date, without quotes, as 2027-01-31")
+			return time.Time{}, Wrong(v, `want a date, without quotes, as 2027-01-31, or "never"`)
 		}
 		if l := t.Location().String(); l != "date-local" && l != "datetime-local" {
 			t = t.In(zone)

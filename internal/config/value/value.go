@@ -127,6 +127,9 @@ func Unknown[V any](what, name string, known map[string]V) string {
 	best, distance := "", 3
 	for k := range known {
 		d := editDistance(plain(name), plain(k))
+		if begins(plain(name), plain(k)) {
+			d = 1 // the same word, and more
+		}
 		if d < distance || d == distance && best != "" && k < best {
 			best, distance = k, d
 		}
@@ -138,20 +141,30 @@ func Unknown[V any](what, name string, known map[string]V) string {
 	return text + ": did you mean " + best + "?"
 }
 
+// begins reports whether one of two words begins with the other, a word of four
+// letters or more.
+func begins(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	return len(a) >= 4 && strings.HasPrefix(b, a)
+}
+
 func plain(s string) string {
 	return strings.NewReplacer("_", "", "-", "", ".", "").Replace(strings.ToLower(s))
 }
 
-// editDistance counts the letters to add, drop or change; long names are not compared.
+// editDistance counts the letters to add, drop, change or swap with the next one; long names are not compared.
 func editDistance(a, b string) int {
 	if len(a) > 40 || len(b) > 40 {
 		return len(a) + len(b)
 	}
-	row := make([]int, len(b)+1)
+	row, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
+		before := slices.Clone(row)
 		diagonal := row[0]
 		row[0] = i + 1
 		for j := range len(b) {
@@ -161,7 +174,11 @@ func editDistance(a, b string) int {
 			}
 			diagonal = row[j+1]
 			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], last[j-1]+1)
+			}
 		}
+		last = before
 	}
 	return row[len(b)]
 }
