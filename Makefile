@@ -1,17 +1,23 @@
-# make demo    real mail through a real Postfix, judged by the daemon; installs what it lacks
-# make test    everything; installs what it lacks
-# make build   bin/tlsonly
-# make cross   does it build, with its tests, for FreeBSD, OpenBSD and macOS?
-# make package bin/packages: .deb and .rpm for amd64 and arm64
-# make fresh   make demo and make test on a Debian 12 and a Debian 13 that have nothing; takes root
-# make fuzz    each fuzz target for FUZZTIME
-# make bench   what it costs, each figure against its counterpart: a table, also in bin/bench.md
-# make soak    an hour's load in SOAKTIME, and all the hardships of the tests in their full number
-# make mutate  would the tests notice a wrong verdict? one changed condition after the other
-# make gosec   what gosec finds suspicious and nobody has judged
-# make vuln    known vulnerabilities that the code can reach, by the database that VULNDB names, else Go's own
-# make screenshots  pictures of the status page in bin/screenshots, to be looked at; installs Chromium
-# make help    this list
+# make build        bin/tlsonly
+# make demo         real mail through a real Postfix, judged by the daemon; installs what it lacks
+# make test         everything; installs what it lacks
+# make check        gofmt, go vet and staticcheck: before each change is sent
+# make mta          the tests with real MTAs again, with sudo, if you aren't root
+# make mta-package  of these, those of the packages
+# make test-package the tests of the packages alone
+# make fresh        make demo and make test on a Debian 12 and a Debian 13 that have nothing; as root
+# make cross        does it build, with its tests, for FreeBSD, OpenBSD and macOS?
+# make package      bin/packages: .deb and .rpm for amd64 and arm64
+# make fuzz         each fuzz target for FUZZTIME
+# make bench        what it costs, each figure against its counterpart: a table, also in bin/bench.md
+# make soak         an hour's load in SOAKTIME, and all the hardships of the tests in their full number
+# make mutate       would the tests notice a wrong verdict? one changed condition after the other
+# make gosec        what gosec finds suspicious and nobody has judged
+# make vuln         known vulnerabilities that the code can reach, by VULNDB's database, else Go's own
+# make screenshots  pictures of the status page in bin/screenshots; installs Chromium
+# make deps         only install what make test needs
+# make clean        remove bin
+# make help         this list
 
 # Go wants a home for its caches; root's may be missing where no one logged in.
 export HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)

@@ -287,6 +287,62 @@ func TestPagesWhole(t *testing.T) {
 	}
 }
 
+// make help lists each target, and nothing else.
+func TestMakeHelp(t *testing.T) {
+	text := document(t, "Makefile")
+	m := regexp.MustCompile(`(?m)^\.PHONY: (.*)$`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatal("no .PHONY")
+	}
+	targets := strings.Fields(m[1])
+	var helped []string
+	for _, m := range regexp.MustCompile(`(?m)^# make ([a-z-]+) +\S`).FindAllStringSubmatch(text, -1) {
+		helped = append(helped, m[1])
+	}
+	slices.Sort(targets)
+	slices.Sort(helped)
+	if !slices.Equal(targets, helped) {
+		t.Errorf("make help lists\n%q, the targets are\n%q", helped, targets)
+	}
+}
+
+// The files and functions that the walks lead through are there.
+func TestWalks(t *testing.T) {
+	walks := section(t, "docs/design.md", "## Three walks")
+	steps := regexp.MustCompile("(?m)^\\d\\. `([^`]+\\.go)`:((?:.*\\n)(?:   .*\\n)*)").FindAllStringSubmatch(walks, -1)
+	if len(steps) < 10 {
+		t.Fatalf("%d steps found", len(steps))
+	}
+	for _, step := range steps {
+		text := document(t, step[1])
+		for _, name := range spans(step[2]) {
+			if !strings.Contains(text, ") "+name+"(") && !strings.Contains(text, "func "+name+"(") {
+				t.Errorf("%s has no function %s", step[1], name)
+			}
+		}
+	}
+	for i, walk := range strings.Split(walks, "\n**")[1:] {
+		if strings.Contains(walk, "\n5. ") {
+			t.Errorf("walk %d has more than four steps", i+1)
+		}
+	}
+}
+
+// The workflow runs what .ci/run does, and the table of packages in the design
+// has each of them.
+func TestFurniture(t *testing.T) {
+	if !strings.Contains(document(t, ".github/workflows/ci.yml"), "- run: .ci/run\n") {
+		t.Error("the workflow doesn't call .ci/run")
+	}
+	house := section(t, "docs/design.md", "## The house")
+	for path := range houseRules {
+		name := strings.TrimPrefix(path, "tlsonly/")
+		if !strings.Contains(house, "| `"+name+"` |") && !strings.Contains(house, "`"+filepath.Base(name)+"`") {
+			t.Errorf("docs/design.md doesn't say what %s is for", name)
+		}
+	}
+}
+
 // No link between the documents leads nowhere.
 func TestLinks(t *testing.T) {
 	files, err := filepath.Glob("../../docs/*.md")
