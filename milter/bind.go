@@ -215,7 +215,7 @@ func isHex(c byte) bool { return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' }
 func (s *session) attest(msg *message, d *Decision, route Route) {
 	c := &s.server.c
 	if c.Attest != AttestWarn && c.Attest != AttestEnforce || msg.envelope.mta != postfixMTA || route.Mailer == "" ||
-		d.Verdict != policy.Accept && d.Verdict != policy.Hold || len(d.Destinations) == 0 || !d.Rule.Enforcing() ||
+		d.Verdict != policy.Accept && d.Verdict != policy.Hold || len(d.Destinations) == 0 || d.Rule == nil || !d.Rule.Enforcing() ||
 		ourTransport(route.Mailer) || c.Enforcing != nil && c.Enforcing(route.Mailer) {
 		return
 	}
@@ -223,9 +223,7 @@ func (s *session) attest(msg *message, d *Decision, route Route) {
 	s.server.unboundAt.Store(c.Now().Unix())
 	cause := fmt.Sprintf("recipient's transport %s is not bound to TLS", route.Mailer)
 	if c.Attest == AttestEnforce {
-		d.Verdict, d.Would, d.Tag = policy.Defer, policy.Defer, policy.TagFail
-		d.Reason, d.Destination, d.Cause = policy.Unreachable, d.Destinations[0], cause
-		d.Reply = policy.ReplyFor(d.Verdict, d.Reason, d.Destination, c.Decider.Help)
+		c.Decider.deferFor(d, policy.NotBound, d.Destinations[0], cause)
 		return
 	}
 	if !msg.unbound {

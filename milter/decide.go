@@ -1,5 +1,24 @@
 package milter
 
+// A decision about one recipient is made in four steps. Each is a function of the
+// value that the step before returned, and all are kept in the Decision, so that
+// Decision.Trace can tell how it came about.
+//
+//	plan     The rule for the sender and the recipient, and the places that the
+//	         mail goes to: the next hop that the MTA names, [relay], or the
+//	         recipient's domain; and the ends of each forward, with the rule for
+//	         who forwards. A place may be unknown: its forward can't be read, or
+//	         its next hop isn't one.
+//	observe  What is known of each place, from memory or by a probe, all at the
+//	         same time and by the deadline. Places of which no rule asks anything
+//	         are left out.
+//	judge    What each rule makes of each place. This is pure. The strictest
+//	         verdict decides, and gives the reason and the reply. The session may
+//	         make it stricter: its MTA can't hold a message, or wouldn't enforce
+//	         TLS on it.
+//	commit   What was demanded of the places of an accepted recipient is stored.
+//	         Where that fails, the recipient is deferred.
+
 import (
 	"cmp"
 	"context"
@@ -63,32 +82,46 @@ const defaultDeadline = 20 * time.Second
 // storeTime is how long a demand may take to be stored.
 const storeTime = 5 * time.Second
 
-// Decision is what was decided for one recipient, and from what.
-type Decision struct {
-	// Rule is the one that decided; nil: no rule concerns the recipient, and nothing was asked.
-	Rule         *rules.Rule
-	Recipient    addr.Address
-	Sender       addr.Address       // as the message has it; filled in when the decision is logged
-	Destinations []addr.Destination // of the recipient itself; none: delivered here, or sent on
-	Forwards     []forward.Leaf     // where else its mail leaves to, as far as a rule asked for that
-	Unread       []forward.Leaf     // what can't be read here and is held at delivery
-	Assessments  []policy.Assessment
-	rules.Judgement
-	// Underlying is the reason that a forward has which decided: Reason is policy.Forward then. Otherwise it is Reason.
-	Underlying policy.Reason
-	Reply      policy.Reply // what the client is told; zero for accept and hold
-	Cause      string       // in words, for the log; never for the client
-
-	took time.Duration
+// Decide finds the rules for a recipient and judges by them the places its mail goes to. It takes no longer than the
+// deadline, and a moment for the store. Where a level asks nothing of a destination, none is probed.
+//
+// The rule for the sender judges all places. A rule for who forwards judges the places that a forward leads to. The
+// strictest outcome counts.
+func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
+	return d.decide(ctx, c, to, route, nil)
 }
 
-// end is a place where a recipient's mail leaves to.
-type end struct {
+// decide is Decide; session, if not nil, may make a verdict stricter before
+// anything is promised.
+func (d *Decider) decide(
+	ctx context.Context, c rules.Candidates, to addr.Address, route Route, session func(*Decision),
+) Decision {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(max(d.Deadline, 0), defaultDeadline))
+	defer cancel()
+	out := d.judge(d.observe(ctx, d.plan(ctx, c, to, route)))
+	if session != nil && out.Rule != nil {
+		session(&out)
+	}
+	d.commit(ctx, &out)
+	return out
+}
+
+// plan is the rule for a recipient, nil for none, and where its mail goes.
+type plan struct {
+	to     addr.Address
+	rule   *rules.Rule
+	route  Route
+	began  time.Time
+	places []place
+}
+
+// place is one that a recipient's mail leaves to.
+type place struct {
 	leaf      *forward.Leaf // nil: it is the recipient's own
 	hops      []addr.Destination
 	err       error       // where it leaves to isn't known
 	unread    bool        // because what says so can't be read
-	held      bool        // and delivery holds it
+	held      bool        // and delivery holds it, so that it isn't judged
 	governing *rules.Rule // of a forward: the rule for who forwards
 	as        []policy.Assessment
 	// dead are hops that nothing can be sent on to now: the MTA itself says so, or the resolver was lied to.
@@ -96,86 +129,73 @@ type end struct {
 }
 
 // owing are the hops that may get the mail. Of a forward that leads nobody knows where, none is known.
-func (e *end) owing() []policy.Assessment {
+func (p *place) owing() []policy.Assessment {
 	switch {
-	case e.leaf != nil && e.err != nil:
+	case p.leaf != nil && p.err != nil:
 		return nil
-	case len(e.dead) == 0:
-		return e.as
+	case len(p.dead) == 0:
+		return p.as
 	}
-	return slices.Concat(e.as, e.dead)
+	return slices.Concat(p.as, p.dead)
 }
 
-// Decide finds the rules for a recipient and judges by them the places its mail goes to. It takes no longer than the
-// deadline, and a moment for the store. Where a level asks nothing of a destination, none is looked at.
-//
-// The rule for the sender judges all places. A rule for who forwards judges the places that a forward leads to. The
-// strictest outcome counts.
-func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
-	out := Decision{Recipient: to, Rule: c.Match(to), Judgement: rules.Judgement{Verdict: policy.Accept, Would: policy.Accept}}
-	if out.Rule == nil && !c.Forwarders() {
-		return out
-	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(max(d.Deadline, 0), defaultDeadline))
-	defer cancel()
-	ends := d.ends(ctx, c, out.Rule, to, route)
-	for _, e := range ends {
-		if e.held {
-			out.Unread = append(out.Unread, *e.leaf)
-		} else if e.leaf == nil {
-			out.Destinations = append(out.Destinations, e.hops...)
-		} else {
-			out.Forwards = append(out.Forwards, *e.leaf)
-		}
-	}
-	ends = slices.DeleteFunc(ends, func(e end) bool { return e.held })
-	d.assessAll(ctx, out.Rule, to, ends)
+// ruling is what one rule makes of one place.
+type ruling struct {
+	rule  *rules.Rule
+	place int // of plan.places
+	rules.Judgement
+	owed bool // what it demands is stored
+}
 
-	type judged struct {
-		rule *rules.Rule
-		rules.Judgement
-		end
+// plan finds the rule and the places, as far as a rule may ask something of them.
+func (d *Decider) plan(ctx context.Context, c rules.Candidates, to addr.Address, route Route) plan {
+	p := plan{to: to, rule: c.Match(to), route: route, began: time.Now()}
+	if p.rule != nil || c.Forwarders() {
+		p.places = d.places(ctx, c, p.rule, to, route)
 	}
-	var all []judged
-	for _, e := range ends {
-		out.Assessments = append(out.Assessments, e.as...)
-		for _, r := range []*rules.Rule{out.Rule, e.governing} {
-			if r != nil {
-				all = append(all, judged{r, r.Judge(e.as), e})
+	return p
+}
+
+// judge says what the rules make of what was observed. It is pure.
+func (d *Decider) judge(p plan) Decision {
+	out := Decision{Recipient: p.to, Rule: p.rule, plan: p,
+		Judgement: rules.Judgement{Verdict: policy.Accept, Would: policy.Accept}}
+	decides := -1
+	for i := range p.places {
+		at := &p.places[i]
+		switch {
+		case at.held:
+			out.Unread = append(out.Unread, *at.leaf)
+			continue
+		case at.leaf == nil:
+			out.Destinations = append(out.Destinations, at.hops...)
+		default:
+			out.Forwards = append(out.Forwards, *at.leaf)
+		}
+		out.Assessments = append(out.Assessments, at.as...)
+		for _, r := range [...]*rules.Rule{p.rule, at.governing} {
+			if r == nil {
+				continue
+			}
+			out.rulings = append(out.rulings, ruling{rule: r, place: i, Judgement: r.Judge(at.as)})
+			if last := len(out.rulings) - 1; decides < 0 || stricter(out.rulings[last].Judgement, out.rulings[decides].Judgement) {
+				decides = last
 			}
 		}
 	}
-	var decides *judged
-	for i := range all {
-		if j := &all[i]; decides == nil || stricter(j.Judgement, decides.Judgement) {
-			decides = j
-		}
-	}
 	switch {
-	case decides == nil && out.Rule == nil:
+	case decides < 0 && out.Rule == nil:
 		return out // a recipient that doesn't forward, or whose forwards nobody governs
-	case decides == nil: // delivered here
+	case decides < 0: // delivered here
 		out.Judgement = out.Rule.Judge(nil)
 		return out
 	}
-	out.Rule, out.Judgement, out.Underlying = decides.rule, decides.Judgement, decides.Reason
-
-	var owed error
-	for _, j := range all {
-		if owed = d.owe(ctx, out.Verdict, j.rule, j.Judgement, j.owing()); owed != nil {
-			out.Rule, decides = j.rule, &j
-			out.Verdict, out.Would, out.Tag = policy.Defer, policy.Defer, policy.TagFail
-			out.Reason, out.Underlying = policy.Unstored, policy.Unstored
-			out.Destination = j.owing()[0].Destination
-			break
-		}
-	}
-	out.Cause = cause(out.Rule.Demand(), out.Judgement, decides.as)
-	if owed != nil {
-		out.Cause = owed.Error()
-	}
-	if decides.leaf != nil && out.Reason != "" {
-		out.Cause = limited(fmt.Sprintf("%s: %s: %s", way(decides.leaf), out.Reason, out.Cause))
+	j := &out.rulings[decides]
+	at := &p.places[j.place]
+	out.Rule, out.Judgement, out.Underlying = j.rule, j.Judgement, j.Reason
+	out.Cause = cause(out.Rule.Demand(), out.Judgement, at.as)
+	if at.leaf != nil && out.Reason != "" {
+		out.Cause = limited(fmt.Sprintf("%s: %s: %s", way(at.leaf), out.Reason, out.Cause))
 		out.Reason = policy.Forward
 	}
 	if out.Rule.Former && out.Reason != "" {
@@ -183,6 +203,39 @@ func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Addres
 	}
 	out.Reply = d.reply(&out)
 	return out
+}
+
+// commit stores what is demanded of the destinations of a recipient about to be
+// accepted. Where that can't be done the recipient is deferred: a promise that a
+// restart could forget is none.
+func (d *Decider) commit(ctx context.Context, out *Decision) {
+	if d.Ledger == nil || out.Verdict != policy.Accept {
+		return
+	}
+	for i := range out.rulings {
+		j := &out.rulings[i]
+		if !j.binds() {
+			continue
+		}
+		at := &out.plan.places[j.place]
+		to, err := d.owe(ctx, j.rule, at.owing())
+		if err != nil {
+			why := fmt.Sprintf("demand not stored: %v", err)
+			if at.leaf != nil {
+				why = way(at.leaf) + ": " + why
+			}
+			out.Rule = j.rule
+			d.deferFor(out, policy.StoreFailed, to, why)
+			return
+		}
+		j.owed = true
+	}
+}
+
+// binds reports whether mail that is accepted is held to what the rule demands.
+func (j *ruling) binds() bool {
+	return j.rule.Enforcing() &&
+		(j.Reason == "" || j.Reason.Unknown() && j.rule.OnUnknown == policy.ActionAccept)
 }
 
 // stricter reports whether a counts before b: by what is done first, for a rule that only observes takes nothing from one that
@@ -199,31 +252,31 @@ func stricter(a, b rules.Judgement) bool {
 
 // reply is what the client is told of a decision.
 func (d *Decider) reply(out *Decision) policy.Reply {
-	if out.Reason == policy.Forward || out.Underlying == policy.Unreadable {
+	if out.Reason == policy.Forward || out.Underlying == policy.Unreadable || out.Underlying == policy.NoRoute {
 		return policy.ForwardReply(out.Verdict, out.Underlying, out.Recipient, d.Help)
 	}
 	return policy.ReplyFor(out.Verdict, out.Reason, out.Destination, d.Help)
 }
 
-// ends returns the places where a recipient's mail leaves to, as far as a rule may ask something of them; rule is the one for
+// places returns where a recipient's mail leaves to, as far as a rule may ask something of that; rule is the one for
 // the sender, or nil.
-func (d *Decider) ends(ctx context.Context, c rules.Candidates, rule *rules.Rule, to addr.Address, route Route) []end {
-	own := func() end {
+func (d *Decider) places(ctx context.Context, c rules.Candidates, rule *rules.Rule, to addr.Address, route Route) []place {
+	own := func() place {
 		hops, err := d.hops(to, route)
-		return end{hops: hops, err: err}
+		return place{hops: hops, err: err}
 	}
 	enforces := rule != nil && rule.Level.Enforces()
 	if d.Forwards == nil || !enforces && !c.Forwarders() {
-		return []end{own()}
+		return []place{own()}
 	}
-	var found []end
+	var found []place
 	for _, leaf := range d.Forwards.Expand(ctx, to, c.From()).Leaves {
-		var e end
+		var e place
 		switch {
 		case leaf.Forwarded() && leaf.Kind.Here():
 			continue
 		case leaf.Forwarded():
-			e = end{leaf: &leaf, hops: leaf.Hops, governing: c.Forwarder(to, leaf.Owners(to))}
+			e = place{leaf: &leaf, hops: leaf.Hops, governing: c.Forwarder(to, leaf.Owners(to))}
 		case leaf.Kind == forward.Unknown:
 			// What becomes of its own mail can't be read: it may go anywhere, so it may be sent on, too.
 			if e.governing = c.Forwarder(to, leaf.Owners(to)); e.governing != nil {
@@ -234,7 +287,7 @@ func (d *Decider) ends(ctx context.Context, c rules.Candidates, rule *rules.Rule
 		case route == (Route{}) && leaf.Kind.Here():
 			continue // delivered here, and no MTA knows better
 		case route == (Route{}) && len(leaf.Hops) > 0:
-			found = append(found, end{hops: leaf.Hops})
+			found = append(found, place{hops: leaf.Hops})
 			continue
 		default:
 			found = append(found, own())
@@ -269,16 +322,18 @@ func way(leaf *forward.Leaf) string {
 	return fmt.Sprintf("forward to %s by %s", leaf.Address, strings.Join(sources, ", "))
 }
 
-// assessAll looks at all hops of all ends at the same time.
-func (d *Decider) assessAll(ctx context.Context, rule *rules.Rule, to addr.Address, ends []end) {
+// observe finds out what all places do at the same time, from memory or by a
+// probe, where a rule asks something of them.
+func (d *Decider) observe(ctx context.Context, p plan) plan {
 	var hops []addr.Destination
 	asked := map[addr.Destination][]policy.Demand{}
-	for _, e := range ends {
-		for _, r := range []*rules.Rule{rule, e.governing} {
-			if r == nil || !r.Level.Enforces() || e.err != nil {
+	for i := range p.places {
+		at := &p.places[i]
+		for _, r := range [...]*rules.Rule{p.rule, at.governing} {
+			if r == nil || !r.Level.Enforces() || at.err != nil || at.held {
 				continue
 			}
-			for _, hop := range e.hops {
+			for _, hop := range at.hops {
 				if len(asked[hop]) == 0 {
 					hops = append(hops, hop)
 				}
@@ -290,52 +345,49 @@ func (d *Decider) assessAll(ctx context.Context, rule *rules.Rule, to addr.Addre
 	for i, a := range d.assess(ctx, hops, asked) {
 		known[hops[i]] = a
 	}
-	for i := range ends {
-		e := &ends[i]
-		for _, hop := range e.hops {
+	enforces := p.rule != nil && p.rule.Level.Enforces()
+	for i := range p.places {
+		at := &p.places[i]
+		for _, hop := range at.hops {
 			switch a, ok := known[hop]; {
 			case !ok: // nobody asks
-			case e.leaf != nil && a.Problem.Permanent():
-				e.dead = append(e.dead, a)
+			case at.leaf != nil && a.Problem.Permanent():
+				at.dead = append(at.dead, a)
 			default:
-				e.as = append(e.as, a)
+				at.as = append(at.as, a)
 			}
 		}
-		if enforces := rule != nil && rule.Level.Enforces(); e.err != nil && (enforces || e.governing != nil) {
+		if at.err != nil && !at.held && (enforces || at.governing != nil) {
 			// Where the mail goes isn't known, so nothing is known of it: neither "fine" nor "no TLS".
-			problem := policy.Unreachable
-			if e.unread {
+			problem := policy.NoRoute
+			if at.unread {
 				problem = policy.Unreadable
 			}
-			e.as = []policy.Assessment{{
-				Destination: addr.DomainDestination(to.Domain),
+			at.as = []policy.Assessment{{
+				Destination: addr.DomainDestination(p.to.Domain),
 				Problem:     problem,
-				Detail:      e.err.Error(),
+				Detail:      at.err.Error(),
 			}}
 		}
 	}
+	return p
 }
 
-// owe stores what is demanded of the destinations of a recipient about to be accepted. Where that can't be done the
-// recipient is deferred: a promise that a restart could forget is none.
-func (d *Decider) owe(ctx context.Context, verdict policy.Verdict, r *rules.Rule, j rules.Judgement, as []policy.Assessment) error {
-	binds := r.Mode == policy.Enforce && r.Level.Enforces() && verdict == policy.Accept &&
-		(j.Reason == "" || j.Reason.Unknown() && r.OnUnknown == policy.ActionAccept)
-	if d.Ledger == nil || !binds {
-		return nil
-	}
+// owe stores what a rule demands of destinations; on an error it returns the one
+// of which that failed.
+func (d *Decider) owe(ctx context.Context, r *rules.Rule, as []policy.Assessment) (addr.Destination, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
 	for _, a := range as {
 		seen := judge.Destination(r.Demand(), a) == ""
 		if err := d.Ledger.Owe(ctx, a.Destination, r.Name, r.Demand(), r.Pin && seen); err != nil {
-			return fmt.Errorf("demand not stored: %w", err)
+			return a.Destination, err
 		}
 	}
-	return nil
+	return addr.Destination{}, nil
 }
 
-// assess looks at all hops at the same time, until ctx ends.
+// assess returns what is known of all hops, asked for at the same time, until ctx ends.
 func (d *Decider) assess(ctx context.Context, hops []addr.Destination, asked map[addr.Destination][]policy.Demand) []policy.Assessment {
 	if len(hops) == 0 {
 		return nil

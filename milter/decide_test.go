@@ -98,8 +98,8 @@ func TestDecide(t *testing.T) {
 		{"a@clinic.example", "b@x.example", "good.example, nx.example", "clinic reject no-such-domain",
 			"550 5.1.2 nx.example does not exist; see https://help.example/%20tls", "good.example nx.example"},
 		{"a@observe.example", "b@plain.example", "", "observe accept no-starttls", "", "plain.example"},
-		{"a@clinic.example", "b@good.example", "b..d", "clinic defer unreachable",
-			"451 4.7.5 TLS capability of good.example is not known yet, try again; see https://help.example/%20tls", ""},
+		{"a@clinic.example", "b@good.example", "b..d", "clinic defer no-route",
+			"451 4.4.4 where mail for b@good.example is sent next isn't known here; see https://help.example/%20tls", ""},
 	} {
 		f.asked = nil
 		got := d.Decide(t.Context(), set.Sender(addr.MustAddress(c.from), "", time.Now()), addr.MustAddress(c.to), Route{Host: c.host})

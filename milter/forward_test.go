@@ -99,7 +99,7 @@ func TestForwards(t *testing.T) {
 		{"x@other.example", "alice@clinic.example", Route{Mailer: "local"}, "- accept ", "", ""},
 		{"x@other.example", "y@plain.example", Route{Mailer: "smtp", Host: "plain.example"}, "- accept ", "", ""},
 		// What protected senders send.
-		{"a@clinic.example", "bare@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 TLS capability of bare@clinic.example is not known yet, try again (forwarded)", ""},
+		{"a@clinic.example", "bare@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.4.4 where mail for bare@clinic.example is sent next isn't known here", ""},
 		{"a@clinic.example", "late@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 where mail for late@clinic.example is forwarded to can't be read here", ""},
 		{"a@clinic.example", "free@clinic.example", Route{Mailer: "local"}, "doctors defer forward", "451 4.7.5 where mail for free@clinic.example is forwarded to can't be read here", ""},
 		{"a@clinic.example", "relay@clinic.example", Route{Mailer: "local"}, "doctors accept ", "", "[good.example]:26"},

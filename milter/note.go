@@ -20,13 +20,7 @@ func (s *session) note(msg *message, d *Decision) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(msg.ctx), storeTime)
 	defer cancel()
 	if err := s.noteWith(ctx, msg, d); err != nil {
-		d.Verdict, d.Would, d.Tag = policy.Defer, policy.Defer, policy.TagFail
-		d.Reason, d.Underlying = policy.Unstored, policy.Unstored
-		d.Cause = fmt.Sprintf("not stored: %v", err)
-		if len(d.Destinations) > 0 {
-			d.Destination = d.Destinations[0]
-		}
-		d.Reply = s.server.c.Decider.reply(d)
+		s.server.c.Decider.deferFor(d, policy.StoreFailed, d.firstDestination(), fmt.Sprintf("not stored: %v", err))
 	}
 }
 

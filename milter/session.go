@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -34,19 +35,21 @@ type message struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 	from       addr.Address
+	said       string // the sender as it came, where it can't be read
+	unsent     bool   // the MTA named no sender
 	candidates rules.Candidates
 	queueID    string // "" while the MTA hasn't said
 	envelope   envelope
 	// atEnd: Postfix handed the message in itself (sendmail command, re-injection), and there is no client that could
 	// be refused a recipient. Recipients are decided in the background, the message is answered at its end.
 	atEnd bool
-	// broken: something went wrong in here; nothing of the message is accepted any more.
-	broken        bool
+	// broken says what went wrong in here; nothing of the message is accepted any
+	// more. "": nothing has.
+	broken        string
 	free          bool // no rule concerns one of its recipients
 	unbound       bool // warned of a transport that doesn't enforce TLS
 	copies        int  // headers with our name that came with it
 	tlsRequiredNo bool
-	refusal       policy.Reply // atEnd: a recipient that could not be parsed
 	recipients    []*recipient // that a rule concerns and that were not refused at RCPT
 	watched       []*watched   // those of whom rules only observe
 	looks         sync.WaitGroup
@@ -61,7 +64,8 @@ type message struct {
 // recipient is one that waits for the end of its message.
 type recipient struct {
 	Decision
-	decided bool // false: the message was dropped, or a panic came, before it was
+	decided bool // false: the message was dropped before it was
+	logged  bool
 }
 
 // maxLooks bounds the decisions under way at the same time for one message without a client.
@@ -73,29 +77,94 @@ func (s *Server) newSession(actions gomilter.OptAction) *session {
 		canAsk: actions&gomilter.OptSetMacros != 0, ctx: ctx, cancel: cancel}
 }
 
-// recovered turns a panic of a callback into a temporary failure of the message; other sessions don't notice.
-func (s *session) recovered(event string, resp **gomilter.Response) {
+// recovered turns a panic of a callback into a temporary failure of the message;
+// other sessions don't notice. About is the address of the command.
+func (s *session) recovered(event, about string, resp **gomilter.Response, m gomilter.Modifier) {
 	p := recover()
 	if p == nil {
 		return
 	}
-	s.panicked(event, p)
-	if s.msg != nil {
-		s.msg.broken = true
+	msg := s.msg
+	if msg == nil {
+		msg = &message{unsent: true}
 	}
-	if resp != nil {
-		*resp = gomilter.RespTempFail
+	msg.identify(m)
+	s.panicked(event, msg.queueID, p)
+	msg.broken = fmt.Sprintf("panic: %v", p)
+	if resp == nil {
+		return
+	}
+	// It may be the log that panics.
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(event, msg.queueID, p)
+			*resp = gomilter.RespTempFail
+		}
+	}()
+	switch event {
+	case "mail":
+		msg.said = about
+		*resp = s.failOne(msg, "")
+	case "rcpt":
+		*resp = s.failOne(msg, about)
+	case "end of message":
+		*resp = s.failAll(msg)
+	default:
+		*resp = gomilter.RespContinue // the end of the message will say it
 	}
 }
 
-func (s *session) panicked(event string, p any) {
+func (s *session) panicked(event, queueID string, p any) {
 	s.server.panics.Add(1)
-	s.server.c.Log.Error("panic in a milter session", "event", event, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+	s.server.c.Log.Error("panic in a milter session", "event", event, "qid", queueID, "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
+// failOne defers one recipient, or at MAIL the message, because something failed
+// in here: msg.broken says what.
+func (s *session) failOne(msg *message, rcpt string) *gomilter.Response {
+	d := Decision{said: rcpt}
+	s.server.c.Decider.deferFor(&d, policy.Internal, addr.Destination{}, msg.broken)
+	return s.turnDown(msg, &d)
+}
+
+// failAll defers a message at its end, because something failed in here:
+// msg.broken says what. Each recipient has its line, a message without any has one.
+func (s *session) failAll(msg *message) *gomilter.Response {
+	decider := &s.server.c.Decider
+	all := Decision{}
+	decider.deferFor(&all, policy.Internal, addr.Destination{}, msg.broken)
+	for _, r := range msg.recipients {
+		if !r.logged {
+			decider.deferFor(&r.Decision, policy.Internal, r.Destination, msg.broken)
+			r.decided = true
+		}
+	}
+	if len(msg.recipients) == 0 {
+		s.log(msg, &all)
+	}
+	s.logAll(msg, policy.Defer)
+	return s.answer(all.Reply)
+}
+
+// turnDown logs the line of one recipient, or of a message at MAIL, and returns
+// the reply.
+func (s *session) turnDown(msg *message, d *Decision) *gomilter.Response {
+	s.log(msg, d)
+	return s.answer(d.Reply)
+}
+
+// turnDownSender refuses a message at MAIL whose sender can't be read.
+func (s *session) turnDownSender(msg *message, text string, err error) *gomilter.Response {
+	d := Decision{Judgement: rules.Judgement{
+		Verdict: policy.Reject, Would: policy.Reject, Tag: policy.TagFail, Reason: policy.BadAddress}}
+	d.Underlying, d.Cause = d.Reason, limited(err.Error())
+	d.Reply = policy.Reply{Code: 501, Enhanced: "5.1.7", Text: text}
+	return s.turnDown(msg, &d)
 }
 
 // MailFrom begins a message. One that no rule can concern is accepted at once: the MTA sends nothing more of it.
 func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
-	defer s.recovered("mail", &resp)
+	defer s.recovered("mail", path, &resp, m)
 	s.drop()
 	if asked := s.server.c.Asked; asked != nil {
 		asked()
@@ -106,22 +175,23 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 	}
 	if !s.canAsk && len(in.Rules()) > 0 {
 		if in.Demands(s.server.c.Now()) {
+			queueID := m.Get(gomilter.MacroQueueId)
 			s.server.c.Log.Warn("MTA can't be asked how mail comes in, which [[inbound]] rules need: message deferred",
-				"qid", m.Get(gomilter.MacroQueueId))
-			return gomilter.RespTempFail, nil
+				"qid", queueID)
+			d := Decision{}
+			s.server.c.Decider.deferFor(&d, policy.NotBound, addr.Destination{}, "MTA can't be asked how mail comes in")
+			return s.turnDown(&message{said: path, queueID: queueID}, &d), nil
 		}
 		in = nil
 	}
 	from, err := sender(path, m)
 	if err != nil {
 		// Who it is can't be said, so no rule can be ruled out.
-		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "err", err)
-		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address syntax"}), nil
+		return s.turnDownSender(&message{said: path, queueID: m.Get(gomilter.MacroQueueId)}, "Bad sender address syntax", err), nil
 	}
 	whose, err := s.whose(set, path, from, m)
 	if err != nil {
-		s.server.c.Log.Info("sender refused", "qid", m.Get(gomilter.MacroQueueId), "from", from, "err", err)
-		return s.answer(policy.Reply{Code: 501, Enhanced: "5.1.7", Text: "Bad sender address"}), nil
+		return s.turnDownSender(&message{from: from, queueID: m.Get(gomilter.MacroQueueId)}, "Bad sender address", err), nil
 	}
 	candidates := s.lent(set, set.SenderOf(from, whose, m.Get(gomilter.MacroAuthAuthen), s.server.c.Now()))
 	if under := s.server.c.Under; under != nil {
@@ -170,28 +240,32 @@ func sender(path string, m gomilter.Modifier) (addr.Address, error) {
 
 // RcptTo decides for one recipient. Accept is never the answer: Postfix would take it for the whole message.
 func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
-	defer s.recovered("rcpt", &resp)
+	defer s.recovered("rcpt", path, &resp, m)
 	began := time.Now()
 	msg := s.msg
-	if msg == nil || msg.broken {
-		return gomilter.RespTempFail, nil
+	if msg == nil {
+		msg = &message{unsent: true, broken: "RCPT without MAIL"}
+	}
+	msg.identify(m)
+	if msg.broken != "" {
+		return s.failOne(msg, path), nil
 	}
 	route := Route{Mailer: m.Get(gomilter.MacroRcptMailer), Host: m.Get(gomilter.MacroRcptHost)}
 	if route.Mailer != "" {
 		msg.atEnd = false
 	}
-	if id := m.Get(gomilter.MacroQueueId); id != "" {
-		msg.queueID = id
-	}
 	to, err := addr.ParsePath(path)
-	if err != nil || to.IsNull() {
-		s.server.c.Log.Info("recipient refused", "qid", msg.queueID, "from", msg.from, "rcpt", path, "err", err)
-		reply := policy.Reply{Code: 501, Enhanced: "5.1.3", Text: "Bad recipient address syntax"}
+	if err == nil && to.IsNull() {
+		err = errors.New("the null address is no recipient")
+	}
+	if err != nil {
+		d := Decision{said: path}
+		s.server.c.Decider.refuse(&d, policy.BadAddress, err.Error())
 		if msg.atEnd {
-			msg.refusal = reply
+			msg.recipients = append(msg.recipients, &recipient{Decision: d, decided: true})
 			return gomilter.RespContinue, nil
 		}
-		return s.answer(reply), nil
+		return s.turnDown(msg, &d), nil
 	}
 	to = routed(to, m)
 	if refusal := s.admit(msg, to, m); refusal != nil {
@@ -217,14 +291,12 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		msg.free = true
 		return gomilter.RespContinue, nil
 	}
-	s.attest(msg, &d, route)
 	switch d.Verdict {
 	case policy.Accept, policy.Hold:
 		msg.recipients = append(msg.recipients, &recipient{Decision: d, decided: true})
 		return gomilter.RespContinue, nil
 	}
-	s.log(msg, &d)
-	return s.answer(d.Reply), nil
+	return s.turnDown(msg, &d), nil
 }
 
 // routed returns the recipient that the MTA made of one who names another host in the local part: "user%host@local" and
@@ -245,18 +317,22 @@ func ownName(d addr.Domain, m gomilter.Modifier) bool {
 	return d.String() == "localhost" || err == nil && d == own
 }
 
-// decide is Decide, and defers what should be held where the MTA has no quarantine.
+// decide is Decide with what the session knows besides: whether the MTA can
+// hold a message, and whether it would enforce TLS on this one.
 func (s *session) decide(msg *message, to addr.Address, route Route) Decision {
 	decider := &s.server.c.Decider
 	start := time.Now()
-	d := decider.Decide(msg.ctx, msg.candidates, to, route)
+	d := decider.decide(msg.ctx, msg.candidates, to, route, func(d *Decision) {
+		if d.Verdict == policy.Hold && !s.canQuarantine {
+			d.Verdict, d.Would = policy.Defer, policy.Defer
+			d.Reply = decider.reply(d)
+			d.add("session", "deferred, because the MTA can't hold a message")
+		}
+		s.attest(msg, d, route)
+	})
 	s.note(msg, &d)
 	s.settled(msg, &d)
 	d.took = time.Since(start)
-	if d.Verdict == policy.Hold && !s.canQuarantine {
-		d.Verdict, d.Would = policy.Defer, policy.Defer
-		d.Reply = decider.reply(&d)
-	}
 	return d
 }
 
@@ -269,9 +345,9 @@ func (s *session) settled(msg *message, d *Decision) {
 		d.Verdict != policy.Accept && d.Verdict != policy.Hold || settled(msg.from) {
 		return
 	}
-	d.Verdict, d.Would, d.Tag = policy.Defer, policy.Defer, policy.TagFail
-	d.Reason, d.Cause = policy.Unreachable, "postfix may still route this sender as before the rules changed"
-	d.Reply = policy.Reply{Code: 451, Enhanced: "4.3.0", Text: "TLS rules have just changed here, try again in a minute"}
+	decider := &s.server.c.Decider
+	decider.deferFor(d, policy.NotBound, d.firstDestination(), "postfix may still route this sender as before the rules changed")
+	d.Reply.Text = "TLS rules have just changed here, try again in a minute"
 }
 
 // decideLater decides in the background; EndOfMessage waits for it. It blocks while too many are under way.
@@ -280,13 +356,16 @@ func (s *session) decideLater(to addr.Address, route Route) {
 	if msg.slots == nil {
 		msg.slots = make(chan struct{}, maxLooks)
 	}
-	r := &recipient{}
+	r := &recipient{Decision: Decision{Recipient: to}}
 	msg.recipients = append(msg.recipients, r)
 	msg.slots <- struct{}{} // freed within a deadline
+	queueID := msg.queueID
 	msg.looks.Go(func() {
 		defer func() {
 			if p := recover(); p != nil {
-				s.panicked("rcpt", p)
+				s.panicked("rcpt", queueID, p)
+				s.server.c.Decider.deferFor(&r.Decision, policy.Internal, addr.Destination{}, fmt.Sprintf("panic: %v", p))
+				r.decided = true
 			}
 			<-msg.slots
 		}()
@@ -301,14 +380,22 @@ func (s *session) decideLater(to addr.Address, route Route) {
 func (msg *message) settle() {
 	msg.looks.Wait()
 	msg.recipients = slices.DeleteFunc(msg.recipients, func(r *recipient) bool {
-		msg.free = msg.free || r.decided && r.Rule == nil
-		return r.decided && r.Rule == nil
+		unconcerned := r.decided && r.Rule == nil && r.Verdict == policy.Accept
+		msg.free = msg.free || unconcerned
+		return unconcerned
 	})
 }
 
+// identify keeps the queue ID, when the MTA has said it.
+func (msg *message) identify(m gomilter.Modifier) {
+	if id := m.Get(gomilter.MacroQueueId); id != "" {
+		msg.queueID = id
+	}
+}
+
 // Header counts forged copies of our header and finds TLS-Required. The MTA waits for no answer, where it can.
-func (s *session) Header(name, value string, _ gomilter.Modifier) (resp *gomilter.Response, err error) {
-	defer s.recovered("header", &resp)
+func (s *session) Header(name, value string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
+	defer s.recovered("header", "", &resp, m)
 	if s.msg != nil {
 		switch {
 		case isHeader(name, tagHeader):
@@ -324,27 +411,33 @@ func (s *session) Header(name, value string, _ gomilter.Modifier) (resp *gomilte
 
 // EndOfMessage answers for the message: tags it, holds it, or refuses it where RcptTo could not.
 func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, err error) {
-	defer s.recovered("end of message", &resp)
+	defer s.forget()
+	defer s.recovered("end of message", "", &resp, m)
 	msg := s.msg
 	if msg == nil {
-		return gomilter.RespTempFail, nil
+		msg = &message{unsent: true, broken: "end of a message without MAIL"}
 	}
-	defer s.forget()
 	msg.settle()
-	if msg.broken {
-		return gomilter.RespTempFail, nil
+	msg.identify(m)
+	if msg.broken == "" {
+		verdict, reply := s.outcome(msg)
+		if reply.Code != 0 {
+			s.logAll(msg, verdict)
+			return s.answer(reply), nil
+		}
+		if err := s.edit(msg, m, &verdict); err != nil {
+			msg.broken = err.Error()
+		} else {
+			s.logAll(msg, verdict)
+			return gomilter.RespAccept, nil
+		}
 	}
-	if id := m.Get(gomilter.MacroQueueId); id != "" {
-		msg.queueID = id
-	}
-	verdict, reply, ok := s.outcome(msg)
-	if !ok {
-		return gomilter.RespTempFail, nil
-	}
-	if reply.Code != 0 {
-		s.logAll(msg, verdict)
-		return s.answer(reply), nil
-	}
+	return s.failAll(msg), nil
+}
+
+// edit has the MTA change an accepted message: its headers, its sender, and
+// whether it is held, which verdict says then.
+func (s *session) edit(msg *message, m gomilter.Modifier, verdict *policy.Verdict) error {
 	accepted := make([]*Decision, 0, len(msg.recipients))
 	var held *Decision
 	for _, r := range msg.recipients {
@@ -355,60 +448,49 @@ func (s *session) EndOfMessage(m gomilter.Modifier) (resp *gomilter.Response, er
 	}
 	if came := msg.cameIn(); !came.Here() && s.tagsInbound() {
 		if err := editHeaders(m, inboundHeader, msg.inboundCopies, inboundValue(came, msg.admitted)); err != nil {
-			return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
+			return fmt.Errorf("edit headers: %w", err)
 		}
 	}
 	accepted = append(accepted, msg.seen()...)
 	if !msg.candidates.Empty() {
 		if err := editHeaders(m, tagHeader, msg.copies, tagValue(accepted)); err != nil {
-			return gomilter.RespTempFail, fmt.Errorf("edit headers: %w", err)
+			return fmt.Errorf("edit headers: %w", err)
 		}
 	}
 	why := ""
 	if admitted := msg.inboundHold(); held != nil {
 		why = fmt.Sprintf("tlsonly: rule %+q: %s", held.Rule.Name, held.Reason)
 	} else if admitted != nil {
-		verdict = policy.Hold
+		*verdict = policy.Hold
 		why = fmt.Sprintf("tlsonly: inbound rule %+q: %s", admitted.rule.Name, admitted.Reason)
 	}
 	if why != "" {
 		if err := m.Quarantine(why); err != nil {
-			return gomilter.RespTempFail, fmt.Errorf("quarantine: %w", err)
+			return fmt.Errorf("quarantine: %w", err)
 		}
 	}
-	if err := s.bind(msg, m); err != nil {
-		return gomilter.RespTempFail, err
-	}
-	s.logAll(msg, verdict)
-	return gomilter.RespAccept, nil
+	return s.bind(msg, m)
 }
 
-// outcome is the verdict for the whole message: the strictest of its recipients'. ok is false where one could not
-// be decided.
-func (s *session) outcome(msg *message) (verdict policy.Verdict, reply policy.Reply, ok bool) {
+// outcome is the verdict for the whole message: the strictest of its recipients'.
+// A recipient that was not decided fails it.
+func (s *session) outcome(msg *message) (verdict policy.Verdict, reply policy.Reply) {
 	verdict = policy.Accept
-	protected := false
+	c := &s.server.c
 	for _, r := range msg.recipients {
-		if !r.decided {
-			return "", policy.Reply{}, false
+		switch {
+		case !r.decided: // the daemon ends
+			c.Decider.deferFor(&r.Decision, policy.Internal, addr.Destination{}, "not decided yet")
+			r.decided = true
+		case msg.tlsRequiredNo && c.RefuseTLSRequiredNo && r.Verdict != policy.Reject && r.Rule != nil && r.Rule.Enforcing():
+			// RFC 8689, section 4.2: the header asks every MTA on the way to do without the TLS that the rule asks for.
+			c.Decider.refuse(&r.Decision, policy.TLSRequiredNo, "the message says TLS-Required: no")
 		}
 		if r.Verdict.Rank() > verdict.Rank() {
 			verdict, reply = r.Verdict, r.Reply
 		}
-		protected = protected || r.Rule.Level.Enforces() && r.Rule.Mode == policy.Enforce
 	}
-	switch {
-	case msg.refusal.Code != 0:
-		return policy.Reject, msg.refusal, true
-	case protected && msg.tlsRequiredNo && s.server.c.RefuseTLSRequiredNo:
-		// RFC 8689, section 4.2: the header asks every MTA on the way to do without the TLS that the rule asks for.
-		text := "TLS required: this site does not honor TLS-Required: no"
-		if help := s.server.c.Decider.Help; help != "" {
-			text += "; see " + help
-		}
-		return policy.Reject, policy.Reply{Code: 550, Enhanced: "5.7.10", Text: text}, true
-	}
-	return verdict, reply, true
+	return verdict, reply
 }
 
 // answer makes a reply the library's. Doubled percent signs and the like are its care.
@@ -423,7 +505,7 @@ func (s *session) answer(r policy.Reply) *gomilter.Response {
 
 // Abort drops the message: RSET, a second EHLO, a client that left.
 func (s *session) Abort(m gomilter.Modifier) error {
-	defer s.recovered("abort", nil)
+	defer s.recovered("abort", "", nil, m)
 	s.name(m)
 	s.drop()
 	return nil
@@ -431,34 +513,34 @@ func (s *session) Abort(m gomilter.Modifier) error {
 
 // Cleanup ends the session. Sendmail sends no abort before it.
 func (s *session) Cleanup(m gomilter.Modifier) {
-	defer s.recovered("cleanup", nil)
+	defer s.recovered("cleanup", "", nil, m)
 	defer s.cancel()
 	s.name(m)
 	s.drop()
 }
 
 // NewConnection comes at the start, and when the MTA uses the connection for another SMTP client.
-func (s *session) NewConnection(gomilter.Modifier) error {
-	defer s.recovered("connection", nil)
+func (s *session) NewConnection(m gomilter.Modifier) error {
+	defer s.recovered("connection", "", nil, m)
 	s.drop()
 	return nil
 }
 
 // name keeps the queue ID while the library still knows it.
 func (s *session) name(m gomilter.Modifier) {
-	if id := m.Get(gomilter.MacroQueueId); s.msg != nil && id != "" {
-		s.msg.queueID = id
+	if s.msg != nil {
+		s.msg.identify(m)
 	}
 }
 
 // drop ends a message that didn't come to its end. What was decided for it is logged all the same.
 func (s *session) drop() {
+	defer s.forget()
 	if msg := s.msg; msg != nil {
 		msg.cancel()
 		msg.settle()
 		s.logAll(msg, "")
 	}
-	s.forget()
 }
 
 func (s *session) forget() {
@@ -475,56 +557,16 @@ func (s *session) logAll(msg *message, message policy.Verdict) {
 		s.logAdmission(msg, &msg.admitted[i], message)
 	}
 	for _, r := range msg.recipients {
-		switch {
-		case !r.decided:
-		case message != "" && message != r.Verdict:
+		if !r.decided || r.logged {
+			continue
+		}
+		r.logged = true // before: it may panic
+		if message != "" && message != r.Verdict {
 			s.log(msg, &r.Decision, slog.String("message", string(message)))
-		default:
+		} else {
 			s.log(msg, &r.Decision)
 		}
 	}
-}
-
-// log writes the one line of a recipient.
-func (s *session) log(msg *message, d *Decision, more ...slog.Attr) {
-	d.Sender = msg.from
-	if observe := s.server.c.Observe; observe != nil {
-		observe(d, d.took)
-	}
-	log := s.server.c.Log
-	if !log.Enabled(s.ctx, slog.LevelInfo) {
-		return
-	}
-	destination := "local"
-	if !d.Destination.IsZero() {
-		destination = d.Destination.String()
-	} else if len(d.Destinations) > 0 {
-		var all []string
-		for _, hop := range d.Destinations {
-			all = append(all, hop.String())
-		}
-		destination = strings.Join(all, ",")
-	}
-	attrs := append(make([]slog.Attr, 0, 12),
-		slog.String("qid", msg.queueID),
-		slog.String("from", msg.from.String()),
-		slog.String("rcpt", d.Recipient.String()),
-		slog.String("rule", d.Rule.Name),
-		slog.String("destination", destination),
-		slog.String("level", string(d.Rule.Level)),
-		slog.String("verdict", string(d.Verdict)),
-		slog.String("reason", string(d.Reason)),
-	)
-	if d.Would != d.Verdict {
-		attrs = append(attrs, slog.String("would", string(d.Would)))
-	}
-	if d.Cause != "" {
-		attrs = append(attrs, slog.String("err", d.Cause))
-	}
-	if len(d.Unread) > 0 {
-		attrs = append(attrs, slog.String("unread", d.Unread[0].Unread))
-	}
-	log.LogAttrs(s.ctx, slog.LevelInfo, "decision", append(attrs, more...)...)
 }
 
 // The events below are not asked for. An MTA that can't leave one out gets the answer that changes nothing.

@@ -52,14 +52,14 @@ func (s *session) watch(to addr.Address, route Route, began time.Time) {
 	}
 	w := &watched{to: to, rule: msg.candidates.Match(to), done: make(chan struct{})}
 	msg.watched = append(msg.watched, w)
-	candidates := msg.candidates
+	candidates, queueID := msg.candidates, msg.queueID
 	w.took = time.Since(began)
 	server.watches.Go(func() {
 		defer func() { <-server.watching }()
 		defer close(w.done)
 		defer func() {
 			if p := recover(); p != nil {
-				s.panicked("rcpt", p)
+				s.panicked("rcpt", queueID, p)
 			}
 		}()
 		ctx, cancel := context.WithTimeout(server.ctx, cmp.Or(max(server.c.Decider.Deadline, 0), defaultDeadline))

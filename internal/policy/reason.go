@@ -26,20 +26,30 @@ const (
 	Unreachable      Reason = "unreachable"
 	Timeout          Reason = "timeout"
 	Unreadable       Reason = "unreadable" // where the mail is sent on to
-	Unstored         Reason = "unstored"   // a promise
+	NoRoute          Reason = "no-route"   // the next hop is none that can be probed
+	StoreFailed      Reason = "store"      // a promise couldn't be stored
+	NotBound         Reason = "not-bound"  // the MTA wouldn't enforce TLS on this mail
+	Internal         Reason = "internal"   // a fault in here: a panic, an edit that failed
+	TLSRequiredNo    Reason = "tls-required-no"
+	BadAddress       Reason = "bad-address"
 	Forward          Reason = "forward"
 )
 
 // Reasons lists all reasons, in the order of the manual.
 func Reasons() []Reason {
 	return []Reason{NoSTARTTLS, Handshake, WeakTLS, NotAuthenticated, DaneMismatch, MTASTSMismatch, NullMX,
-		NoSuchDomain, LostTLS, DNSFailure, Unreachable, Timeout, Unreadable, Unstored, Forward}
+		NoSuchDomain, LostTLS, DNSFailure, Unreachable, Timeout, Unreadable, NoRoute, StoreFailed, NotBound, Internal,
+		TLSRequiredNo, BadAddress, Forward}
 }
 
 // Unknown reports whether r says that the capability isn't known, so that on_unknown decides.
 func (r Reason) Unknown() bool {
-	return slices.Contains([]Reason{DNSFailure, Unreachable, Timeout, Unreadable, Unstored}, r)
+	return slices.Contains([]Reason{DNSFailure, Unreachable, Timeout, Unreadable, NoRoute}, r)
 }
+
+// Ours reports whether r is a fault on this side, of the daemon or of its MTA:
+// no destination can mend it, and the recipient is deferred whatever a rule says.
+func (r Reason) Ours() bool { return r == StoreFailed || r == NotBound || r == Internal }
 
 // Permanent reports whether r refuses the recipient whatever a rule says: nobody could deliver there.
 func (r Reason) Permanent() bool { return r == NullMX || r == NoSuchDomain }
@@ -71,11 +81,27 @@ func ReplyFor(v Verdict, r Reason, d addr.Destination, help string) Reply {
 		reply = Reply{550, "5.1.2", fmt.Sprintf("%s does not exist", d)}
 	case Unreadable:
 		reply = Reply{550, "5.7.5", fmt.Sprintf("where mail for %s is forwarded to can't be read here", d)}
-	case Unstored: // of the client's own server; no destination can mend it
+	case NoRoute:
+		reply = Reply{550, "5.4.4", fmt.Sprintf("where mail for %s is sent next isn't known here", d)}
+	case StoreFailed:
 		reply = Reply{550, "5.3.0", "what TLS this mail needs can't be recorded here"}
 		if v == Defer {
 			reply.Text += " now, try again"
 		}
+	case NotBound:
+		reply = Reply{550, "5.3.0", "the TLS that this mail needs can't be enforced here"}
+		if v == Defer {
+			reply.Text += " yet, try again"
+		}
+	case Internal:
+		reply = Reply{550, "5.3.0", "internal error"}
+		if v == Defer {
+			reply.Text += ", try again"
+		}
+	case TLSRequiredNo: // RFC 8689, section 4.2
+		reply = Reply{550, "5.7.10", "TLS required: this site does not honor TLS-Required: no"}
+	case BadAddress:
+		reply = Reply{501, "5.1.3", "Bad recipient address syntax"}
 	case DNSFailure, Unreachable, Timeout:
 		reply = Reply{550, "5.7.5", fmt.Sprintf("TLS capability of %s is not known", d)}
 		if v == Defer {
@@ -102,7 +128,10 @@ func ForwardReply(v Verdict, cause Reason, to addr.Address, help string) Reply {
 	case cause == Unreadable:
 		reply.Text = fmt.Sprintf("where mail for %s is forwarded to can't be read here", to)
 		return reply.WithHelp(help)
-	case cause == Unstored:
+	case cause == NoRoute:
+		reply.Text = fmt.Sprintf("where mail for %s is sent next isn't known here", to)
+		return reply.WithHelp(help)
+	case cause.Ours():
 		return reply.WithHelp(help)
 	}
 	reply.Text = "TLS required: " + to.String() + " " + blame(cause)
@@ -151,7 +180,7 @@ func blame(r Reason) string {
 // is what the other side's administrator has to mend. A reason that is Unknown always wins, for the other host may yet offer TLS.
 func Worse(a, b Reason) Reason {
 	order := []Reason{NoSTARTTLS, LostTLS, Handshake, WeakTLS, NotAuthenticated, MTASTSMismatch, DaneMismatch,
-		DNSFailure, Unreachable, Timeout, Unreadable, Unstored}
+		DNSFailure, Unreachable, Timeout, Unreadable, NoRoute}
 	// A reason that isn't in the list still says more than "", which would mean that all is well.
 	if a == "" || b != "" && slices.Index(order, b) > slices.Index(order, a) {
 		return b
