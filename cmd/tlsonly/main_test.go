@@ -78,6 +78,11 @@ func TestScript(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", os.Getenv("GORACE"))
+			forms, err := filepath.Abs("../../testdata/logs/forms")
+			if err != nil {
+				return err
+			}
+			env.Setenv("FORMS", forms)
 			return os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), world.CA.PEM(), 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

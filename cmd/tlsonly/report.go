@@ -44,6 +44,9 @@ func (p *program) report(ctx context.Context, args []string) int {
 	fs.IntVar(&o.year, "year", 0, "the `YEAR` of each log's first line, where lines have none; default: as the files' times tell")
 	rest, code, ok := p.parse(fs, args)
 	switch {
+	case !ok && code == exitOK:
+		fmt.Fprintf(p.stdout, "\nforms of logs that are read, line by line, so that a file may have several:\n%s\n", maillog.FormsRead)
+		return code
 	case !ok:
 		return code
 	case len(rest) == 0 && !o.journal:
@@ -85,12 +88,14 @@ func (p *program) report(ctx context.Context, args []string) int {
 	if !o.asJSON && !o.asCSV && o.html != "-" {
 		p.tellObserving(ctx, c)
 	}
+	notKnown := report.NotKnown()
+	if o.asCSV && notKnown != "" { // deliveries alone are on standard output
+		fmt.Fprintf(p.stderr, "not known: %s\n", notKnown)
+	}
 	switch {
 	case report.Deliveries.Violations > 0:
 		return exitNo
-	case report.First.IsZero():
-		return p.fail("no line of these logs has a time that can be read")
-	case report.Deliveries.Unknown > 0:
+	case notKnown != "":
 		return exitUnknown
 	}
 	return exitOK
@@ -314,6 +319,7 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 	if !r.First.IsZero() {
 		fmt.Fprintf(w, "logs from %s to %s\n", r.First.Format(time.DateTime), r.Last.Format(time.DateTime))
 	}
+	printLines(w, r)
 	d := r.Deliveries
 	fmt.Fprintf(w, "messages of protected senders: %d\n"+
 		"deliveries over TLS: %d, in the clear: %d, by transport: %d, unknown: %d, on this machine: %d, deferred: %d, bounced: %d\n",
@@ -351,15 +357,37 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 		}
 	}
 	fmt.Fprintln(w)
-	switch {
-	case d.Violations > 0:
+	notKnown := r.NotKnown()
+	if d.Violations > 0 {
 		fmt.Fprintln(w, paint(colour, red, fmt.Sprintf("violations: %d", d.Violations)))
-	case d.Unknown > 0:
-		fmt.Fprintln(w, paint(colour, yellow, "no violation, but TLS is unknown for some"))
-	default:
+	}
+	switch {
+	case notKnown != "":
+		fmt.Fprintln(w, paint(colour, yellow, "not known: "+notKnown))
+	case d.Violations == 0:
 		fmt.Fprintln(w, paint(colour, green, "no violation"))
 	}
 	for _, a := range r.Advice {
 		fmt.Fprintln(w, a)
+	}
+}
+
+// printLines says what was read, and what wasn't understood of it.
+func printLines(w io.Writer, r *maillog.Report) {
+	l := r.Lines
+	fmt.Fprintf(w, "lines read: %d, of Postfix or Sendmail: %d, not understood: %d, of others: %d\n", l.Read, l.Mail, l.Missed, l.Others)
+	for _, f := range r.Files {
+		switch {
+		case f.Unread() && f.Missed == 0:
+			fmt.Fprintf(w, "  %s: in no form that is read\n", printable(f.Name))
+		case f.Without() && f.Missed == 0:
+			fmt.Fprintf(w, "  %s: no line of Postfix or Sendmail\n", printable(f.Name))
+		}
+		for _, m := range f.Examples {
+			fmt.Fprintf(w, "  %s:%d: %s: %s\n", printable(f.Name), m.Line, m.Why, printable(m.Text))
+		}
+		if more := f.Missed - int64(len(f.Examples)); len(f.Examples) > 0 && more > 0 {
+			fmt.Fprintf(w, "  %s: and %d more\n", printable(f.Name), more)
+		}
 	}
 }

@@ -61,6 +61,18 @@ const (
 // Elsewhere is the name under which destinations, and days, beyond the limits are counted.
 const Elsewhere = "(others)"
 
+// Lines are what was read, of all files.
+type Lines struct {
+	Read   int64 `json:"read"`
+	Mail   int64 `json:"mail"`           // of Postfix and Sendmail, and understood
+	Missed int64 `json:"not_understood"` // of Postfix and Sendmail, or could be a delivery
+	Others int64 `json:"others"`
+	// Files that have lines, but none of Postfix or Sendmail; and of these the ones
+	// without any line whose time could be read.
+	FilesWithout []string `json:"files_without"`
+	FilesUnread  []string `json:"files_not_understood"`
+}
+
 // Row is the counts of one day ("2026-11-23", by the stamps' own zone) or destination.
 type Row struct {
 	Name string `json:"name"`
@@ -74,6 +86,7 @@ type Report struct {
 	First        time.Time        `json:"first,omitzero"` // what the logs cover
 	Last         time.Time        `json:"last,omitzero"`
 	Files        []Stats          `json:"files"`
+	Lines        Lines            `json:"lines"`
 	Messages     int64            `json:"messages"` // of protected senders
 	Deliveries   Counts           `json:"deliveries"`
 	Versions     map[string]int64 `json:"versions"` // of Encrypted, by TLS version; "" where the log doesn't say
@@ -87,18 +100,60 @@ type Report struct {
 	Advice       []string         `json:"advice,omitempty"`
 }
 
+// NotKnown says why it isn't known that there was no violation: something that could
+// be a delivery wasn't understood, or of a delivery the logs don't tell. It is ""
+// where it is known, whether or not there was one.
+func (p *Report) NotKnown() string {
+	var why []string
+	if n := p.Lines.Missed; n > 0 {
+		why = append(why, fmt.Sprintf("%s that may belong to deliveries %s not understood", count(n, "line"), was(n)))
+	}
+	if n := len(p.Lines.FilesUnread); n > 0 {
+		why = append(why, fmt.Sprintf("%s %s in no form that is read", count(int64(n), "file"), was(int64(n))))
+	}
+	if p.Lines.Mail == 0 && len(why) == 0 {
+		why = append(why, "these logs have no line of Postfix or Sendmail")
+	}
+	if n := p.Deliveries.Unknown; n > 0 {
+		why = append(why, fmt.Sprintf("whether %s used TLS isn’t in these logs", noun(n, "one delivery", fmt.Sprintf("%d deliveries", n))))
+	}
+	return strings.Join(why, "; ")
+}
+
+func count(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func noun(n int64, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
+}
+
+func was(n int64) string { return noun(n, "was", "were") }
+
 // Verdict says in a sentence what was found, and how good that is: "good", "open"
 // where something isn't known, or "bad".
 func (p *Report) Verdict() (sentence, state string) {
 	d := p.Deliveries
 	out := d.Encrypted + d.Clear + d.ByTransport + d.Unknown
+	notKnown := p.NotKnown()
 	broke := fmt.Sprintf("%d of %d deliveries of protected mail broke their rule.", d.Violations, d.All())
 	if d.All() == 1 {
 		broke = "The one delivery of protected mail broke its rule."
 	}
+	if d.Violations > 0 && notKnown != "" {
+		return strings.TrimSuffix(broke, ".") + "; besides, " + notKnown + ".", "bad"
+	}
 	switch {
 	case d.Violations > 0:
 		return broke, "bad"
+	case p.Lines.Missed > 0 || len(p.Lines.FilesUnread) > 0 || p.Lines.Mail == 0:
+		return "It isn’t known whether all protected mail left over TLS: " + notKnown + ".", "open"
 	case d.All() == 0:
 		return "These logs have no delivery of protected mail.", "open"
 	case out == 0:
@@ -124,11 +179,11 @@ func (p *Report) Verdict() (sentence, state string) {
 		}
 		return fmt.Sprintf("All %d deliveries of protected mail to other hosts were over TLS.", out), state
 	}
-	noun := "deliveries"
-	if out == 1 {
-		noun = "delivery"
+	sentence = "No violation was found in %d %s of protected mail to other hosts: %s."
+	if d.Unknown > 0 {
+		sentence = "It isn’t known whether %d %s of protected mail to other hosts kept their rules: %s."
 	}
-	return fmt.Sprintf("No violation was found in %d %s of protected mail to other hosts: %s.", out, noun, strings.Join(parts, ", ")), state
+	return fmt.Sprintf(sentence, out, noun(out, "delivery", "deliveries"), strings.Join(parts, ", ")), state
 }
 
 // Audit joins what a Reader emits with rules. It isn't for several goroutines.
@@ -284,7 +339,9 @@ func bounded(m map[string]*Counts, name string, limit int) *Counts {
 func (a *Audit) Report(r *Reader, files []Stats) *Report {
 	p := &a.report
 	p.Since, p.Until, p.Files, p.Senderless = r.config.Since, r.config.Until, files, r.Senderless()
+	p.Lines = Lines{FilesWithout: []string{}, FilesUnread: []string{}}
 	for _, f := range files {
+		p.Lines.add(f)
 		if !f.First.IsZero() && (p.First.IsZero() || f.First.Before(p.First)) {
 			p.First = f.First
 		}
@@ -300,6 +357,9 @@ func (a *Audit) Report(r *Reader, files []Stats) *Report {
 	})
 	p.Sentence, _ = p.Verdict()
 	p.Advice = nil
+	if p.Lines.Missed > 0 || len(p.Lines.FilesUnread) > 0 {
+		p.Advice = append(p.Advice, "Forms that are read: "+FormsRead+".")
+	}
 	if p.Deliveries.Unknown > 0 {
 		p.Advice = append(p.Advice, "Some deliveries have no line of TLS, and no other of their program before them has one: "+
 			"set smtp_tls_loglevel = 1 (Postfix) or LogLevel 9 (Sendmail); only what is delivered from then on is judged by it. If TLS was logged and simply never used, say --tls-logged.")
@@ -312,6 +372,20 @@ func (a *Audit) Report(r *Reader, files []Stats) *Report {
 			"Some deliveries belong to messages that entered the queue before these logs begin: add the older ones.")
 	}
 	return p
+}
+
+// add counts the lines of a file.
+func (l *Lines) add(f Stats) {
+	l.Read += f.Lines
+	l.Mail += f.Mail
+	l.Missed += f.Missed
+	l.Others += f.Others
+	if f.Unread() {
+		l.FilesUnread = append(l.FilesUnread, f.Name)
+	}
+	if f.Without() {
+		l.FilesWithout = append(l.FilesWithout, f.Name)
+	}
 }
 
 func rows(m map[string]*Counts) []Row {

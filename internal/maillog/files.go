@@ -114,12 +114,10 @@ func unpacked(in *bufio.Reader) (io.Reader, error) {
 // firstTime finds the time of the first line that has one, among those in the buffer.
 func firstTime(in *bufio.Reader, c clock) time.Time {
 	head, _ := in.Peek(64 << 10)
-	var h header
-	for len(head) > 0 {
-		var line []byte
-		line, head, _ = bytes.Cut(head, []byte("\n"))
-		if h.split(line) && c.see(h.stamp) {
-			if t, ok := c.time(h.stamp); ok {
+	e := entries{in: bufio.NewReaderSize(bytes.NewReader(head), len(head)+16)}
+	for e.next() == nil {
+		if e.ok && e.h.stamp != nil && c.see(e.h.stamp) {
+			if t, ok := c.time(e.h.stamp); ok {
 				return t
 			}
 		}

@@ -2,7 +2,6 @@ package maillog
 
 import (
 	"bytes"
-	"time"
 )
 
 // mta is whose line it is.
@@ -14,24 +13,67 @@ const (
 	sendmail
 )
 
-// header is what syslog puts before a line's text. It points into the line.
+// header is what a log puts before a line's text. It points into the line, or into
+// buffers of its own that the next line uses again.
 type header struct {
-	stamp   []byte
+	stamp   []byte // nil: the line has no time of day
 	host    []byte
 	tag     []byte // "postfix/smtp", "sm-mta"
-	program []byte // the tag's last part
+	program []byte // the tag's last part; empty: the log doesn't name it
 	pid     uint32
 	text    []byte
 	mta     mta
+	form    Form
+	lost    string // why the text isn't in the log, "" when it is
+
+	normal [48]byte // a stamp in a form that clock reads
+	// The last host that was found to be one.
+	plain     [64]byte
+	plainSize int
 }
 
-// split reads the front of a line. It knows:
+// split reads the front of a line. The common forms go first, for they are read
+// without a second look:
 //
 //	Nov 23 17:00:00 host tag[1]: text          traditional (RFC 3164), Postfix's maillog_file, and without a host
 //	2026-11-23T17:00:00.123+01:00 host tag[1]: text    rsyslog's FileFormat, journalctl -o short-iso
 //	<22>1 2026-11-23T17:00:00Z host tag 1 - - text     RFC 5424, section 6
+//
+// What is neither goes to unwrap. It is false for a line without a header.
 func (h *header) split(line []byte) bool {
-	*h = header{}
+	h.clear()
+	if h.common(line) && h.plainHost() {
+		// A container, or a relay, may have put its own header before the MTA's.
+		if h.mayWrap() {
+			h.inside(0)
+		}
+		return true
+	}
+	h.clear()
+	return h.unwrap(line, nil, 0)
+}
+
+func (h *header) clear() {
+	h.stamp, h.host, h.tag, h.program, h.text, h.lost = nil, nil, nil, nil, nil, ""
+	h.pid, h.mta, h.form = 0, other, FormSyslog
+}
+
+// plainHost reports whether the host is one, and neither a mark nor another time.
+func (h *header) plainHost() bool {
+	if n := h.plainSize; n > 0 && string(h.host) == string(h.plain[:n]) {
+		return true
+	}
+	if mark(h.host) || bytes.ContainsAny(h.host, "[]{}|") || stampEnd(h.host) > 0 {
+		return false
+	}
+	if h.plainSize = 0; len(h.host) <= len(h.plain) {
+		h.plainSize = copy(h.plain[:], h.host)
+	}
+	return true
+}
+
+// common reads the common forms.
+func (h *header) common(line []byte) bool {
 	rfc5424 := false
 	if len(line) > 0 && line[0] == '<' {
 		end := bytes.IndexByte(line, '>')
@@ -52,6 +94,7 @@ func (h *header) split(line []byte) bool {
 			return false
 		}
 		h.stamp, line = line[:11+end], line[12+end:]
+		h.form = FormISO
 	default:
 		return false
 	}
@@ -71,8 +114,12 @@ func (h *header) split(line []byte) bool {
 	if line[end-1] != ':' {
 		return false
 	}
-	tag := line[:end-1]
 	h.text = line[end+1:]
+	return h.tagged(line[:end-1])
+}
+
+// tagged takes "tag[1]" apart.
+func (h *header) tagged(tag []byte) bool {
 	if n := len(tag); n > 2 && tag[n-1] == ']' {
 		open := bytes.LastIndexByte(tag, '[')
 		if open < 0 {
@@ -81,11 +128,13 @@ func (h *header) split(line []byte) bool {
 		h.pid = number(tag[open+1 : n-1])
 		tag = tag[:open]
 	}
-	return h.named(tag)
+	h.named(tag)
+	return true
 }
 
 // fields reads HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA MSG.
 func (h *header) fields(line []byte) bool {
+	h.form = FormRFC5424
 	var field [4][]byte
 	for i := range field {
 		end := bytes.IndexByte(line, ' ')
@@ -108,27 +157,47 @@ func (h *header) fields(line []byte) bool {
 		}
 		line = line[end+1:]
 	}
-	line = bytes.TrimPrefix(bytes.TrimPrefix(line, []byte("-")), []byte(" "))
+	line = bytes.TrimLeft(bytes.TrimPrefix(line, []byte("-")), " ") // rsyslog writes two
 	h.text = bytes.TrimPrefix(line, []byte("\ufeff"))
-	return h.named(field[1])
+	h.named(field[1])
+	return true
 }
 
-// named finds out whose line it is.
-func (h *header) named(tag []byte) bool {
+// named finds out whose line it is. Postfix's tag is syslog_name and the program,
+// whatever syslog_name is; a log that cuts it at the slash (rsyslog's RFC 5424), or
+// has the unit for it (journalctl -o with-unit), doesn't name the program.
+func (h *header) named(tag []byte) {
 	h.tag = tag
-	if slash := bytes.LastIndexByte(tag, '/'); slash >= 0 {
-		h.program, h.mta = tag[slash+1:], postfix
-		return true
-	}
-	if bytes.HasPrefix(tag, []byte("sendmail")) || bytes.HasPrefix(tag, []byte("sm-")) {
-		h.program, h.mta = tag, sendmail
-	}
-	if bytes.HasPrefix(h.text, []byte("[ID ")) { // Solaris: "[ID 197553 mail.info] "
+	if bytes.HasPrefix(h.text, []byte("[ID ")) { // Solaris, illumos: "[ID 197553 mail.info] "
 		if end := bytes.Index(h.text, []byte("] ")); end > 0 {
 			h.text = h.text[end+2:]
 		}
 	}
-	return true
+	if slash := bytes.LastIndexByte(tag, '/'); slash >= 0 {
+		if program := tag[slash+1:]; postfixProgram(program) || bytes.HasPrefix(tag, []byte("postfix")) {
+			h.program, h.mta = program, postfix
+		}
+		return
+	}
+	if rest, ok := bytes.CutPrefix(tag, []byte("postfix")); ok && (len(rest) == 0 || bytes.IndexByte([]byte("@-._"), rest[0]) >= 0) {
+		h.mta = postfix
+		return
+	}
+	if bytes.HasPrefix(tag, []byte("sendmail")) || bytes.HasPrefix(tag, []byte("sm-")) {
+		h.program, h.mta = tag, sendmail
+	}
+}
+
+// postfixProgram reports whether a program is one of Postfix's that log.
+func postfixProgram(name []byte) bool {
+	switch string(name) {
+	case "smtp", "lmtp", "qmgr", "nqmgr", "oqmgr", "master", "smtpd", "local", "virtual", "pipe", "discard", "error", "retry",
+		"cleanup", "pickup", "bounce", "defer", "trace", "verify", "flush", "proxymap", "proxywrite", "scache", "anvil", "tlsmgr",
+		"tlsproxy", "postscreen", "dnsblog", "trivial-rewrite", "showq", "qmqpd", "spawn", "postlogd", "postlog", "postqueue",
+		"postdrop", "postsuper", "postmap", "postalias", "postcat", "postkick", "sendmail", "postfix-script", "post-install":
+		return true
+	}
+	return false
 }
 
 func number(digits []byte) uint32 {
@@ -140,89 +209,4 @@ func number(digits []byte) uint32 {
 		n = n*10 + uint32(c-'0')
 	}
 	return n
-}
-
-// clock gives traditional stamps their year: they have none.
-type clock struct {
-	zone  *time.Location
-	year  int       // of the latest traditional stamp; 0: not known yet
-	base  int       // of the first one
-	month int       // of the latest one
-	last  time.Time // an instant the first stamp isn't after
-	seen  [40]byte
-	size  int
-}
-
-// see notes the stamp of each line: a year ends where December is followed by January. A stamp that is none is false.
-func (c *clock) see(stamp []byte) bool {
-	c.size = copy(c.seen[:], stamp)
-	if len(stamp) != 15 {
-		return true
-	}
-	month := monthOf(stamp)
-	if month == c.month && c.base != 0 {
-		return true
-	}
-	if month == 0 {
-		return false
-	}
-	if c.base == 0 {
-		if c.year == 0 {
-			c.year = c.last.In(c.zone).Year()
-			if t, ok := c.time(stamp); ok && t.After(c.last.AddDate(0, 0, 1)) {
-				c.year--
-			}
-		}
-		c.base = c.year
-	} else if month-c.month <= -6 {
-		c.year++
-	} else if month-c.month >= 6 && c.year > c.base { // a late line of December
-		c.year--
-	}
-	c.month = month
-	return true
-}
-
-// latest is the time of the last line seen.
-func (c *clock) latest() time.Time {
-	t, _ := c.time(c.seen[:c.size])
-	return t
-}
-
-const months = "JanFebMarAprMayJunJulAugSepOctNovDec"
-
-func monthOf(stamp []byte) int {
-	for i := 0; i < len(months); i += 3 {
-		if months[i] == stamp[0] && months[i+1] == stamp[1] && months[i+2] == stamp[2] {
-			return i/3 + 1
-		}
-	}
-	return 0
-}
-
-// time reads a stamp.
-func (c *clock) time(stamp []byte) (time.Time, bool) {
-	if len(stamp) == 15 {
-		day := stamp[4:6]
-		if day[0] == ' ' {
-			day = day[1:]
-		}
-		d, hour, minute, second := number(day), number(stamp[7:9]), number(stamp[10:12]), number(stamp[13:15])
-		month := monthOf(stamp)
-		if month == 0 || d == 0 || d > 31 || hour > 23 || minute > 59 || second > 60 {
-			return time.Time{}, false
-		}
-		return time.Date(c.year, time.Month(month), int(d), int(hour), int(minute), int(second), 0, c.zone), true
-	}
-	for _, layout := range []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z0700"} {
-		if t, err := time.Parse(layout, string(stamp)); err == nil {
-			return t, true
-		}
-	}
-	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02 15:04:05"} {
-		if t, err := time.ParseInLocation(layout, string(stamp), c.zone); err == nil {
-			return t, true
-		}
-	}
-	return time.Time{}, false
 }

@@ -234,6 +234,13 @@ func FuzzReader(f *testing.F) {
 			f.Add(line)
 		}
 	}
+	for _, path := range forms(f) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text[:min(len(text), 4000)])
+	}
 	f.Add([]byte(`<22>1 2026-11-23T17:00:00Z mail postfix/smtp 12 - [a@1 b="\]"] AAAAA1: to=<"a\>b"@x>, orig_to=<b>, relay=x[192.0.2.1]:25, delays=1/2, tls=dane:may/x, dsn=2, status=sent (x)`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		lines := int64(bytes.Count(text, []byte("\n")) + 1)
@@ -256,7 +263,7 @@ func FuzzReader(f *testing.F) {
 			return nil
 		}})
 		stats, err := r.Read(context.Background(), Source{Name: "fuzz", Lines: bytes.NewReader(text), ModTime: modTime})
-		if err != nil || stats.Bytes != int64(len(text)) || stats.Lines > lines {
+		if err != nil || stats.Bytes != int64(len(text)) || stats.Lines > lines || stats.Mail+stats.Missed+stats.Others != stats.Lines {
 			t.Fatalf("%+v %v", stats, err)
 		}
 	})

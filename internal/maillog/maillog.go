@@ -18,10 +18,14 @@
 // setup" made has no other way than TLS, by its syslog_name postfix/tlsonlyN: a
 // delivery by it is ByTransport where its log has no line of TLS.
 //
+// What isn't understood is counted and told: a line of an MTA without a time, and
+// any line that could be a delivery. See Stats.
+//
 // SECURITY: a log is as true as who may write to it. Recipients and remote
 // replies stand in it as their authors chose them; fields are found from the
 // left, quoted strings being passed over, so that no recipient can forge what
-// follows it.
+// follows it. A line may have several headers, the innermost being the MTA's; so a
+// program whose lines begin with what a stranger wrote can write one.
 //
 // BUGS: a log that lost lines, or had smtp_tls_loglevel taken back to 0 without
 // a reload, shows deliveries in the clear that weren't. Two connections of one
@@ -136,7 +140,24 @@ type Stats struct {
 	Bytes int64     `json:"bytes"`
 	First time.Time `json:"first,omitzero"` // times of its first and last line
 	Last  time.Time `json:"last,omitzero"`
+	// Of the lines: those of Postfix and Sendmail that were understood, those that
+	// weren't or could be deliveries, and those of others. They add up to Lines.
+	Mail   int64 `json:"mail_lines"`
+	Missed int64 `json:"not_understood"`
+	Others int64 `json:"other_lines"`
+	// Examples are the first of those that weren't understood.
+	Examples []Missed `json:"examples,omitempty"`
+	Forms    []Form   `json:"forms,omitempty"` // of the lines of Postfix and Sendmail
+
+	filled bool // some line is neither empty nor journalctl's "-- No entries --"
 }
+
+// Unread reports whether a source has lines, and no time of one could be read.
+func (s *Stats) Unread() bool { return s.filled && s.First.IsZero() }
+
+// Without reports whether a source has lines, but none of Postfix or Sendmail that was
+// understood.
+func (s *Stats) Without() bool { return s.filled && s.Mail == 0 }
 
 // Reader reads sources one after the other.
 type Reader struct {
@@ -149,8 +170,10 @@ type Reader struct {
 	skipped   int64 // deliveries to other hosts whose sender isn't known
 
 	line struct {
-		header
-		host uint32
+		*header
+		host   uint32
+		at     time.Time // of a delivery
+		missed string    // why it isn't understood
 	}
 }
 
@@ -183,65 +206,121 @@ func (r *Reader) Senderless() int64 { return r.skipped }
 func (r *Reader) Read(ctx context.Context, s Source) (Stats, error) {
 	stats := Stats{Name: s.Name}
 	r.clock = clock{zone: r.config.Zone, year: r.config.Year, last: s.ModTime}
-	in := bufio.NewReaderSize(s.Lines, lineSize)
-	for {
-		line, err := in.ReadSlice('\n')
-		stats.Bytes += int64(len(line))
-		if errors.Is(err, bufio.ErrBufferFull) {
-			for errors.Is(err, bufio.ErrBufferFull) {
-				line, err = in.ReadSlice('\n')
-				stats.Bytes += int64(len(line))
-			}
-			line = nil
-		}
-		if len(line) > 0 {
-			if stats.Lines++; stats.Lines&0xfff == 0 && ctx.Err() != nil {
-				return stats, ctx.Err()
-			}
-			if e := r.take(bytes.TrimRight(line, "\r\n"), &stats); e != nil {
-				return stats, e
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			if stats.Lines > 0 && !stats.First.IsZero() {
+	in := entries{in: bufio.NewReaderSize(s.Lines, lineSize)}
+	for n := 0; ; n++ {
+		err := in.next()
+		stats.Bytes += in.bytes
+		if errors.Is(err, io.EOF) {
+			if !stats.First.IsZero() {
 				stats.Last = r.clock.latest()
 			}
 			return stats, nil
-		case err != nil:
+		}
+		if err != nil {
 			return stats, fmt.Errorf("read %s: %w", s.Name, err)
+		}
+		if n&0xfff == 0xfff && ctx.Err() != nil {
+			return stats, ctx.Err()
+		}
+		if err := r.take(&in, &stats); err != nil {
+			return stats, err
 		}
 	}
 }
 
-// take works on one line.
-func (r *Reader) take(line []byte, stats *Stats) error {
-	h := &r.line.header
-	if !h.split(line) {
-		return nil
+// take works on an entry.
+func (r *Reader) take(e *entries, stats *Stats) error {
+	at := stats.Lines + 1
+	stats.Lines += e.lines
+	r.line.header, r.line.missed = &e.h, ""
+	h := r.line.header
+	if !stats.filled {
+		text := bytes.TrimSpace(e.line)
+		stats.filled = len(text) > 0 && !(bytes.HasPrefix(text, []byte("-- ")) && bytes.HasSuffix(text, []byte(" --")))
 	}
-	if !r.clock.see(h.stamp) {
-		return nil
+	switch {
+	case e.long:
+		if looksMailed(e.line) {
+			r.line.missed = tooLong
+		}
+	case !e.ok:
+		if looksMailed(e.line) {
+			r.line.missed = noForm
+		}
+	case h.stamp == nil:
+		if h.mta != other || looksMailed(e.line) {
+			r.line.missed = noTime
+		}
+	case !r.clock.see(h.stamp):
+		if h.mta != other || looksMailed(e.line) {
+			r.line.missed = badTime
+		}
+	default:
+		if stats.First.IsZero() {
+			stats.First, _ = r.clock.time(h.stamp)
+		}
+		if h.mta != other {
+			stats.form(h.form)
+		}
+		if err := r.entry(); err != nil {
+			return err
+		}
+		if r.line.missed != "" && !r.asked() {
+			r.line.missed = ""
+		}
 	}
-	if stats.First.IsZero() {
-		stats.First, _ = r.clock.time(h.stamp)
-	}
-	switch h.mta {
-	case postfix:
-		return r.postfix(h.program, h.text)
-	case sendmail:
-		return r.sendmail(h.text)
+	switch {
+	case r.line.missed != "":
+		stats.miss(at, e.lines, e.line, r.line.missed)
+	case e.ok && h.mta != other:
+		stats.Mail += e.lines
+	default:
+		stats.Others += e.lines
 	}
 	return nil
 }
 
+// entry works on a line whose header could be read.
+func (r *Reader) entry() error {
+	h := r.line.header
+	switch {
+	case h.mta == other && couldDeliver(h.text):
+		r.line.missed = noProgram
+	case h.mta == other:
+	case h.lost != "":
+		r.line.missed = h.lost
+	case h.mta == sendmail:
+		return r.sendmail(h.text)
+	case len(h.program) == 0:
+		return r.postfix(programOf(h.text), h.text)
+	default:
+		return r.postfix(h.program, h.text)
+	}
+	return nil
+}
+
+// asked reports whether the line's time is one that was asked for, or not known.
+func (r *Reader) asked() bool {
+	at, ok := r.clock.time(r.line.stamp)
+	return !ok || r.between(at)
+}
+
+func (r *Reader) between(at time.Time) bool {
+	return (r.config.Since.IsZero() || !at.Before(r.config.Since)) && (r.config.Until.IsZero() || at.Before(r.config.Until))
+}
+
+// timed reads the time of a line that is a delivery.
+func (r *Reader) timed() bool {
+	var ok bool
+	if r.line.at, ok = r.clock.time(r.line.stamp); !ok {
+		r.line.missed = badTime
+	}
+	return ok
+}
+
 // emit has a delivery emitted.
 func (r *Reader) emit(d *Delivery) error {
-	var ok bool
-	if d.Time, ok = r.clock.time(r.line.stamp); !ok {
-		return nil
-	}
-	if !r.config.Since.IsZero() && d.Time.Before(r.config.Since) || !r.config.Until.IsZero() && !d.Time.Before(r.config.Until) {
+	if d.Time = r.line.at; !r.between(d.Time) {
 		return nil
 	}
 	return r.config.Emit(d)

@@ -49,7 +49,37 @@ func (r *Reader) postfix(program, text []byte) error {
 		r.line.host = r.hosts.number(r.line.header.host)
 		if key, id, rest, ok := r.queueID(text); ok && bytes.HasPrefix(rest, []byte("to=<")) {
 			return r.postfixDelivery(key, id, rest, false)
+		} else if !ok && couldDeliver(text) {
+			r.line.missed = noQueueID
 		}
+	default:
+		if !postfixProgram(program) && couldDeliver(text) {
+			r.line.missed = noProgram
+		}
+	}
+	return nil
+}
+
+// programOf names the program of Postfix that writes a text, by the text, where the
+// log doesn't: smtp for any that delivers, for whether the relay is a host tells
+// what it was. It is empty for a line that says nothing of use.
+func programOf(text []byte) []byte {
+	end := bytes.Index(text, []byte(": "))
+	switch {
+	case bytes.HasPrefix(text, []byte("reload -- ")), bytes.HasPrefix(text, []byte("daemon started -- ")):
+		return []byte("master")
+	case end < 0:
+		return nil
+	}
+	rest := text[end+2:]
+	switch {
+	case bytes.HasPrefix(rest, []byte("from=<")) && bytes.HasSuffix(rest, []byte("(queue active)")), string(rest) == "removed":
+		return []byte("qmgr")
+	case bytes.HasPrefix(rest, []byte("client=")):
+		return []byte("smtpd")
+	case bytes.HasPrefix(rest, []byte("to=<")), bytes.Contains(text, []byte(" TLS connection ")), bytes.HasPrefix(text, []byte("SSL_connect error to ")),
+		bytes.HasPrefix(rest, []byte("lost connection with ")), bytes.HasPrefix(rest, []byte("conversation with ")), bytes.HasPrefix(rest, []byte("Cannot start TLS")):
+		return []byte("smtp")
 	}
 	return nil
 }
@@ -62,6 +92,8 @@ func (r *Reader) postfixClient(text []byte) error {
 		case r.postfixSession(text):
 		case bytes.HasPrefix(text, []byte("SSL_connect error to ")):
 			r.forgetSessions()
+		case bytes.Contains(text, []byte("to=<")) && couldDeliver(text):
+			r.line.missed = noQueueID
 		}
 		return nil
 	}
@@ -161,13 +193,14 @@ func (r *Reader) postfixDelivery(key queueKey, id, rest []byte, client bool) err
 	if client {
 		r.bind(key, m.turn)
 	}
-	if m.known && !m.wanted {
+	if m.known && !m.wanted || !r.timed() {
 		return nil
 	}
 	var to, origTo, relay, delays, level, dsn, status []byte
 	for len(rest) > 0 && status == nil {
 		name, value, ok := bytes.Cut(rest, []byte("="))
 		if !ok {
+			r.line.missed = noStatus
 			return nil
 		}
 		switch string(name) {
@@ -175,6 +208,7 @@ func (r *Reader) postfixDelivery(key queueKey, id, rest []byte, client bool) err
 			value, ok = bytes.CutPrefix(value, []byte("<"))
 			end := closeAngle(value)
 			if !ok || end < 0 {
+				r.line.missed = noPath
 				return nil
 			}
 			if len(name) == 2 {
@@ -215,8 +249,11 @@ func (r *Reader) postfixDelivery(key queueKey, id, rest []byte, client bool) err
 		d.Outcome = Deferred
 	case "bounced":
 		d.Outcome = Bounced
+	case "deliverable", "undeliverable": // a probe
+		return nil
 	default:
-		return nil // a probe: "deliverable", "undeliverable"
+		r.line.missed = noStatus
+		return nil
 	}
 	left := client && (d.Outcome == Sent || !here(d.Relay) && textLeft(detail))
 	if !m.known {
@@ -253,7 +290,7 @@ func (r *Reader) bind(key queueKey, turn uint32) {
 // and of this connection.
 func (r *Reader) postfixSecurity(d *Delivery, key queueKey, m *message, relay, steps, level []byte) {
 	effective := tlsLevel(level)
-	if p := r.processOf(); effective != "none" && len(p.sessions) > 0 {
+	if p := r.processOf(); effective != "none" && r.line.pid != 0 && len(p.sessions) > 0 {
 		s := &p.sessions[0]
 		mine := bytes.Equal(s.relay, relay) && s.key == key && s.turn == m.turn
 		if mine && len(s.steps) == 0 {

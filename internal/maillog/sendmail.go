@@ -24,6 +24,9 @@ func (r *Reader) sendmail(text []byte) error {
 		p.client = string(value(rest, "relay"))
 		p.login = string(value(rest, "authid"))
 	case !ok:
+		if couldDeliver(text) {
+			r.line.missed = noQueueID
+		}
 	case bytes.HasPrefix(rest, []byte("from=")):
 		from, fields := path(rest[len("from="):])
 		m, known := r.messages.get(key)
@@ -94,12 +97,16 @@ func (r *Reader) sendmailSession(text []byte) {
 // sendmailDelivery reads "to=<a>,<b>, delay=…, mailer=esmtp, pri=…, relay=mx. [192.0.2.1], dsn=2.0.0, stat=Sent (text)".
 func (r *Reader) sendmailDelivery(key queueKey, id, rest []byte) error {
 	m, known := r.messages.get(key)
-	if known && m.known && !m.wanted {
+	if known && m.known && !m.wanted || !r.timed() {
 		return nil
 	}
 	list, fields := recipients(rest[len("to="):])
 	relay := value(fields, "relay")
 	stat := status(fields)
+	if len(stat) == 0 {
+		r.line.missed = noStatus
+		return nil
+	}
 	d := Delivery{
 		Logger: string(r.line.header.host), QueueID: string(id),
 		Relay: string(relay), DSN: string(value(fields, "dsn")), Detail: clip(stat),
@@ -140,7 +147,7 @@ func (r *Reader) sendmailSecurity(d *Delivery, relay []byte) {
 	now, ok := r.clock.time(r.line.stamp)
 	p := r.processOf()
 	for i := range p.sessions {
-		if s := &p.sessions[i]; ok && bytes.Equal(s.relay, name) && now.Sub(s.used) <= cached {
+		if s := &p.sessions[i]; ok && r.line.pid != 0 && bytes.Equal(s.relay, name) && now.Sub(s.used) <= cached {
 			s.used = now
 			tls := s.tls
 			d.Security, d.TLS = Encrypted, &tls

@@ -118,10 +118,15 @@ func (r *Reader) logsTLS() {
 
 // unlogged is what a delivery without a line of TLS was.
 func (r *Reader) unlogged() Security {
+	ours := r.line.mta == postfix && ourTag(r.line.tag)
 	switch {
-	case r.config.TLSLogged:
+	case r.line.pid == 0 && !ours:
+		return Unknown // whose session it was can't be told
+	case r.config.TLSLogged && r.line.pid != 0:
 		return Clear
-	case r.line.mta == postfix && ourTag(r.line.tag):
+	case r.line.mta == postfix && len(r.line.program) == 0:
+		return Unknown // any transport may have written it
+	case ours:
 		return ByTransport
 	case r.witnessOf().seen:
 		return Clear
@@ -140,15 +145,24 @@ func (r *Reader) rereads(prefix []byte) {
 	}
 }
 
-// ourTag reports whether a tag is that of a transport of tlsonly:
-// "postfix/tlsonly1/smtp".
+// ourTag reports whether a tag is that of a transport of tlsonly, as setup names it
+// by syslog_name: that of the instance, the transport, and the program, as in
+// "postfix/tlsonly1/smtp". A transport of any other name may send in the clear.
 func ourTag(tag []byte) bool {
-	for part := range strings.SplitSeq(string(tag), "/") {
-		if contract.IsTransport(part) {
-			return true
-		}
+	name, _, ok := cutLast(string(tag)) // the program
+	if !ok {
+		return false
 	}
-	return false
+	_, service, ok := cutLast(name)
+	return ok && contract.IsTransport(service)
+}
+
+func cutLast(tag string) (before, after string, ok bool) {
+	slash := strings.LastIndexByte(tag, '/')
+	if slash < 0 {
+		return "", "", false
+	}
+	return tag[:slash], tag[slash+1:], true
 }
 
 // interned numbers the names of machines.
