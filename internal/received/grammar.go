@@ -118,7 +118,7 @@ type field struct {
 	from, by, with, id, forr, tls clause
 	via                           clause
 	date                          string
-	all                           []string // comments of every clause
+	all                           []string // comments of every clause, and of the date
 }
 
 // clauses finds the keywords of RFC 5321, section 4.4, and RFC 8314's. Words that follow none of them, as Haraka's
@@ -138,8 +138,11 @@ func clauses(tokens []token) field {
 		date := tokens[last+1:]
 		parts := make([]string, 0, len(date))
 		for _, t := range date {
-			if t.kind == word {
+			switch t.kind {
+			case word:
 				parts = append(parts, t.text)
+			case comment: // Yandex tells of TLS after the date
+				f.all = append(f.all, t.text)
 			}
 		}
 		f.date = strings.Join(parts, " ")

@@ -11,7 +11,7 @@ import (
 // judge says whether the hop was encrypted. What says that there was TLS goes first: not every server knows RFC 3848.
 func (h *Hop) judge(f field) {
 	protocol := upper(f.with.text())
-	for _, c := range f.all {
+	for _, c := range f.told() {
 		if with := *h; with.session(c) {
 			*h = with
 			h.Security, h.Known = Encrypted, "the comment ("+c+")"
@@ -22,6 +22,15 @@ func (h *Hop) judge(f field) {
 		h.Cipher = cipher
 		// RFC 8314, section 4.3: the clause is there when and only when TLS was.
 		h.Security, h.Known = Encrypted, "the tls clause (RFC 8314)"
+	}
+	if h.Security != Encrypted {
+		h.named(f)
+	}
+	if h.Security == Encrypted && null(h.Cipher) {
+		if h.Security = Local; !h.local(f, protocol) {
+			h.Security, h.Known = Clear, "the cipher "+h.Cipher+" encrypts nothing"
+		}
+		return
 	}
 	if h.Security == Encrypted {
 		return
@@ -42,6 +51,32 @@ func (h *Hop) judge(f field) {
 		h.Security, h.Known = Unknown, "with "+h.With+" doesn't tell"
 	}
 }
+
+// named looks for TLS that a server names in words of its own, in the with clause and in comments: a version, a suite, or
+// the words TLS and STARTTLS in the with clause.
+//
+//	with ESMTP/TLS/ECDHE-RSA-AES256-GCM-SHA384                 Cisco ESA (IronPort)
+//	with ECDHE-RSA-AES256-GCM-SHA384 encrypted SMTP            Symantec MessageLabs
+//	with ESMTP with STARTTLS                                   Mimecast
+//	(using TLS: TLSv1.2, AES256-SHA)                           Trustwave MailMarshal
+//	(Cipher TLSv1:RC4-MD5:128)                                 MDaemon, Exim 3
+func (h *Hop) named(f field) {
+	if t, ok := tlsIn(f.with.words()); ok && !denies(f.with.words()) {
+		h.take(t)
+		h.Security, h.Known = Encrypted, "with "+f.with.words()
+		return
+	}
+	for _, c := range f.told() {
+		// In a comment the word alone is none: "(TLS wasn't offered)".
+		if t, ok := tlsIn(c); ok && (t.suite != "" || t.version != 0) && !denies(c) {
+			h.take(t)
+			h.Security, h.Known = Encrypted, "the comment ("+c+")"
+			return
+		}
+	}
+}
+
+func (h *Hop) take(t tlsWords) { h.Version, h.Cipher, h.Bits = t.version, t.suite, t.bits }
 
 // upper is strings.ToUpper of ASCII: "ſ" is no S.
 func upper(s string) string {
@@ -159,10 +194,7 @@ func (h *Hop) session(text string) bool {
 	case lower == "tls":
 		return true
 	}
-	parts := strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == ' ' })
-	if len(parts) == 0 {
-		return false
-	}
+	parts := strings.Split(text, ":")
 	v, ok := tlsVersion(parts[0])
 	if !ok {
 		return false
