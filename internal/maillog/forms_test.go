@@ -159,6 +159,7 @@ func TestMissed(t *testing.T) {
 		{"another name of Sendmail", early + "mta[1]: 6ANHQUPs000341: to=u@a.example, delay=00:00:00, mailer=esmtp, pri=1, relay=mx.a.example., dsn=2.0.0, stat=Sent (x)", noProgram},
 		{"a strange queue id", early + "postfix/smtp[1]: A-1: to=<u@a.example>, " + toA + ", " + sent, noQueueID},
 		{"a strange queue id of Sendmail", early + "sm-mta[1]: x: to=<u@a.example>, mailer=esmtp, relay=a, stat=Sent", noQueueID},
+		{"the second part of a line of Sendmail's", early + "sm-mta[1]: 6ANHQUPs000341[2]: relay=a, stat=Sent", noPart},
 		{"no time, no name", to, noTime},
 		{"any tag", "uptime 12.5 mail postfix/cleanup[1]: AAAAA1: message-id=<1@x>", noTime},
 		{"in JSON that is cut", `{"MESSAGE":"` + to + `","SYSLOG_IDENTIFIER":"postfix/smtp","__REAL`, noForm},

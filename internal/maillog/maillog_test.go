@@ -173,6 +173,9 @@ func TestSendmail(t *testing.T) {
 		{"the submission queue's own hop", strings.ReplaceAll(begin, "sm-mta", "sendmail") + session + strings.ReplaceAll(deliver("17:00:02", "<u@a.example>", "[127.0.0.1] [127.0.0.1]", ok), "sm-mta", "sendmail"), []string{"6ANHQUPs000341 u@a.example here"}},
 		{"by login", "17:00:00 sm-mta[1] AUTH=server, relay=pc [192.0.2.5], authid=alice, mech=PLAIN, bits=0\n" + strings.ReplaceAll(begin, "d@clinic", "x@other") + session + deliver("17:00:02", "<u@a.example>", mx, ok), []string{"6ANHQUPs000341 u@a.example sent tls 1.2 trusted"}},
 		{"a login from elsewhere", "17:00:00 sm-mta[1] AUTH=server, relay=pc2 [192.0.2.6], authid=alice, mech=PLAIN, bits=0\n" + strings.ReplaceAll(begin, "d@clinic", "x@other") + session + deliver("17:00:02", "<u@a.example>", mx, ok), nil},
+		{"a line in parts", begin + session + "17:00:02 sm-mta[2] 6ANHQUPs000341[1]: to=<u@a.example>, delay=00:00:01, mailer=esmtp, ...\n" +
+			"17:00:02 sm-mta[3] 6ANHQUPs000349[1]: to=<x@b.example>, ...\n17:00:02 sm-mta[2] 6ANHQUPs000341[2]:  relay=" + mx + ", dsn=2.0.0, ...\n17:00:02 sm-mta[2] 6ANHQUPs000341[3]:  stat=Sent (x ... y)\n",
+			[]string{"6ANHQUPs000341 u@a.example sent tls 1.2 trusted"}},
 		{"a bounce", begin + session + "17:00:01 sm-mta[2] 6ANHQUPs000341: 6ANHQUPs000342: DSN: User unknown\n" + strings.ReplaceAll(deliver("17:00:02", "<u@a.example>", mx, ok), "000341", "000342"), []string{"6ANHQUPs000342 u@a.example sent tls 1.2 trusted"}},
 	} {
 		got, _, _ := read(t, Config{}, log(c.log))

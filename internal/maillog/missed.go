@@ -22,6 +22,7 @@ const (
 	noQueueID = "its queue id can't be read"
 	noStatus  = "it is a delivery, and its end is missing"
 	noPath    = "it is a delivery, and its recipient can't be read"
+	noPart    = "it is a part of a line whose others are missing"
 	noText    = "its text isn't in the log (journalctl wants --all)"
 )
 

@@ -24,7 +24,9 @@ func (r *Reader) sendmail(text []byte) error {
 		p.client = string(value(rest, "relay"))
 		p.login = string(value(rest, "authid"))
 	case !ok:
-		if couldDeliver(text) {
+		if whole, part := r.sendmailPart(text); len(whole) > 0 {
+			return r.sendmail(whole)
+		} else if !part && couldDeliver(text) {
 			r.line.missed = noQueueID
 		}
 	case bytes.HasPrefix(rest, []byte("from=")):
@@ -48,6 +50,37 @@ func (r *Reader) sendmail(text []byte) error {
 		}
 	}
 	return nil
+}
+
+// maxParts is how long a line in parts may be.
+const maxParts = 64 << 10
+
+// sendmailPart takes a part of a line that is longer than syslog takes:
+// "ID[1]: text ...", "ID[2]: text ...", "ID[3]: text". With the last one it returns
+// the whole line. It is false for a line that is no part.
+func (r *Reader) sendmailPart(text []byte) (whole []byte, ok bool) {
+	front, rest, ok := bytes.Cut(text, []byte("]: "))
+	id, count, bracket := bytes.Cut(front, []byte("["))
+	n := number(count)
+	if !ok || !bracket || n == 0 || len(id) < 5 || len(id) > len(queueKey{}.id) || bytes.ContainsAny(id, " :") {
+		return nil, false
+	}
+	p := r.processOf()
+	rest, more := bytes.CutSuffix(rest, []byte(" ..."))
+	switch {
+	case n == 1:
+		p.part = append(append(p.part[:0], id...), ": "...)
+	case p.parts != n-1 || !bytes.HasPrefix(p.part, id) || len(p.part)+len(rest) > maxParts:
+		r.line.missed = noPart
+		p.parts, p.part = 0, p.part[:0]
+		return nil, true
+	}
+	if p.parts, p.part = n, append(p.part, rest...); more {
+		return nil, true
+	}
+	whole = bytes.Clone(p.part)
+	p.parts, p.part = 0, nil
+	return whole, true
 }
 
 func notice(text []byte) bool {

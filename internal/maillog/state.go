@@ -68,6 +68,9 @@ type process struct {
 	sessions []session
 	// Sendmail: the last login, and from where.
 	login, client string
+	// Sendmail: the parts of a long line, and how many there were.
+	part  []byte
+	parts uint32
 }
 
 // maxSessions is how many sessions of a process are remembered; Sendmail keeps a few connections open.
