@@ -31,7 +31,9 @@
 // a reload, shows deliveries in the clear that weren't. Two connections of one
 // Postfix process, for one message and to one host, are told apart by their
 // delays= only, which are rounded. Sendmail doesn't say when a cached
-// connection ends: its TLS counts for ten minutes after it was last used.
+// connection ends: its TLS counts for ten minutes after it was last used. The short
+// name of a zone, as journalctl -o short-full has it, is known only if it is one of
+// Config.Zone's; another one's times are taken for that zone's.
 package maillog
 
 import (

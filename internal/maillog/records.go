@@ -43,7 +43,8 @@ func (e *entries) next() error {
 		return nil
 	case string(line) == "{":
 		return e.pretty()
-	case bytes.HasPrefix(line, []byte("__CURSOR=")), bytes.HasPrefix(line, []byte("__REALTIME_TIMESTAMP=")):
+	case len(line) > 0 && line[0] == '_' &&
+		(bytes.HasPrefix(line, []byte("__CURSOR=")) || bytes.HasPrefix(line, []byte("__REALTIME_TIMESTAMP="))):
 		return e.export()
 	case bytes.HasSuffix(line, []byte("]")) && bytes.Contains(line, []byte(" [s=")) && stampEnd(line) > 0:
 		return e.verbose()

@@ -21,7 +21,7 @@ var versionNamed = regexp.MustCompile(`(?i)(?:^|[^A-Z0-9])((TLS|SSL)[ _-]?v?([0-
 // Suites by the names of IANA, of OpenSSL (LibreSSL has AEAD before some), and of
 // GnuTLS.
 var (
-	suiteIANA    = regexp.MustCompile(`^TLS_[A-Z0-9]+(?:_[A-Z0-9]+)*_(?:SHA[0-9]*|MD5|CCM|CCM_8|NULL)$`)
+	suiteIANA    = regexp.MustCompile(`^TLS_[A-Za-z0-9]+(?:_[A-Za-z0-9]+)*_(?:SHA[0-9]*|MD5|CCM|CCM_8|NULL)$`)
 	suiteOpenSSL = regexp.MustCompile(`^(?:[A-Z0-9a-z]+-)*(?:AES(?:128|256)?|CAMELLIA(?:128|256)|ARIA(?:128|256)?|CHACHA20|DES|RC4|RC2|SEED|IDEA|NULL|GOST[0-9]+)(?:-[A-Z0-9]+)*-(?:SHA[0-9]*|MD5|POLY1305|CCM8?)$`)
 	suiteGnuTLS  = regexp.MustCompile(`^[A-Z0-9]+(?:_+[A-Z0-9]+)*_+(?:AES_(?:128|256)|CHACHA20|CAMELLIA_(?:128|256)|3DES|ARCFOUR)(?:_[A-Z0-9]+)*$`)
 )
