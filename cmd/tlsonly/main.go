@@ -28,6 +28,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
+	"tlsonly/internal/maillog"
 )
 
 // Exit statuses of every command.
@@ -142,9 +143,13 @@ func (p *program) commandUsage(fs *flag.FlagSet) {
 	w := p.stdout
 	for _, c := range commands() {
 		if c.name == fs.Name() {
-			fmt.Fprintf(w, "usage: tlsonly %s [flags] %s\n\n%s\n\nflags:\n", c.name, c.args, c.summary)
+			fmt.Fprintf(w, "usage: tlsonly %s [flags] %s\n\n%s\n\n", c.name, c.args, c.summary)
 		}
 	}
+	if fs.Name() == "report" {
+		fmt.Fprintf(w, "Forms of logs, found out line by line: %s.\n\n", maillog.FormsRead)
+	}
+	fmt.Fprintln(w, "flags:")
 	fs.VisitAll(func(f *flag.Flag) {
 		value, usage := flag.UnquoteUsage(f)
 		dashes := "--"

@@ -44,9 +44,6 @@ func (p *program) report(ctx context.Context, args []string) int {
 	fs.IntVar(&o.year, "year", 0, "the `YEAR` of each log's first line, where lines have none; default: as the files' times tell")
 	rest, code, ok := p.parse(fs, args)
 	switch {
-	case !ok && code == exitOK:
-		fmt.Fprintf(p.stdout, "\nforms of logs that are read, line by line, so that a file may have several:\n%s\n", maillog.FormsRead)
-		return code
 	case !ok:
 		return code
 	case len(rest) == 0 && !o.journal:
