@@ -315,8 +315,8 @@ var programs = map[string][]string{
 	"cmd/tlsonly/asdaemon.go":           {`"systemctl"`, `"/proc/self/exe"`}, // itself, as the daemon's user
 	"cmd/tlsonly/report.go":             {`"journalctl"`},
 	"internal/forward/user.go":          {`"getent"`},
-	"internal/monitor/notify.go":        {"argv[0]"}, // the configuration's notify command, or sendmail
-	"internal/mta/postfix/postfix.go":   {"path"},    // one of Postfix's
+	"internal/monitor/notify.go":        {"argv[0]"},          // the configuration's notify command, or sendmail
+	"internal/mta/postfix/postfix.go":   {"cmd.Path", "path"}, // one of Postfix's
 	"internal/mta/postfix/renew.go":     {"systemctl"},
 	"internal/mta/sendmail/sendmail.go": {"name"}, // sendmail or m4
 }
