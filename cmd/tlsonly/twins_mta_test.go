@@ -583,3 +583,50 @@ func TestMTATwinsLevel(t *testing.T) {
 		return slices.ContainsFunc(w.postfix.LogLines("to=<b@self.example>"), func(line string) bool { return strings.Contains(line, "status=sent") })
 	})
 }
+
+// A static table of senders can't follow the site's: setup refuses it where that
+// says anything of protected senders, doctor finds what was said since, and the
+// remedy that both name keeps the way.
+func TestMTATwinsTable(t *testing.T) {
+	w := twinned(t, wireCase{
+		master: []string{
+			"smtp-167 unix - - n - - smtp -o smtp_bind_address=127.0.0.10",
+			"smtp-168 unix - - n - - smtp -o smtp_bind_address=127.0.0.11 -o syslog_name=postfix/smtp-168",
+		},
+		main: func(dir string) map[string]string {
+			return map[string]string{"sender_dependent_default_transport_maps": "texthash:" + write(dir, "sdd", "@other.example smtp-168:\n"+doctor+" smtp-167:\n")}
+		},
+	})
+	table := filepath.Join(w.dir, "sdd")
+	const asTable = "[binding]\nsenders = \"table\"\n"
+	before := w.files()
+	w.daemon.write(daemonHead + "[forwarding]\npostfix = \"" + w.postfix.Etc + "\"\n" + asTable + clinicRule)
+	if out, status := w.program("setup", "postfix", "--apply", "--no-reload"); status != exitNo ||
+		!strings.Contains(out, table+":2: "+doctor+" goes by smtp-167:") || !strings.Contains(out, `set [binding] senders = "map"`) {
+		t.Errorf("setup: exit status %d\n%s", status, out)
+	}
+	if after := w.files(); !bytes.Equal(after, before) {
+		t.Errorf("it was written all the same:\n%s", after)
+	}
+	leaves := func(from, address, by string) {
+		t.Helper()
+		m := w.lands(from, "u@good.example", "good.example")
+		if m.Client.String() != address || from == doctor && !m.TLS {
+			t.Errorf("%s leaves from %s, want %s; TLS %t", from, m.Client, address, m.TLS)
+		}
+		w.by(by, "u@good.example")
+	}
+	write(w.dir, "sdd", "@other.example smtp-168:\n")
+	w.bind(asTable)
+	leaves(doctor, "127.0.0.1", "tlsonly1")
+	leaves(outsider, "127.0.0.11", "smtp-168")
+	w.doctorSays(exitOK, "ok", "sender-map-asked")
+	write(w.dir, "sdd", "@other.example smtp-168:\n\n@clinic.example smtp-167:\n")
+	out := w.doctorSays(exitNo, "hole", "twin-unasked")
+	if !strings.Contains(out, table+":3") {
+		t.Errorf("doctor doesn't say where:\n%s", out)
+	}
+	w.bind("")
+	leaves(doctor, "127.0.0.10", "tlsonly1-smtp-167")
+	w.doctorSays(exitOK, "ok", "twin-asked")
+}

@@ -96,7 +96,7 @@ func Plan(s Settings, f Facts) (Setup, error) {
 	}
 	p := planner{Settings: s, facts: f, milter: milter, smap: smap, setup: Setup{Dir: f.Dir}}
 	p.setEntries()
-	if err := p.conflicts(); err != nil {
+	if err := errors.Join(p.conflicts(), p.tableConflict()); err != nil {
 		return Setup{}, err
 	}
 	p.files()

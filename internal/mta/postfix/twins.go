@@ -2,6 +2,8 @@ package postfix
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -26,6 +28,7 @@ type SiteSenders struct {
 	// Unlisted are tables of which not all answers are known, because they can
 	// only be asked or can't be read.
 	Unlisted []string
+	entries  []entry
 }
 
 // siteSenderTables returns the site's tables of senders.
@@ -42,6 +45,7 @@ func (f Facts) readSenders(ctx context.Context, i Instance) SiteSenders {
 	d := doctor{Facts: f, instance: i}
 	for _, table := range f.siteSenderTables() {
 		entries, err := d.entries(ctx, table, "")
+		found.entries = append(found.entries, entries...)
 		for _, e := range entries {
 			name, _, _ := strings.Cut(e.value, ":")
 			if name != "" && !strings.EqualFold(e.value, "DUNNO") &&
@@ -301,16 +305,60 @@ func (p *planner) limits(wanted []Service) {
 	}
 }
 
+// A miss is what the site says of where mail of protected senders goes, and what
+// a static table of ours doesn't follow.
+type miss struct{ where, text string }
+
+// tableMisses returns them, none unless such a table is wanted. Our table stands
+// first in the list and names a transport for each protected sender, so that the
+// site's tables aren't asked for them; only the daemon can ask those.
+func (p *planner) tableMisses() []miss {
+	if p.Senders != contract.SendersTable || !p.facts.sendersRouted() {
+		return nil
+	}
+	var found []miss
+	d := doctor{Settings: p.Settings, Facts: p.facts}
+	for _, e := range p.facts.SiteSenders.entries {
+		name, _, _ := strings.Cut(e.value, ":")
+		if strings.EqualFold(e.value, "DUNNO") || isOwn(Service{Name: name, Type: "unix"}) {
+			continue
+		}
+		if from, ok := d.side(e.key); e.pattern || ok && p.Protects(from) != None {
+			found = append(found, miss{e.where, e.key + " goes by " + e.value})
+		}
+	}
+	for _, table := range p.facts.SiteSenders.Unlisted {
+		found = append(found, miss{inMain(senderMaps), table + " can name any transport"})
+	}
+	value := p.facts.value("default_transport")
+	name, hop, _ := strings.Cut(value, ":")
+	if s, ok := p.facts.service(name, "unix"); hop != "" || ok && s.Command != "smtp" {
+		found = append(found, miss{inMain("default_transport"), "all mail goes by " + value})
+	}
+	return found
+}
+
+// tableConflict refuses a table of senders where the site gives protected ones a
+// way of their own.
+func (p *planner) tableConflict() error {
+	var errs []error
+	for _, m := range p.tableMisses() {
+		errs = append(errs, fmt.Errorf("%s: %s, which a table of senders can't follow", m.where, m.text))
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w\nprotected senders would leave by the client %s, from its address and by "+
+		`MX or relayhost: set [binding] senders = "map", and they keep their way`,
+		errors.Join(errs...), p.site().Name)
+}
+
 // siteNotes says what becomes of the site's own ways for protected senders.
 func (p *planner) siteNotes() {
 	tables := strings.Join(p.facts.siteSenderTables(), ", ")
 	switch {
 	case !p.facts.sendersRouted():
-	case p.Senders == contract.SendersTable:
-		p.setup.note(`a table of senders can't follow the site's (%s): protected senders leave `+
-			"by the client %s, from its address and by MX or relayhost; "+
-			`with [binding] senders = "map" they keep theirs`,
-			p.facts.siteWays(), p.site().Name)
+	case p.Senders == contract.SendersTable: // no word of theirs is for protected senders
 	case !p.reads():
 		p.setup.note("the daemon doesn't read this postfix, so protected senders leave by the client %s, "+
 			"whatever the site says (%s); with [forwarding] postfix = %q they keep their way",

@@ -91,7 +91,12 @@ func (d *doctor) unasked(p *planner) {
 	remedy := runSetup
 	switch {
 	case d.Senders == contract.SendersTable:
-		remedy = `[binding] senders = "map", then ` + runSetup + "; or accept this finding"
+		for _, m := range p.tableMisses() {
+			d.hole("twin-unasked", m.where, `[binding] senders = "map", then `+runSetup,
+				"%s: %s isn't asked for protected senders: with a table of senders their mail leaves "+
+					"by the client %s, from its address and by MX or relayhost", m.text, senderMaps, p.site().Name)
+		}
+		return
 	case !p.reads():
 		remedy = d.haveItRead() + ", then " + runSetup
 	}

@@ -5,7 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"tlsonly/internal/addr"
 	"tlsonly/internal/contract"
+	"tlsonly/internal/mta"
 	"tlsonly/internal/policy"
 )
 
@@ -102,11 +104,9 @@ func TestPlanTwins(t *testing.T) {
 	}
 
 	// What nobody asks for isn't made.
-	table := reading()
-	table.Senders = contract.SendersTable
 	elsewhere := reading()
 	elsewhere.Read = "/etc/postfix-out"
-	for name, s := range map[string]Settings{"table": table, "elsewhere": elsewhere, "not at all": inet()} {
+	for name, s := range map[string]Settings{"elsewhere": elsewhere, "not at all": inet()} {
 		setup, err := Plan(s, slow)
 		if err != nil {
 			t.Fatal(err)
@@ -204,6 +204,58 @@ func TestHoldingOf(t *testing.T) {
 	} {
 		if got := HoldingOf(c.program, c.hop); got != c.want {
 			t.Errorf("%s %s: %d", c.program, c.hop, got)
+		}
+	}
+}
+
+// A table of senders is refused where the site says anything of protected
+// senders, with the place; doctor, where it was written before, calls it a hole.
+func TestPlanTableSite(t *testing.T) {
+	s := reading()
+	s.Senders = contract.SendersTable
+	s.Protected = []addr.Address{addr.MustAddress("doctor@clinic.example")}
+	of := func(key, value string) SiteSenders {
+		return SiteSenders{entries: []entry{{key: key, value: value, where: "/s:7", pattern: key[0] == '^'}}}
+	}
+	for _, c := range []struct {
+		name, transport string
+		senders         SiteSenders
+		want            string // "": it is written
+	}{
+		{"a protected sender", "smtp", of("doctor@clinic.example", "slow:"), "/s:7: doctor@clinic.example goes by slow:"},
+		{"a protected domain", "smtp", of("@clinic.example", "slow:[relay.example]"), "/s:7: @clinic.example"},
+		{"everybody", "smtp", of("*", "slow:"), "/s:7: * goes"},
+		{"an expression", "smtp", of("^a@", "slow:"), "/s:7: ^a@"},
+		{"what can only be asked", "smtp", SiteSenders{Unlisted: []string{"mysql:/m"}},
+			"main.cf:sender_dependent_default_transport_maps: mysql:/m can name any"},
+		{"a smarthost for all", "smtp:[relay.example]", SiteSenders{}, "main.cf:default_transport: all mail"},
+		{"no smtp client", "uucp", SiteSenders{}, "main.cf:default_transport: all mail"},
+		{"a client of its own for all", "slow", SiteSenders{}, ""},
+		{"others", "smtp", of("@other.example", "slow:"), ""},
+		{"nothing", "smtp", of("doctor@clinic.example", "DUNNO"), ""},
+		{"ours", "smtp", of("doctor@clinic.example", "tlsonly1:"), ""},
+	} {
+		f := facts(t, "3.7.11", map[string]string{
+			"sender_dependent_default_transport_maps": "hash:/s", "default_transport": c.transport,
+		}, clients...)
+		f.SiteSenders = c.senders
+		_, err := Plan(s, f)
+		d := doctor{Settings: s.withDefaults(), Facts: f}
+		d.unasked(d.planner())
+		if c.want == "" {
+			if err != nil || len(d.found) > 0 {
+				t.Errorf("%s: %v, %q", c.name, err, d.found)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) ||
+			!strings.Contains(err.Error(), `senders = "map"`) {
+			t.Errorf("%s: %v, want %s", c.name, err, c.want)
+		}
+		where, text, _ := strings.Cut(c.want, ": ")
+		if len(d.found) != 1 || d.found[0].Level != mta.Hole || d.found[0].Where != where ||
+			!strings.HasPrefix(d.found[0].Text, text) {
+			t.Errorf("%s: doctor says %q", c.name, d.found)
 		}
 	}
 }

@@ -255,6 +255,9 @@ func TestUndoRestores(t *testing.T) {
 		last := s
 		if r.IntN(2) == 0 {
 			last = settingsOf(r)
+			if _, err := Plan(last, after.facts(t)); err != nil {
+				last.Senders = contract.SendersMap // a table can't follow this site's
+			}
 			if after, ok = after.applied(t, last); !ok {
 				t.Fatalf("seed %d: other settings can't be applied", seed)
 			}
