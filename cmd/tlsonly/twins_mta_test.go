@@ -630,3 +630,49 @@ func TestMTATwinsTable(t *testing.T) {
 	leaves(doctor, "127.0.0.10", "tlsonly1-smtp-167")
 	w.doctorSays(exitOK, "ok", "twin-asked")
 }
+
+// A relay that speaks TLS at once at a port other than 465 is judged as the
+// client speaks that the site sends there by; without such a client it is a host
+// that never greets.
+func TestMTATwinsWrapped(t *testing.T) {
+	isolated(t)
+	const relay = "[127.0.60.1]:4650"
+	smtps, submit := startSubmission(t, "127.0.60.1:4650", true), startSubmission(t, "127.0.60.2:5870", false)
+	w := twinned(t, wireCase{
+		master: []string{
+			"smtps-relay unix - - n - - smtp -o smtp_tls_wrappermode=yes -o smtp_tls_security_level=encrypt",
+			"relay-a unix - - n - - smtp",
+		},
+		main: func(dir string) map[string]string {
+			return map[string]string{
+				"sender_dependent_default_transport_maps": "texthash:" + write(dir, "sdd",
+					doctor+" smtps-relay:"+relay+"\nnurse@clinic.example relay-a:[127.0.60.2]:5870\n"),
+				"smtp_sasl_auth_enable":      "yes",
+				"smtp_sasl_security_options": "noanonymous",
+				"smtp_sasl_password_maps": "texthash:" + write(dir, "logins",
+					relay+" one:secret\n[127.0.60.2]:5870 two:secret\n"),
+			}
+		},
+	})
+	w.bind("")
+	leaves := func(from string, s *submission, begin string) {
+		t.Helper()
+		w.marker += "x"
+		w.message(from, []string{"u@elsewhere.example"}, nil)
+		s.took(w, begin)
+	}
+	leaves(doctor, smtps, "one:secret, TLS true, "+doctor)
+	// One that greets, and has STARTTLS, is none of these.
+	leaves("nurse@clinic.example", submit, "two:secret, TLS true, nurse@clinic.example")
+	out := w.daemon.command("check", relay)
+	if !strings.Contains(out, "TLS 1.3") {
+		t.Errorf("check says of it:\n%s", out)
+	}
+	// The counter-run: no client speaks so, and the host's silence says nothing.
+	w.run("postconf", "-P", "smtps-relay/unix/smtp_tls_wrappermode=no")
+	w.setup()
+	out, status := w.program("check", relay)
+	if status == exitOK || strings.Contains(out, "TLS 1.3") {
+		t.Errorf("without such a client check says, with exit status %d:\n%s", status, out)
+	}
+}

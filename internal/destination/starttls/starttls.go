@@ -47,12 +47,18 @@ type Prober struct {
 	// Dial makes the TCP connection; default: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Now  func() time.Time // default: time.Now
+	// Wrapped says whether the MTA has a client that speaks TLS from the first
+	// octet on, whatever the port (Postfix: smtp_tls_wrappermode); nil: it hasn't.
+	Wrapped func() bool
+
+	silence time.Duration // 0: the constant
 }
 
 // Target is one address of a mail host.
 type Target struct {
 	Address netip.AddrPort
 	Name    string // the MX host's name in ASCII, sent as SNI (RFC 6066, section 3); "" for an address literal
+	greets  bool   // it speaks SMTP first, see implicit
 }
 
 // Probe looks at t. It always returns an Observation with an outcome; ctx and the timeout end it with SawTimeout.
@@ -96,12 +102,15 @@ func (p *Prober) first(ctx context.Context, t Target) (o policy.Observation, aga
 		return o, false
 	}
 	defer c.close()
-	implicit := t.Address.Port() == submissions
+	implicit := p.implicit(c, t)
 	if f = c.untilTLS(implicit, p.helo(), &o); f != nil {
 		f.report(&o)
 		return o, false
 	}
 	state, f := c.handshake(ctx, clientConfig(t.Name))
+	if late, ok := t.patient(); f != nil && implicit && ok {
+		return p.first(ctx, late)
+	}
 	if f != nil {
 		f.report(&o)
 		return o, o.Outcome == policy.SawBroken
@@ -125,7 +134,7 @@ func (p *Prober) second(ctx context.Context, t Target, offer ...policy.Version) 
 		return nil, f
 	}
 	defer c.close()
-	if f = c.untilTLS(t.Address.Port() == submissions, p.helo(), new(policy.Observation)); f != nil {
+	if f = c.untilTLS(p.implicit(c, t), p.helo(), new(policy.Observation)); f != nil {
 		return nil, f
 	}
 	return c.hello(t.Name, offer...)

@@ -74,7 +74,7 @@ func (p *Prober) offer(ctx context.Context, t Target, v policy.Version) (refused
 	}
 	defer c.close()
 	var o policy.Observation
-	implicit := t.Address.Port() == submissions
+	implicit := p.implicit(c, t)
 	if f = c.untilTLS(implicit, p.helo(), &o); f != nil {
 		return false, f
 	}
