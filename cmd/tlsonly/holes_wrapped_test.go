@@ -2,10 +2,7 @@ package main
 
 import (
 	"crypto/tls"
-	"io"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 
 	"tlsonly/internal/testnet"
@@ -32,32 +29,7 @@ func startWrapped(t *testing.T, address string) *testnet.SMTP {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer c.Close()
-				to, err := net.Dial("tcp", inner.Address().String())
-				if err != nil {
-					return
-				}
-				defer to.Close()
-				go func() {
-					_, _ = io.Copy(to, c)
-					to.Close()
-				}()
-				_, _ = io.Copy(c, to)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		serving.Wait()
-	})
+	startRelay(t, l, inner.Address().String())
 	return inner
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/textproto"
@@ -14,6 +15,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -410,6 +413,53 @@ func named(fields []string, name string) []string {
 		}
 	}
 	return found
+}
+
+// eachConn serves each connection that a listener takes, until the test ends.
+func eachConn(t *testing.T, l net.Listener, serve func(net.Conn)) {
+	t.Helper()
+	var serving sync.WaitGroup
+	var open sync.Map
+	var over atomic.Bool
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			if open.Store(c, nil); over.Load() {
+				c.Close()
+			}
+			serving.Go(func() {
+				defer c.Close()
+				serve(c)
+				open.Delete(c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		over.Store(true)
+		open.Range(func(c, _ any) bool { c.(net.Conn).Close(); return true })
+		serving.Wait()
+	})
+}
+
+// startRelay hands on what comes to a listener to an address, and what comes back.
+func startRelay(t *testing.T, l net.Listener, to string) {
+	t.Helper()
+	eachConn(t, l, func(c net.Conn) {
+		host, err := net.Dial("tcp", to)
+		if err != nil {
+			return
+		}
+		defer host.Close()
+		var back sync.WaitGroup
+		back.Go(func() { _, _ = io.Copy(c, host); c.Close() })
+		_, _ = io.Copy(host, c)
+		host.Close()
+		back.Wait()
+	})
 }
 
 // realMTA is what the tests need of Postfix and Sendmail alike.

@@ -106,11 +106,11 @@ func (r *siteRun) live() {
 	if status != exitOK {
 		r.t.Fatalf("setup: exit status %d\n%s", status, out)
 	}
+	began := time.Now()
 	if again, status := r.program("setup", "postfix", "--apply"); status != exitOK || !strings.Contains(again, "nothing to change") {
 		r.t.Errorf("setup again: exit status %d\n%s", status, again)
 	}
 	r.saw("ok")
-	began := time.Now()
 	r.waitBound()
 	took := time.Since(began).Round(10 * time.Millisecond)
 	if took > 20*time.Second { // six on a busy machine; a minute was too long
@@ -584,26 +584,7 @@ func startGivingBack(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer c.Close()
-				back, err := net.Dial("tcp", to)
-				if err != nil {
-					return
-				}
-				defer back.Close()
-				serving.Go(func() { _, _ = io.Copy(c, back); c.Close() })
-				_, _ = io.Copy(back, c)
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close(); serving.Wait() })
+	startRelay(t, l, to)
 }
 
 // startCanonical stands for a server of SRS addresses: it rewrites nothing, see
@@ -614,23 +595,11 @@ func startCanonical(t *testing.T, at string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
+	eachConn(t, l, func(c net.Conn) {
+		for in := bufio.NewScanner(c); in.Scan(); {
+			if _, err := io.WriteString(c, "500 nothing\n"); err != nil {
 				return
 			}
-			serving.Go(func() {
-				defer c.Close()
-				for in := bufio.NewScanner(c); in.Scan(); {
-					if _, err := io.WriteString(c, "500 nothing\n"); err != nil {
-						return
-					}
-				}
-			})
 		}
 	})
-	// Its clients have ended: Postfix is stopped before.
-	t.Cleanup(func() { l.Close() })
 }

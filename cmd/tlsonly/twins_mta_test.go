@@ -155,25 +155,13 @@ func startSubmission(t *testing.T, address string, wrapped bool) *submission {
 	}
 	s := &submission{offers: true}
 	config := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-				conn := c
-				if wrapped {
-					conn = tls.Server(c, config)
-				}
-				s.serve(conn, config, wrapped)
-			})
+	eachConn(t, l, func(c net.Conn) {
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if wrapped {
+			c = tls.Server(c, config)
 		}
+		s.serve(c, config, wrapped)
 	})
-	t.Cleanup(func() { l.Close(); serving.Wait() })
 	return s
 }
 

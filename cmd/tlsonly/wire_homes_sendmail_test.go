@@ -19,20 +19,7 @@ import (
 // tag goes with what is sent on.
 func TestMTAWireHomesSendmail(t *testing.T) {
 	isolated(t)
-	w := &wire{t: t, bound: true, world: newWorld(t), marker: "marker-" + strings.ToLower(rand.Text())}
-	var err error
-	if w.dir, err = rig.TempDir(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(w.dir) })
-	spool := filepath.Join(w.dir, "spool")
-	if err := os.Mkdir(spool, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(spool, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	newUsers(t, w.dir, homeUsers())
+	w, spool := newHomes(t)
 	mailer := write(w.dir, "mailer", "#!/bin/sh\nfor user; do :; done\nexec cat >>\""+spool+"/$user\"\n")
 	if err := os.Chmod(mailer, 0o755); err != nil {
 		t.Fatal(err)
@@ -53,6 +40,7 @@ func TestMTAWireHomesSendmail(t *testing.T) {
 				MinVersion: policy.TLS12, RedactBounces: true,
 			}), "\n")
 		}
+		var err error
 		if w.sendmail, err = rig.StartSendmail(patient(t), config); err != nil {
 			t.Fatal(err)
 		}
@@ -95,13 +83,7 @@ func TestMTAWireHomesSendmail(t *testing.T) {
 			return err == nil && bytes.Contains(text, []byte(w.marker))
 		})
 	}
-	refused := func(to, want string) {
-		t.Helper()
-		c := dial(t, w.address)
-		c.expect("MAIL FROM:<"+doctor+">", "250")
-		c.expect("RCPT TO:<"+to+"@local.example>", want)
-		c.expect("QUIT", "221")
-	}
+	refused := func(to, want string) { t.Helper(); w.refusesAt(doctor, to+"@local.example", want) }
 	const refusal = "ruleset=tls_rcpt, arg1=u@none.example, relay=mx1.none.example., reject=451 4.7."
 	const unread = "451 4.7.5 where mail for "
 	for _, name := range []string{"porter", "root"} {

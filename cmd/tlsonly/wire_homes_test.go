@@ -34,24 +34,41 @@ user = ["nobody"]
 tls = "encrypt"
 `
 
-// Mail to who has a closed home is delivered, and what such a home's .forward
-// sends on is held: with a real Postfix, and a daemon that isn't root.
-func TestMTAWireHomes(t *testing.T) {
-	isolated(t)
-	w := &wire{t: t, bound: true, world: newWorld(t), marker: "marker-" + strings.ToLower(rand.Text())}
+// newHomes makes users with closed homes, and a spool that every mailer may write
+// to.
+func newHomes(t *testing.T) (w *wire, spool string) {
+	t.Helper()
+	w = &wire{t: t, bound: true, world: newWorld(t), marker: "marker-" + strings.ToLower(rand.Text())}
 	var err error
 	if w.dir, err = rig.TempDir(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(w.dir) })
-	spool := filepath.Join(w.dir, "spool")
-	if err := os.Mkdir(spool, 0o777); err != nil {
+	spool = filepath.Join(w.dir, "spool")
+	if err := os.Mkdir(spool, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(spool, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	newUsers(t, w.dir, homeUsers())
+	return w, spool
+}
+
+// refusesAt wants a reply to a recipient.
+func (w *wire) refusesAt(from, to, want string) {
+	w.t.Helper()
+	c := dial(w.t, w.address)
+	c.expect("MAIL FROM:<"+from+">", "250")
+	c.expect("RCPT TO:<"+to+">", want)
+	c.expect("QUIT", "221")
+}
+
+// Mail to who has a closed home is delivered, and what such a home's .forward
+// sends on is held: with a real Postfix, and a daemon that isn't root.
+func TestMTAWireHomes(t *testing.T) {
+	isolated(t)
+	w, spool := newHomes(t)
 	const server = "socketmap:inet:127.0.0.1:8690:"
 	aliases := write(w.dir, "aliases", "team nurse\nowner-team porter\nfriends nurse\n")
 	routes := write(w.dir, "routes", "nowhere.example smtp:\n")
@@ -82,13 +99,7 @@ func TestMTAWireHomes(t *testing.T) {
 		waitFor(t, "the mail of "+name, func() bool { return strings.Contains(inbox(name), w.marker) })
 	}
 	again := func() { w.marker = "marker-" + strings.ToLower(rand.Text()) }
-	refused := func(from, to, want string) {
-		t.Helper()
-		c := dial(t, w.address)
-		c.expect("MAIL FROM:<"+from+">", "250")
-		c.expect("RCPT TO:<"+to+">", want)
-		c.expect("QUIT", "221")
-	}
+	refused := w.refusesAt
 	unread := func(to string) string {
 		return "451 4.7.5 where mail for " + to + " is forwarded to can't be read here"
 	}
