@@ -75,6 +75,8 @@ type Decider struct {
 	Held     func(c rules.Candidates, r *rules.Rule) bool
 	Deadline time.Duration // a recipient is decided by then; 20 s
 	Help     string        // a URL added to refusals, or ""
+	// Dry says that Ledger.Owe stores nothing: it says whether it could.
+	Dry bool
 }
 
 const defaultDeadline = 20 * time.Second
@@ -112,6 +114,7 @@ type plan struct {
 	rule   *rules.Rule
 	route  Route
 	began  time.Time
+	dry    bool // nothing is stored
 	places []place
 }
 
@@ -149,7 +152,7 @@ type ruling struct {
 
 // plan finds the rule and the places, as far as a rule may ask something of them.
 func (d *Decider) plan(ctx context.Context, c rules.Candidates, to addr.Address, route Route) plan {
-	p := plan{to: to, rule: c.Match(to), route: route, began: time.Now()}
+	p := plan{to: to, rule: c.Match(to), route: route, began: time.Now(), dry: d.Dry}
 	if p.rule != nil || c.Forwarders() {
 		p.places = d.places(ctx, c, p.rule, to, route)
 	}

@@ -51,7 +51,11 @@ func (d *Decision) Trace() policy.Trace {
 			if demand.Pin && judge.Destination(demand, a) == "" {
 				pinned = ", and is pinned"
 			}
-			t.Add(stageCommit, "%s is held to %s by rule %q%s", a.Destination, asks(demand), j.rule.Name, pinned)
+			is := "is"
+			if d.plan.dry {
+				is = "would be"
+			}
+			t.Add(stageCommit, "%s %s held to %s by rule %q%s", a.Destination, is, demand.Words(), j.rule.Name, pinned)
 		}
 	}
 	t = append(t, d.late...)
@@ -69,7 +73,7 @@ func (d *Decision) tracePlan(t *policy.Trace) {
 	case r == nil:
 		t.Add(stagePlan, "no rule for the sender; rules for who forwards may concern the recipient")
 	default:
-		t.Add(stagePlan, "%s", named(r.Name, r.Line, r.Former, asks(r.Demand()), string(r.Mode)))
+		t.Add(stagePlan, "%s", named(r.Name, r.Line, r.Former, r.Demand().Words(), string(r.Mode)))
 	}
 	for i := range p.places {
 		at := &p.places[i]
@@ -95,24 +99,6 @@ func named(name string, line int, former bool, asks, mode string) string {
 	text += fmt.Sprintf(" asks for %s, mode %s", asks, mode)
 	if former {
 		text += "; it isn't in force any more and still binds"
-	}
-	return text
-}
-
-// asks says what a demand is.
-func asks(d policy.Demand) string {
-	if !d.Level.Enforces() {
-		return fmt.Sprintf("nothing (tls = %q)", d.Level)
-	}
-	text := string(d.Level)
-	if d.MinVersion != 0 {
-		text += fmt.Sprintf(", TLS %s", d.MinVersion)
-	}
-	if d.MinBits != 0 {
-		text += fmt.Sprintf(", %d bits", d.MinBits)
-	}
-	if len(d.Match) > 0 {
-		text += ", a certificate for " + joined(d.Match, " or ")
 	}
 	return text
 }

@@ -328,7 +328,10 @@ func (c *Class) Enforces(now time.Time) bool { return c.Strictest(now).Level.Enf
 
 // Ask returns what the class's rules ask of mail to recipients of d: the first rule that selects one decides for it.
 // Where rules tell addresses of one domain apart the strictest holds for all of it, because an MTA binds next hops.
-func (c *Class) Ask(d addr.Domain, now time.Time) Ask {
+func (c *Class) Ask(d addr.Domain, now time.Time) Ask { return c.ask(d, now, nil) }
+
+// ask is Ask; heed, if not nil, is told of each rule that counts.
+func (c *Class) ask(d addr.Domain, now time.Time, heed func(*Rule)) Ask {
 	type hit struct {
 		rule  int
 		whole bool
@@ -357,6 +360,9 @@ func (c *Class) Ask(d addr.Domain, now time.Time) Ask {
 			continue
 		}
 		ask.add(s.askOf(h.rule, now))
+		if heed != nil {
+			heed(r)
+		}
 		if h.whole {
 			return ask
 		}

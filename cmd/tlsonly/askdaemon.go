@@ -40,10 +40,13 @@ func stateOf(file string) configFile {
 // dialDaemon is how long a daemon on this host may take to answer at all.
 const dialDaemon = 2 * time.Second
 
-// askDaemon has the running daemon explain, by [http]. It is false where none
-// answers, or one that goes by another state of the file; why says so, "" where
-// there is none.
-func askDaemon(ctx context.Context, c *config.Config, file string, from, to addr.Address, user string) (e explanation, why string, ok bool) {
+// askDaemon has the running daemon explain, by [http], what it is asked. It is
+// false where none answers, or one that goes by another state of the file; why
+// says so, "" where there is none. E is the answer, with the state of its file.
+func askDaemon[E interface{ goesBy() *configFile }](
+	ctx context.Context, c *config.Config, file string, asked map[string]string,
+) (e E, why string, ok bool) {
+	var none E
 	host, port, err := net.SplitHostPort(c.HTTP.Listen)
 	if err != nil || os.Getenv(asVariable) != "" {
 		return e, "", false
@@ -51,14 +54,11 @@ func askDaemon(ctx context.Context, c *config.Config, file string, from, to addr
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	scheme, path := "http", from.String()
+	scheme := "http"
 	if c.HTTP.Cert != "" {
 		scheme = "https"
 	}
-	if from.IsNull() && user == "" {
-		path = "<>"
-	}
-	body, err := json.Marshal(map[string]string{"from": path, "to": to.String(), "user": user})
+	body, err := json.Marshal(asked)
 	if err != nil {
 		return e, err.Error(), false
 	}
@@ -88,17 +88,29 @@ func askDaemon(ctx context.Context, c *config.Config, file string, from, to addr
 	case answer.StatusCode == http.StatusUnauthorized:
 		return e, "[http] has a password", false
 	case answer.StatusCode != http.StatusOK:
-		return e, fmt.Sprintf("it answered %s", answer.Status), false
+		var problem struct{ Detail string }
+		_ = json.Unmarshal(text, &problem) // else the status says it
+		return e, fmt.Sprintf("it answered %s %s", answer.Status, problem.Detail), false
 	}
-	if err := json.Unmarshal(text, &e); err != nil || e.Config == nil {
-		return explanation{}, "what answers there isn't this program", false
+	err = json.Unmarshal(text, &e)
+	is := e.goesBy()
+	if err != nil || is == nil {
+		return none, "what answers there isn't this program", false
 	}
 	now := stateOf(file)
-	if e.Config.File != now.File {
-		return explanation{}, "it goes by " + e.Config.File, false
+	if is.File != now.File {
+		return none, "it goes by " + is.File, false
 	}
-	if !e.Config.Modified.Equal(now.Modified) || e.Config.Size != now.Size {
-		return explanation{}, "the file has changed since it read it", false
+	if !is.Modified.Equal(now.Modified) || is.Size != now.Size {
+		return none, "the file has changed since it read it", false
 	}
 	return e, "", true
+}
+
+// path is an address as a question to the daemon has it.
+func path(a addr.Address) string {
+	if a.IsNull() {
+		return "<>"
+	}
+	return a.String()
 }

@@ -42,14 +42,18 @@ type explanation struct {
 	Cause        string              `json:"cause,omitempty"`
 	Reply        string              `json:"reply,omitempty"`
 	Assessments  []policy.Assessment `json:"assessments,omitempty"`
+	Trace        policy.Trace        `json:"trace"`
 	// By is who has decided: the running daemon, or with which user's rights it was looked.
 	By     string      `json:"by"`
 	Config *configFile `json:"config,omitempty"` // of the running daemon
 }
 
+func (e explanation) goesBy() *configFile { return e.Config }
+
 func (p *program) explain(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("explain", flag.ContinueOnError)
 	file := configFlag(fs)
+	delivery := fs.String("delivery", "", "what the MTA is told at delivery to `DESTINATION`, a domain or [host]:port")
 	from := fs.String("from", "", "envelope sender `ADDRESS`, \"<>\" for the empty one")
 	to := fs.String("to", "", "recipient `ADDRESS`")
 	user := fs.String("user", "", "SASL `LOGIN` of the client")
@@ -58,8 +62,14 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if !ok {
 		return code
 	}
+	if *delivery != "" {
+		if len(rest) > 0 || *user != "" {
+			return p.fail("explain --delivery takes --from and --to, no --user and no arguments")
+		}
+		return p.explainDelivery(ctx, *file, *delivery, *from, *to, *asJSON)
+	}
 	if len(rest) > 0 || *to == "" || *from == "" && *user == "" {
-		return p.fail("explain needs --from A (or --user U) and --to B, and takes no arguments")
+		return p.fail("explain needs --from A (or --user U) and --to B, or --delivery D, and takes no arguments")
 	}
 	sender, recipient, code, ok := p.envelope(*from, *to)
 	if !ok {
@@ -69,7 +79,11 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	if !ok {
 		return exitUsage
 	}
-	e, why, ok := askDaemon(ctx, c, *file, sender, recipient, *user)
+	asked := map[string]string{"from": sender.String(), "to": recipient.String(), "user": *user}
+	if *user == "" {
+		asked["from"] = path(sender)
+	}
+	e, why, ok := askDaemon[explanation](ctx, c, *file, asked)
 	if ok {
 		return p.tell(e, *asJSON)
 	}
@@ -90,21 +104,22 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	}
 
 	decider := newDecider(c, assessor, pins)
+	decider.Dry = true
 	forwards, err := newForwards(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return p.fail("%v", err)
 	}
-	delivery, err := p.delivery(ctx, c, false)
+	bound, err := p.delivery(ctx, c, false)
 	if err != nil {
 		return p.notOpened(err)
 	}
 	decider.Forwards = forwards
-	decider.Held = heldAtDelivery(c, func() *rules.Delivery { return delivery })
+	decider.Held = heldAtDelivery(c, func() *rules.Delivery { return bound })
 	senders, err := newSenders(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return p.fail("%v", err)
 	}
-	e = explained(ctx, decider, delivery, append([]addr.Address{sender}, senders.Written(sender)...), recipient, *user)
+	e = explained(ctx, decider, bound, append([]addr.Address{sender}, senders.Written(sender)...), recipient, *user)
 	e.By = answeredBy()
 	return p.tell(e, *asJSON)
 }
@@ -119,7 +134,7 @@ func (p *program) tell(e explanation, asJSON bool) int {
 	switch {
 	case e.Verdict == policy.Accept:
 		return exitOK
-	case e.Reason.Unknown(), e.Underlying.Unknown():
+	case e.Reason.Unknown(), e.Underlying.Unknown(), e.Reason.Ours():
 		return exitUnknown
 	}
 	return exitNo
@@ -145,6 +160,7 @@ func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, 
 		Senders:      inside(from, whose),
 		Destinations: decision.Destinations,
 		Verdict:      policy.Accept,
+		Trace:        decision.Trace(),
 	}
 	if r := decision.Rule; r != nil {
 		e.Rule, e.RuleReason, e.Level, e.Mode = r.Name, r.Why, r.Level, r.Mode
@@ -221,6 +237,7 @@ func (e explanation) print(w io.Writer) {
 	if e.Rule == "" {
 		line("rule", "none: nothing is asked")
 		line("verdict", "%s", e.Verdict)
+		e.printTrace(w)
 		return
 	}
 	line("rule", "%s (tls = %q, mode = %q)", e.Rule, e.Level, e.Mode)
@@ -266,5 +283,14 @@ func (e explanation) print(w io.Writer) {
 	}
 	if e.Reply != "" {
 		line("reply", "%s", e.Reply)
+	}
+	e.printTrace(w)
+}
+
+// printTrace prints how the decision came about. Nothing was promised by asking.
+func (e explanation) printTrace(w io.Writer) {
+	fmt.Fprintln(w, "\nsteps")
+	for _, step := range e.Trace {
+		fmt.Fprintf(w, "  %-10s %s\n", step.Stage, oneLine(step.Text))
 	}
 }

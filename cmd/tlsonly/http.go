@@ -141,7 +141,8 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 			{Name: "sessions", Test: func(context.Context) error { return stopping() }},
 		},
 		Explain: func(ctx context.Context, from, to addr.Address, user string) any {
-			decider := newDecider(d.config.Load(), d.assessor, readOnly{d.ledger})
+			decider := newDecider(d.config.Load(), d.assessor, readOnly{d})
+			decider.Dry = true
 			decider.Forwards, decider.Held = d.forwards, heldAtDelivery(d.config.Load(), d.delivery.Load)
 			e := explained(ctx, decider, d.delivery.Load(), append([]addr.Address{from}, d.senders.Written(from)...), to, user)
 			e.By, e.Config = "the running daemon, "+answeredBy(), d.state.Load()
@@ -163,6 +164,9 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 		BehindProxy: c.HTTP.BehindProxy,
 		Log:         d.log,
 		Now:         d.now,
+	}
+	if d.maps != nil {
+		w.ExplainDelivery = d.explainDelivery
 	}
 	w.Observed = func(ctx context.Context, since time.Time) (observe.Summary, error) {
 		rows, err := d.store.ObservedSince(ctx, since)
@@ -197,11 +201,6 @@ func answers(ctx context.Context, r *dns.Resolver) error {
 	}
 	return nil
 }
-
-// readOnly is a ledger that promises nothing.
-type readOnly struct{ *ledger.Ledger }
-
-func (readOnly) Owe(context.Context, addr.Destination, string, policy.Demand, bool) error { return nil }
 
 func (d *service) ruleSet() *rules.Set { return d.config.Load().Rules }
 

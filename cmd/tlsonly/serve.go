@@ -264,6 +264,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Homes:       d.homes,
 		Asked:       func(m socketmap.Map, protected addr.Address) { d.asked.Question(string(m), protected) },
 		Site:        siteWays(d.forwards, reads),
+		History:     d.heldSince,
 		Others:      c.Binding.Others,
 		FreeBounces: c.Binding.Bounces == contract.BouncesOthers,
 		Bounce:      c.Binding.OnLost == contract.OnLostBounce,

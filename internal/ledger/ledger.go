@@ -390,6 +390,16 @@ func (l *Ledger) Owe(ctx context.Context, d addr.Destination, rule string, deman
 	return nil
 }
 
+// Stands reports whether a demand of d, and with pin its pin, stands already, so
+// that Owe would store nothing. Asking isn't mail.
+func (l *Ledger) Stands(d addr.Destination, demand policy.Demand, pin bool) bool {
+	asked := store.Demand{Level: demand.Level, MinVersion: demand.MinVersion, MinBits: demand.MinBits}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	k := l.known[d]
+	return k != nil && k.demand.Covers(asked) && (k.pinned || !pin)
+}
+
 // stands reports whether what is asked of d stands already, and if so notes that there was mail.
 func (l *Ledger) stands(d addr.Destination, rule string, asked store.Demand, pin bool) bool {
 	now := l.c.Now()

@@ -26,17 +26,17 @@ func (s *Server) reply(b, question []byte) []byte {
 			if m.Transports < 0 {
 				m.Transports = s.c.Transports
 			}
-			s.asked(MapSender, key)
+			s.asked(MapSender, name, key)
 			return s.sender(b, m, readSenderKey(string(key)), now)
 		}
 	case string(name) == string(contract.MapPolicy):
-		s.asked(MapPolicy, key)
+		s.asked(MapPolicy, name, key)
 		return s.policy(b, key, now)
 	case string(name) == string(contract.MapTLSRcpt), string(name) == "tlsonly": // Sendmail says what its K line calls the map
-		s.asked(MapTLSRcpt, key)
+		s.asked(MapTLSRcpt, name, key)
 		return s.tlsRcpt(b, string(key), now)
 	case string(name) == string(contract.MapReport):
-		s.asked(MapReport, key)
+		s.asked(MapReport, name, key)
 		return s.tlsReport(b, now)
 	case string(name) == string(contract.MapIdentify): // doctor asks, no MTA, so it isn't counted
 		if who := s.c.Identity.Answer(string(key)); who != "" {
@@ -44,7 +44,10 @@ func (s *Server) reply(b, question []byte) []byte {
 		}
 	case bytes.HasPrefix(name, []byte(contract.MapForced)):
 		if n, floor, ok := contract.ParseForcedMap(name); ok {
-			s.asked(MapForced, key)
+			s.asked(MapForced, name, key)
+			if s.trace != nil && floor != "" {
+				s.because(whoFloor, "no answer is below %s, which the transport's map says", floor)
+			}
 			return raise(s.forced(b, n, key, now), len(b), floor)
 		}
 	}
@@ -53,9 +56,13 @@ func (s *Server) reply(b, question []byte) []byte {
 
 // asked tells of a question, but not of those that doctor asks in the MTA's
 // place: of a parent domain, or of a name of its own.
-func (s *Server) asked(m Map, key []byte) {
-	if !bytes.HasPrefix(key, []byte{'.'}) && !bytes.Contains(key, []byte(contract.Doctor)) {
-		s.c.Asked(m, addr.Address{})
+func (s *Server) asked(m Map, name, key []byte) {
+	if bytes.HasPrefix(key, []byte{'.'}) || bytes.Contains(key, []byte(contract.Doctor)) {
+		return
+	}
+	s.c.Asked(m, addr.Address{})
+	if m == MapSender || m == MapForced {
+		s.heard.note(name)
 	}
 }
 
@@ -97,6 +104,9 @@ const nullKey = `"<>"`
 func (s *Server) sender(b []byte, m contract.SenderMap, of senderKey, now time.Time) []byte {
 	set := s.c.Rules()
 	if s.holdsOwn(m.Own, of, now) {
+		if s.trace != nil {
+			s.because(whoBounces, "bounces and notices have the strict transport while any rule enforces: nobody can tell which are about protected mail")
+		}
 		return s.transport(b, m, 0, of.key)
 	}
 	from := of.from
@@ -104,15 +114,23 @@ func (s *Server) sender(b []byte, m contract.SenderMap, of senderKey, now time.T
 		if of.err == nil && !s.protects(set, from, now) || !set.Enforces(now) {
 			return s.notFound(b, MapSender)
 		}
+		if s.trace != nil {
+			s.because(whoDoubt, "the sender can't be read whole, so it may be a protected one")
+		}
 		return s.transport(b, m, 0, of.key)
 	}
 	r := s.routeOf(set, from, now)
+	if s.trace != nil {
+		s.traceRoute(set, from, r, now)
+	}
 	if r.doubt || r.lent {
 		return s.transport(b, m, 0, of.key)
 	}
 	n := r.class
 	if n == 0 {
-		s.recent.add(from, now)
+		if s.trace == nil {
+			s.recent.add(from, now)
+		}
 		return s.notFound(b, MapSender)
 	}
 	if from.Local != contract.Doctor {
@@ -173,6 +191,9 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 		domain = addr.Domain{}
 	}
 	ask, known := set.Ask(n, domain, now)
+	if s.trace != nil {
+		s.traceAsk(set, n, hop, domain, ask, known, now)
+	}
 	if !known {
 		if ask.Demand = set.Strictest(domain, now); !ask.Demand.Level.Enforces() {
 			ask.Demand = policy.DefaultDemand()
@@ -211,6 +232,9 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 func (s *Server) other(b []byte, m Map, hop addr.Destination, protected bool, now time.Time) ([]byte, bool) {
 	demand := s.binding(hop, protected)
 	if !hop.Direct() && s.homeOf(hop.Host(), now) || s.leadsHome(hop, now) {
+		if s.trace != nil {
+			s.because(whoHome, "protected senders get their mail there, so bounces about their mail go there")
+		}
 		demand = rules.Stricter(demand, policy.DefaultDemand())
 	}
 	if demand.Level.Enforces() {
@@ -219,7 +243,13 @@ func (s *Server) other(b []byte, m Map, hop addr.Destination, protected bool, no
 	}
 	// Nobody here asks anything of the destination. What it publishes itself binds all the same.
 	if bound, ok := s.published(hop); ok {
+		if s.trace != nil {
+			s.tracePublished(hop, bound)
+		}
 		return s.write(b, m, hop, bound), true
+	}
+	if s.trace != nil {
+		s.traceNothing(hop)
 	}
 	return b, false
 }
@@ -268,6 +298,9 @@ func (s *Server) leadsHome(hop addr.Destination, now time.Time) bool {
 // that was accepted for another recipient, or by another rule, and forwarded.
 func (s *Server) binding(hop addr.Destination, protected bool) policy.Demand {
 	var found policy.Demand // honors nothing: that is for those who ask to say
+	if s.trace != nil {
+		s.traceBinding(hop, protected)
+	}
 	if s.c.Others == contract.OthersPinned && s.c.Ledger.Pinned(hop) {
 		found.Level = policy.LevelEncrypt
 	}
@@ -292,7 +325,11 @@ func (s *Server) tls(b []byte, m Map, hop addr.Destination, d policy.Demand) []b
 	}
 	bound, ok := judge.Enforcement(d, policy.Assessment{})
 	if !ok && s.c.Assessor != nil {
-		bound, ok = judge.Enforcement(d, s.look(hop))
+		a := s.look(hop)
+		bound, ok = judge.Enforcement(d, a)
+		if s.trace != nil {
+			s.traceLook(a)
+		}
 	}
 	if !ok {
 		return s.temp(b, m, "destination not known yet")

@@ -45,6 +45,10 @@ func (s *Server) oddPolicy(b []byte, key string, now time.Time) []byte {
 func (s *Server) oddForced(b []byte, n int, key string, now time.Time) []byte {
 	set := s.c.Rules()
 	ask, known := set.Ask(n, addr.Domain{}, now)
+	if s.trace != nil {
+		s.because(whoDoubt, "the next hop can't be read whole: no exception is for it")
+		s.traceAsk(set, n, addr.Destination{}, addr.Domain{}, ask, known, now)
+	}
 	demand := ask.Demand
 	if !known {
 		demand = set.Strictest(addr.Domain{}, now)

@@ -41,8 +41,14 @@ func isReport(from, name string, own addr.Domain) bool {
 // tlsReport answers whether a report may leave in the process that wrote it.
 func (s *Server) tlsReport(b []byte, now time.Time) []byte {
 	if s.reportsFree(s.c.Rules(), now) {
+		if s.trace != nil {
+			s.because(whoNobody, "no rule enforces")
+		}
 		s.counts.add(MapReport, AnswerFree)
 		return append(b, "OK "+contract.Free...)
+	}
+	if s.trace != nil {
+		s.because(whoBounces, "while a rule enforces, a report is judged in a queue run, where a refusal keeps it")
 	}
 	s.counts.add(MapReport, AnswerWait)
 	return append(b, "TEMP a report waits for a queue run"...)
@@ -62,6 +68,9 @@ func (s *Server) reportMayGo(set *rules.Delivery, q question, now time.Time) pol
 	verdict := s.mayGoAs(set, addr.Address{}, q, now)
 	if q.encrypted || s.c.FreeBounces || !set.Enforces(now) || exempt(set, q.to, now) {
 		return verdict
+	}
+	if s.trace != nil {
+		s.because(whoBounces, "reports leave over TLS while any rule enforces: nobody can tell which are about protected mail")
 	}
 	return stricter(verdict, policy.Defer)
 }

@@ -27,6 +27,8 @@ func (s *Server) tlsRcpt(b []byte, key string, now time.Time) []byte {
 	verdict := policy.Defer
 	if q, ok := readQuestion(key); ok {
 		verdict = s.mayGo(q, now)
+	} else if s.trace != nil {
+		s.because(whoDoubt, "the question can't be read, or sender or recipient could mean two addresses in the clear")
 	}
 	switch verdict {
 	case policy.Accept:
@@ -71,11 +73,17 @@ func (s *Server) mayGoFrom(set *rules.Delivery, q question, from sender, now tim
 	case q.encrypted:
 		// It may be anybody's, so it is held to the most that is asked for anybody's.
 		demand := set.Strictest(q.to.Domain, now)
+		if s.trace != nil {
+			s.because(whoDoubt, "the sender may be anybody, so the strictest of all rules holds: %s", demand.Words())
+		}
 		if s.right(demand, demand.Level.Enforces(), q) {
 			return policy.Accept
 		}
 		return policy.Defer
 	case set.Enforces(now):
+		if s.trace != nil {
+			s.because(whoDoubt, "the sender may be anybody, and the session is in the clear")
+		}
 		return policy.Defer
 	default:
 		whose = []addr.Address{from.Address}
@@ -108,6 +116,9 @@ func (s *Server) rightFor(set *rules.Delivery, from addr.Address, q question, no
 	case n > 0:
 		ask = set.AskAt(from, q.to.Domain, now)
 	}
+	if s.trace != nil {
+		s.traceFor(set, from, q, n, ask, now)
+	}
 	if ask.Exempt && !q.authenticate {
 		return true
 	}
@@ -132,6 +143,9 @@ func (s *Server) right(demand policy.Demand, protected bool, q question) bool {
 		demand.Honor = policy.DefaultDemand().Honor
 	}
 	protected = protected || demand.Level.Enforces()
+	if s.trace != nil {
+		s.because(whoAnswer, "over TLS the host must satisfy: %s", demand.Words())
+	}
 	switch {
 	case s.c.Assessor == nil:
 		return demand.Level.Rank() <= policy.LevelEncrypt.Rank()
@@ -173,6 +187,9 @@ func (s *Server) rightAt(ctx context.Context, hop addr.Destination, demand polic
 		return judge.Admits(demand, a, q.server.Host(), q.fingerprint)
 	}
 	a, ok := s.knownFor(ctx, hop, protected)
+	if s.trace != nil && ok {
+		s.traceLook(a)
+	}
 	if !ok || admits(a) {
 		return true
 	}
@@ -204,6 +221,9 @@ func (s *Server) clearFor(set *rules.Delivery, from addr.Address, q question, no
 	if n > 0 {
 		ask, rule = set.AskFor(from, q.to, now)
 	}
+	if s.trace != nil {
+		s.traceFor(set, from, q, n, ask, now)
+	}
 	switch {
 	case ask.Demand.Level.Enforces() && s.c.Bounce && rule.OnFail == policy.ActionReject:
 		return policy.Reject
@@ -218,6 +238,9 @@ func (s *Server) clearFor(set *rules.Delivery, from addr.Address, q question, no
 		}
 	}
 	if s.homeOf(q.to.Domain, now) {
+		if s.trace != nil {
+			s.because(whoHome, "protected senders get their mail there, so bounces about their mail go there")
+		}
 		return policy.Defer // as in policy: a bounce to a protected sender
 	}
 	return policy.Accept

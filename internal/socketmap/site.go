@@ -28,6 +28,9 @@ func (s *Server) transport(b []byte, m contract.SenderMap, class int, key string
 		return append(contract.AppendTransport(s.ok(b, MapSender), class, ""), ':')
 	}
 	way, err := s.wayOf(key)
+	if s.trace != nil {
+		s.traceWay(way, err)
+	}
 	if err != nil {
 		if now := s.c.Now().Unix(); s.unread.Swap(now) != now { // not for each of many senders
 			s.c.Log.LogAttrs(s.ctx, slog.LevelWarn, "the site's way of a sender isn't known, its mail waits",

@@ -109,6 +109,10 @@ type Config struct {
 	PartTimeout    time.Duration // for the rest of a question that has begun; 30 s
 	WriteTimeout   time.Duration // for answers to be taken; 30 s
 
+	// History says since when a destination is pinned and what was demanded of it
+	// stands, for Explain. Nil: nobody knows.
+	History func(ctx context.Context, d addr.Destination) (History, error)
+
 	// Asked is told of each question of an MTA, and of the protected sender that
 	// a question of Postfix's is about. It doesn't wait; nil: nobody is told.
 	Asked func(m Map, protected addr.Address)
@@ -137,6 +141,8 @@ type Server struct {
 	unread  atomic.Int64 // the second in which a way that isn't known was warned of
 	recent  *recent
 	counts  counters
+	heard   heard
+	trace   *policy.Trace // of Explain; nil: nobody asks how an answer comes about
 
 	acceptPause time.Duration // the first one after a failed accept; each is longer, up to a second
 }

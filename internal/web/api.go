@@ -221,16 +221,15 @@ func wantAddress(name, text string) (addr.Address, error) {
 }
 
 func (s *Server) postExplain(r *http.Request) (any, error) {
-	if s.c.Explain == nil {
-		return nil, absent("explaining")
-	}
-	var asked struct {
-		From string `json:"from"`
-		To   string `json:"to"`
-		User string `json:"user"`
-	}
+	var asked explainQuestion
 	if err := readBody(r, &asked); err != nil {
 		return nil, err
+	}
+	if asked.Delivery != "" {
+		return s.explainDelivery(r, asked)
+	}
+	if s.c.Explain == nil {
+		return nil, absent("explaining")
 	}
 	from, err := addr.ParsePath(asked.From)
 	if err != nil {
@@ -247,6 +246,45 @@ func (s *Server) postExplain(r *http.Request) (any, error) {
 		return nil, refuse(http.StatusBadRequest, "to: want an address")
 	}
 	return s.look(r, func(ctx context.Context) (any, error) { return s.c.Explain(ctx, from, to, asked.User), nil })
+}
+
+// explainQuestion is what POST /v1/explain is asked: of acceptance, or with
+// Delivery of delivery to a next hop.
+type explainQuestion struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	User     string `json:"user"`
+	Delivery string `json:"delivery"`
+}
+
+func (s *Server) explainDelivery(r *http.Request, asked explainQuestion) (any, error) {
+	if s.c.ExplainDelivery == nil {
+		return nil, absent("[socketmap] listen")
+	}
+	to, err := addr.ParseDestination(asked.Delivery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "delivery: %v", err)
+	}
+	var from *addr.Address
+	var recipient addr.Address
+	if asked.User != "" {
+		return nil, refuse(http.StatusBadRequest, "user: no login is known at delivery")
+	}
+	if asked.From != "" {
+		a, err := addr.ParsePath(asked.From)
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "from: %v", err)
+		}
+		from = &a
+	}
+	if asked.To != "" {
+		if recipient, err = wantAddress("to", asked.To); err != nil {
+			return nil, err
+		}
+	}
+	return s.look(r, func(ctx context.Context) (any, error) {
+		return s.c.ExplainDelivery(ctx, to, from, recipient), nil
+	})
 }
 
 // look does what may take a while, a few at a time.

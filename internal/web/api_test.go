@@ -116,6 +116,16 @@ func TestAsking(t *testing.T) {
 	if e["from"] != "<>" || e["to"] != "a@b.example" || e["user"] != "lis" {
 		t.Error(e)
 	}
+	for _, q := range []struct{ body, want string }{
+		{`{"delivery":"[lab.example]:587"}`, "[lab.example]:587 everybody <>"},
+		{`{"delivery":"lab.example","from":"<>"}`, "lab.example <> <>"},
+		{`{"delivery":"lab.example","from":"a@b.example","to":"c@d.example"}`, "lab.example a@b.example c@d.example"},
+	} {
+		e := answer[map[string]string](t, s, "POST", "/v1/explain", q.body)
+		if got := e["delivery"] + " " + e["from"] + " " + e["to"]; got != q.want {
+			t.Errorf("%s: %s, want %s", q.body, got, q.want)
+		}
+	}
 	c := answer[checkedNow](t, s, "POST", "/v1/check", `{"destination":"lab.example"}`)
 	if c.Level != policy.LevelEncrypt || c.Reason != "" || !c.Assessment.When.Equal(noon) || len(c.Advice) == 0 {
 		t.Errorf("%+v", c)
@@ -132,7 +142,7 @@ func TestAsking(t *testing.T) {
 // What is refused is refused as a problem.
 func TestRefused(t *testing.T) {
 	bare := func(c *Config) {
-		c.Explain, c.Assess, c.TestForward, c.Forwards, c.LogLevel = nil, nil, nil, nil, nil
+		c.Explain, c.ExplainDelivery, c.Assess, c.TestForward, c.Forwards, c.LogLevel = nil, nil, nil, nil, nil, nil
 	}
 	post := func(path, body string) []string { return []string{"POST", path, body} }
 	get := func(path string) []string { return []string{"GET", path, ""} }
@@ -167,6 +177,11 @@ func TestRefused(t *testing.T) {
 		{post("/v1/forwards/test", `{"owner":"a@b.example","target":"c@d.example"}`), 501, "isn't set up", bare},
 		{get("/v1/forwards"), 501, "isn't set up", bare},
 		{post("/v1/explain", `{}`), 501, "isn't set up", bare},
+		{post("/v1/explain", `{"delivery":"lab.example"}`), 501, "[socketmap] listen isn't set up", bare},
+		{post("/v1/explain", `{"delivery":"b..d"}`), 400, "delivery: ", nil},
+		{post("/v1/explain", `{"delivery":"lab.example","from":"a@b..d"}`), 400, "from: ", nil},
+		{post("/v1/explain", `{"delivery":"lab.example","to":"c"}`), 400, "to ", nil},
+		{post("/v1/explain", `{"delivery":"lab.example","user":"lis"}`), 400, "no login is known", nil},
 		{post("/v1/check", `{}`), 501, "isn't set up", bare},
 		{[]string{"PUT", "/v1/log-level", `{"level":"debug"}`}, 501, "isn't set up", bare},
 		{get("/v1/log-level"), 501, "isn't set up", bare},

@@ -337,6 +337,13 @@ func (w *world) config(t testing.TB) Config {
 		Explain: func(_ context.Context, from, to addr.Address, user string) any {
 			return map[string]string{"from": from.String(), "to": to.String(), "user": user, "verdict": "accept"}
 		},
+		ExplainDelivery: func(_ context.Context, to addr.Destination, from *addr.Address, recipient addr.Address) any {
+			who := "everybody"
+			if from != nil {
+				who = from.String()
+			}
+			return map[string]string{"delivery": to.String(), "from": who, "to": recipient.String()}
+		},
 		Advice: func(a policy.Assessment) []string {
 			if a.Secure {
 				return nil
