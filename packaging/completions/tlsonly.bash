@@ -14,6 +14,7 @@ _tlsonly() {
 	check:--min-version) COMPREPLY=($(compgen -W '1.0 1.1 1.2 1.3' -- "$word")); return ;;
 	check:--tls) COMPREPLY=($(compgen -W 'none may encrypt secure dane' -- "$word")); return ;;
 	explain:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
+	explain:--delivery) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
 	explain:--from) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
 	explain:--to) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
 	explain:--user) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
@@ -50,7 +51,7 @@ _tlsonly() {
 	case $command in
 	serve) COMPREPLY=($(compgen -W '-c' -- "$word")) ;;
 	check) COMPREPLY=($(compgen -W '-c --every --json --min-bits --min-version --tls --watch' -- "$word")) ;;
-	explain) COMPREPLY=($(compgen -W '-c --from --json --to --user' -- "$word")) ;;
+	explain) COMPREPLY=($(compgen -W '-c --delivery --from --json --to --user' -- "$word")) ;;
 	inbound) COMPREPLY=($(compgen -W '--bits -c --cert --client --from --json --tls --to --user --verify' -- "$word")) ;;
 	domains) COMPREPLY=($(compgen -W 'list show history pin unpin -c --demand --failing --json --level --limit --pinned --why' -- "$word")) ;;
 	observe) COMPREPLY=($(compgen -W '--all -c --json --since' -- "$word")) ;;

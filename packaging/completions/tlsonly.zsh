@@ -4,7 +4,7 @@ if (( CURRENT == 2 )); then
 	local -a commands=(
 		'serve:run the daemon\: the milter that Postfix or Sendmail asks'
 		'check:look at destinations now\: mail hosts, STARTTLS, versions, the level reached'
-		'explain:show the whole decision for a sender and a recipient, as the daemon would make it where the MTA names no other route'
+		'explain:show the whole decision for a sender and a recipient, step by step, or what the MTA is told at delivery to a destination, and who decided it'
 		'inbound:show what an \[\[inbound\]\] rule makes of mail that comes in so'
 		'domains:show what is known of destinations, pin and unpin them'
 		'observe:show what rules that only observe would have done, and whether they can be enforced'
@@ -41,6 +41,7 @@ check)
 explain)
 	_arguments \
 		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
+		'--delivery[what the MTA is told at delivery to DESTINATION, a domain or \[host\]\:port]:destination:()' \
 		'--from[envelope sender ADDRESS, "<>" for the empty one]:address:()' \
 		'--json[answer in JSON]' \
 		'--to[recipient ADDRESS]:address:()' \
