@@ -116,11 +116,11 @@ soak: deps build
 
 # The files that decide a verdict.
 JUDGES = internal/judge/judge.go internal/judge/authenticate.go internal/judge/enforce.go internal/judge/outcome.go \
-	rules/judge.go rules/names.go rules/class.go rules/rules.go \
+	rules/judge.go rules/names.go rules/class.go rules/rules.go milter/judge.go \
 	internal/destination/destination.go internal/destination/cache.go internal/destination/host.go
 
 mutate: deps-go
-	$(GO) run ./internal/testnet/mutate -equal internal/testnet/mutate/equal.txt $(JUDGES)
+	$(GO) run ./internal/testnet/mutate -limit 60s -equal internal/testnet/mutate/equal.txt $(JUDGES)
 
 # Neither is one of the project's tools: go.mod would get all that they need.
 GOSEC       = $(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0
