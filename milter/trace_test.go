@@ -123,3 +123,43 @@ func TestUnboundPromisesNothing(t *testing.T) {
 		t.Errorf("promised %q", l.owed)
 	}
 }
+
+// A former rule is named as the cause of what it refuses, and of nothing else.
+func TestFormerIsTheCause(t *testing.T) {
+	for to, want := range map[string]bool{"b@plain.example": true, "b@good.example": false} {
+		former := rule("clinic", "@clinic.example", func(r *rules.Rule) { r.Former = true })
+		d := &Decider{Assessor: &fakeAssessor{}}
+		c := rules.New([]*rules.Rule{former}).Sender(addr.MustAddress("a@clinic.example"), "", time.Now())
+		got := d.Decide(t.Context(), c, addr.MustAddress(to), Route{})
+		if strings.HasPrefix(got.Cause, "the rule is not in force any more") != want || (got.Cause == "") == want {
+			t.Errorf("%s: cause %q", to, got.Cause)
+		}
+	}
+}
+
+// What is done counts first, then what would be, then whether there is a reason.
+func TestStricterJudgement(t *testing.T) {
+	j := func(verdict, would policy.Verdict, reason policy.Reason) rules.Judgement {
+		return rules.Judgement{Verdict: verdict, Would: would, Reason: reason}
+	}
+	order := []rules.Judgement{
+		j(policy.Accept, policy.Accept, ""),
+		j(policy.Accept, policy.Accept, policy.NoSTARTTLS),
+		j(policy.Accept, policy.Reject, policy.NoSTARTTLS), // one that only observes
+		j(policy.Reject, policy.Reject, policy.NoSTARTTLS),
+	}
+	for i, a := range order {
+		for k, b := range order {
+			if got := stricter(a, b); got != (i > k) {
+				t.Errorf("%+v before %+v: %t", a, b, got)
+			}
+		}
+	}
+	later, refused := j(policy.Accept, policy.Defer, policy.Timeout), j(policy.Accept, policy.Reject, policy.NoSTARTTLS)
+	if policy.Reject.Rank() < policy.Defer.Rank() {
+		later, refused = refused, later
+	}
+	if !stricter(refused, later) || stricter(later, refused) {
+		t.Error("of two that only observe, what they would do doesn't count")
+	}
+}
