@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -284,6 +285,38 @@ func TestPagesWhole(t *testing.T) {
 		if !strings.Contains(readme, "docs/"+filepath.Base(name)) {
 			t.Errorf("README.md doesn't lead to docs/%s", filepath.Base(name))
 		}
+	}
+}
+
+// Each test that a claim rests on is there, in its package where one is named.
+func TestClaimsTested(t *testing.T) {
+	tests := make(map[string][]string) // by name, the packages
+	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllStringSubmatch(string(text), -1) {
+			tests[m[1]] = append(tests[m[1]], filepath.Base(filepath.Dir(path)))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, name := range []string{"docs/security.md", "docs/sites.md", "docs/limits.md"} {
+		for _, m := range regexp.MustCompile("(?:(\\w+)\\.)?\\b((?:Test|Fuzz)[A-Z]\\w+)").FindAllStringSubmatch(document(t, name), -1) {
+			in := tests[m[2]]
+			if prefixed := slices.ContainsFunc(slices.Collect(maps.Keys(tests)), func(full string) bool { return strings.HasPrefix(full, m[2]) }); !prefixed ||
+				m[1] != "" && !slices.Contains(in, m[1]) {
+				t.Errorf("%s rests on %s, which isn't there", name, m[0])
+			}
+			named++
+		}
+	}
+	if named < 60 {
+		t.Errorf("only %d names found", named)
 	}
 }
 
