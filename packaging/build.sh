@@ -67,6 +67,7 @@ for arch; do
 	done
 	gzip -9nc CHANGELOG.md >"$stage/doc/changelog.gz"
 	gzip -9nc README.md >"$stage/doc/README.md.gz"
+	cp -R docs "$stage/doc/docs"
 	notices "$arch" >"$stage/NOTICES"
 	gzip -9nc "$stage/NOTICES" >"$stage/doc/NOTICES.gz"
 	cp -R packaging/deb/copyright packaging/examples "$stage/doc"
