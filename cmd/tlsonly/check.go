@@ -36,8 +36,8 @@ func (p *program) check(ctx context.Context, args []string) int {
 	level := fs.String("tls", "encrypt", "`LEVEL` that decides the exit status: none, may, encrypt, secure or dane")
 	minVersion := fs.String("min-version", "1.2", "lowest TLS `VERSION` that counts: 1.0 to 1.3")
 	minBits := fs.Int("min-bits", 128, "lowest strength of the cipher that counts, in `BITS`")
-	watch := fs.Bool("watch", false, "look again and again, and tell what is new, until interrupted")
-	every := fs.Duration("every", 30*time.Second, "time between two looks of --watch")
+	watch := fs.Bool("watch", false, "probe again and again, and show what is new, until interrupted")
+	every := fs.Duration("every", 30*time.Second, "time between two rounds of --watch")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
 		return code

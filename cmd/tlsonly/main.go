@@ -56,7 +56,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "", "run the daemon: the milter that Postfix or Sendmail asks", (*program).serve},
-		{"check", "DESTINATION…", "look at destinations now: mail hosts, STARTTLS, versions, the level reached", (*program).check},
+		{"check", "DESTINATION…", "probe destinations now: mail hosts, STARTTLS, versions, the level reached", (*program).check},
 		{"explain", "--from A --to B | --delivery D", "show the whole decision for a sender and a recipient, step by step, or what the MTA is told at delivery to a destination, and who decided it", (*program).explain},
 		{"inbound", "--from A --to B", "show what an [[inbound]] rule makes of mail that comes in so", (*program).inbound},
 		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations, pin and unpin them", (*program).domains},

@@ -3,7 +3,7 @@
 if (( CURRENT == 2 )); then
 	local -a commands=(
 		'serve:run the daemon\: the milter that Postfix or Sendmail asks'
-		'check:look at destinations now\: mail hosts, STARTTLS, versions, the level reached'
+		'check:probe destinations now\: mail hosts, STARTTLS, versions, the level reached'
 		'explain:show the whole decision for a sender and a recipient, step by step, or what the MTA is told at delivery to a destination, and who decided it'
 		'inbound:show what an \[\[inbound\]\] rule makes of mail that comes in so'
 		'domains:show what is known of destinations, pin and unpin them'
@@ -31,12 +31,12 @@ serve)
 check)
 	_arguments \
 		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
-		'--every[time between two looks of --watch (default 30s)]:duration:()' \
+		'--every[time between two rounds of --watch (default 30s)]:duration:()' \
 		'--json[answer in JSON, an object a line and destination]' \
 		'--min-bits[lowest strength of the cipher that counts, in BITS (default 128)]:bits:()' \
 		'--min-version[lowest TLS VERSION that counts\: 1.0 to 1.3 (default 1.2)]:version:(1.0 1.1 1.2 1.3)' \
 		'--tls[LEVEL that decides the exit status\: none, may, encrypt, secure or dane (default encrypt)]:level:(none may encrypt secure dane)' \
-		'--watch[look again and again, and tell what is new, until interrupted]'
+		'--watch[probe again and again, and show what is new, until interrupted]'
 	;;
 explain)
 	_arguments \
