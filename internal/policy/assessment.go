@@ -81,6 +81,7 @@ const (
 	StageEHLO      Stage = "ehlo"
 	StageSTARTTLS  Stage = "starttls"
 	StageHandshake Stage = "handshake"
+	StageSecure    Stage = "ehlo-tls" // EHLO again, over TLS
 	StageQuit      Stage = "quit"
 )
 
@@ -99,6 +100,8 @@ type Observation struct {
 	Bits       int           `json:"bits,omitempty"`         // strength of the symmetric cipher
 	Exchange   string        `json:"key_exchange,omitempty"` // "X25519", "X25519MLKEM768", "RSA", …
 	HelloOnly  bool          `json:"hello_only,omitempty"`   // version and cipher chosen by the host, but our TLS stack can't go on from there
+	Unnamed    bool          `json:"unnamed,omitempty"`      // TLS is there only when the hello doesn't name the host (SNI)
+	NeedsName  bool          `json:"needs_name,omitempty"`   // the right certificate comes only when it does, and the MTA names none
 	Chain      []Certificate `json:"chain,omitempty"`        // as shown, leaf first
 	Accepts    []Version     `json:"accepts,omitempty"`      // TLS versions, each tried on a connection of its own; nil: not tried
 	// AcceptsUnknown are versions of which that could not be found out.

@@ -59,13 +59,26 @@ type TLS struct {
 	// Signatures are the signature schemes, by IANA's numbers (RFC 8446, section
 	// 4.2.3).
 	Signatures []uint16
-	// MinDH is the least size of a prime, MinRSA that of an RSA key, in bits.
-	MinDH  int
-	MinRSA int
+	// MinDH is the least size of a prime for Diffie-Hellman over a finite field below
+	// TLS 1.3, in bits.
+	MinDH int
+	// Certificate reports that the MTA has a certificate of its own to show to a host
+	// that asks for one.
+	Certificate bool
 }
 
 // Takes reports whether a suite is among those offered.
 func (t TLS) Takes(suite uint16) bool { return t.Suites == nil || slices.Contains(t.Suites, suite) }
 
 // Speaks reports whether a version is among those offered.
-func (t TLS) Speaks(v policy.Version) bool { return t.Versions == nil || slices.Contains(t.Versions, v) }
+func (t TLS) Speaks(v policy.Version) bool {
+	return t.Versions == nil || slices.Contains(t.Versions, v)
+}
+
+// Shares reports whether a group is among those offered.
+func (t TLS) Shares(group uint16) bool { return t.Groups == nil || slices.Contains(t.Groups, group) }
+
+// Signs reports whether a signature scheme is among those offered.
+func (t TLS) Signs(scheme uint16) bool {
+	return t.Signatures == nil || slices.Contains(t.Signatures, scheme)
+}

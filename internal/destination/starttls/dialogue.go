@@ -5,13 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 )
 
 // maxExtensions is how many EHLO keywords are reported.
@@ -21,13 +22,14 @@ const maxExtensions = 100
 type conversation struct {
 	conn     net.Conn
 	in       *bufio.Reader
+	dialect  profile.Dialect
 	deadline time.Time
 	stop     func() bool
 }
 
 // newConversation binds conn to ctx: its deadline holds for every read and write, its end wakes them.
-func newConversation(ctx context.Context, conn net.Conn) *conversation {
-	c := &conversation{conn: conn, in: newReader(conn)}
+func newConversation(ctx context.Context, conn net.Conn, d profile.Dialect) *conversation {
+	c := &conversation{conn: conn, in: newReader(conn), dialect: d}
 	c.deadline, _ = ctx.Deadline()
 	conn.SetDeadline(c.deadline)
 	c.stop = context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
@@ -69,31 +71,24 @@ func (c *conversation) greet(helo string, o *policy.Observation) *failure {
 	if f := c.welcome(o); f != nil {
 		return f
 	}
-	hello, f := c.command("EHLO "+helo, policy.StageEHLO)
+	hello, extended, f := c.hello(helo, policy.StageEHLO, func(r reply) bool {
+		return r.code/100 == 5 // RFC 5321, section 3.2: a server that knows no EHLO is greeted with HELO
+	})
 	if f != nil {
 		return f
 	}
-	fallback := hello.code/100 == 5
-	if fallback {
-		// RFC 5321, section 3.2: a server that knows no EHLO is greeted with HELO.
-		if hello, f = c.command("HELO "+helo, policy.StageEHLO); f != nil {
-			return f
-		}
-	}
-	if hello.code/100 != 2 {
-		return c.leave(policy.SawUnreachable, policy.StageEHLO, hello)
-	}
-	offered, mangled := false, overwritten(o.Banner)
-	if !fallback {
+	mangled := overwritten(o.Banner)
+	if extended {
 		// RFC 5321, section 4.1.1.1: the first line is the host's name and greeting, a keyword is on each other.
 		for _, line := range hello.lines[1:] {
 			if len(o.Extensions) < maxExtensions {
 				o.Extensions = append(o.Extensions, printable(line))
 			}
-			offered = offered || keyword(line) == "STARTTLS"
 			mangled = mangled || masked(keyword(line))
 		}
 	}
+	// Sendmail heeds what is offered in a reply to HELO, too.
+	offered := (extended || c.dialect == profile.Sendmail) && slices.Contains(hello.words, "STARTTLS")
 	switch {
 	case offered:
 		return nil
@@ -103,6 +98,37 @@ func (c *conversation) greet(helo string, o *policy.Observation) *failure {
 	return c.leave(policy.SawNoSTARTTLS, policy.StageEHLO, hello)
 }
 
+// hello says EHLO, and HELO where the reply to that is one to fall back from; extended
+// reports that EHLO was understood.
+func (c *conversation) hello(name string, stage policy.Stage, fallBack func(reply) bool) (r reply, extended bool, f *failure) {
+	if r, f = c.command("EHLO "+name, stage); f != nil {
+		return r, false, f
+	}
+	extended = true
+	if fallBack(r) {
+		extended = false
+		if r, f = c.command("HELO "+name, stage); f != nil {
+			return r, false, f
+		}
+	}
+	if r.code/100 != 2 {
+		return r, false, c.leave(policy.SawUnreachable, stage, r)
+	}
+	return r, extended, nil
+}
+
+// again greets the host once more, over TLS, as an MTA does next: a host that asks
+// for a certificate may say only now that it wants one, or it hangs up.
+func (c *conversation) again(helo string) *failure {
+	_, _, f := c.hello(helo, policy.StageSecure, func(r reply) bool {
+		return r.code/100 == 5 || c.dialect == profile.Postfix && r.code/100 != 2 && r.code != 421
+	})
+	if f != nil && f.cut {
+		f.outcome = policy.SawBroken // no reply: that is how TLS ended
+	}
+	return f
+}
+
 // starttls asks for TLS and takes the 220.
 func (c *conversation) starttls() *failure {
 	// RFC 3207, section 4: STARTTLS is never pipelined with anything.
@@ -110,17 +136,14 @@ func (c *conversation) starttls() *failure {
 	switch {
 	case f != nil:
 		return f
-	case answer.code == 421: // RFC 5321, section 3.8: the host is going away, which says nothing of TLS
+	case answer.code == 421: // RFC 5321, section 3.8: the host is going down, which says nothing of TLS
 		return c.leave(policy.SawUnreachable, policy.StageSTARTTLS, answer)
-	case answer.code != 220:
+	case answer.code != 220 && (c.dialect != profile.Postfix || answer.code/100 != 2):
 		return c.leave(policy.SawRefused, policy.StageSTARTTLS, answer)
 	}
-	// CVE-2011-0411: text that comes with the 220 came in the clear and would be taken for the host's own words
-	// over TLS. A server has nothing to say before our ClientHello.
-	if n := c.in.Buffered(); n > 0 {
-		text, _ := c.in.Peek(min(n, maxText/2))
-		return &failure{policy.SawBroken, policy.StageSTARTTLS, fmt.Errorf("plain text after the 220: %q", printable(string(text)))}
-	}
+	// CVE-2011-0411: text that comes with the 220 came in the clear and must never be taken for the host's own words
+	// over TLS. It is thrown away, as MTAs do; an empty line after each reply is the harmless kind.
+	_, _ = c.in.Discard(c.in.Buffered())
 	return nil
 }
 
@@ -128,15 +151,15 @@ func (c *conversation) starttls() *failure {
 func (c *conversation) handshake(ctx context.Context, config *tls.Config) (tls.ConnectionState, *failure) {
 	conn := tls.Client(c.conn, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return tls.ConnectionState{}, &failure{policy.SawBroken, policy.StageHandshake, err}
+		return tls.ConnectionState{}, &failure{outcome: policy.SawBroken, stage: policy.StageHandshake, err: err}
 	}
 	c.conn, c.in = conn, newReader(conn)
 	return conn.ConnectionState(), nil
 }
 
-// hello sends a ClientHello of our own, which offers the versions, and reads what the server makes of it.
-func (c *conversation) hello(name string, versions ...policy.Version) (*serverHello, *failure) {
-	record, err := clientHello(name, versions...)
+// offer sends a ClientHello of our own, as o says, and reads what the server makes of it.
+func (c *conversation) offer(o offer) (*serverHello, *failure) {
+	record, err := clientHello(o)
 	if err == nil {
 		_, err = c.conn.Write(record)
 	}
@@ -145,7 +168,7 @@ func (c *conversation) hello(name string, versions ...policy.Version) (*serverHe
 		h, err = readServerHello(c.in)
 	}
 	if err != nil {
-		return nil, &failure{policy.SawBroken, policy.StageHandshake, err}
+		return nil, &failure{outcome: policy.SawBroken, stage: policy.StageHandshake, err: err}
 	}
 	return h, nil
 }
@@ -155,7 +178,7 @@ func (c *conversation) leave(outcome policy.Outcome, stage policy.Stage, r reply
 	if r.code != 421 {
 		c.quit()
 	}
-	return &failure{outcome, stage, errors.New(r.String())}
+	return &failure{outcome: outcome, stage: stage, err: errors.New(r.String())}
 }
 
 // quit says QUIT and waits a moment for the reply: whatever becomes of it, what was seen before stands.
@@ -164,29 +187,26 @@ func (c *conversation) quit() {
 		c.conn.SetDeadline(limit)
 	}
 	if _, err := io.WriteString(c.conn, "QUIT\r\n"); err == nil {
-		_, _ = readReply(c.in)
+		_, _ = readReply(c.in, c.dialect)
 	}
 }
 
-// command sends a line and reads its reply.
+// command sends a line and reads its reply. What has come before counts as the reply, as it does for MTAs.
 func (c *conversation) command(line string, stage policy.Stage) (reply, *failure) {
-	if c.in.Buffered() > 0 {
-		// Two answers to one question: from here on replies and commands would not belong together.
-		return reply{}, &failure{policy.SawUnreachable, stage, fmt.Errorf("%w: a reply nothing was asked for", errSyntax)}
-	}
 	if _, err := io.WriteString(c.conn, line+"\r\n"); err != nil {
-		return reply{}, &failure{policy.SawUnreachable, stage, err}
+		return reply{}, &failure{outcome: policy.SawUnreachable, stage: stage, err: err, cut: true}
 	}
 	return c.read(stage)
 }
 
 func (c *conversation) read(stage policy.Stage) (reply, *failure) {
-	r, err := readReply(c.in)
+	r, err := readReply(c.in, c.dialect)
+	ended := !errors.Is(err, errSyntax)
 	if errors.Is(err, io.EOF) {
 		err = errors.New("connection closed")
 	}
 	if err != nil {
-		return reply{}, &failure{policy.SawUnreachable, stage, err}
+		return reply{}, &failure{outcome: policy.SawUnreachable, stage: stage, err: err, cut: ended}
 	}
 	return r, nil
 }
@@ -202,7 +222,7 @@ func keyword(line string) string {
 
 // masked reports whether a keyword was overwritten: Cisco's SMTP inspection writes XXXXXXXA over STARTTLS.
 func masked(word string) bool {
-	if len(word) < len("STARTTLS") {
+	if len(word) < len("STARTTLS") || len(word) > 64 {
 		return false
 	}
 	last := word[len(word)-1]

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 )
 
 // replay is a dialer to a host that says lines[0], then the next line for each command it gets, and hangs up after
@@ -51,9 +52,8 @@ func TestProbeReplies(t *testing.T) {
 		{"closed at once", nil, policy.SawUnreachable, policy.StageBanner, "connection closed"},
 		{"closed within a reply", []string{banner, "250-x\r\n250-STAR"}, policy.SawUnreachable, policy.StageEHLO, "unexpected EOF"},
 		{"closed at STARTTLS", []string{banner, offer, ""}, policy.SawUnreachable, policy.StageSTARTTLS, "connection closed"},
-		{"two replies to connect", []string{banner + offer}, policy.SawUnreachable, policy.StageEHLO, "nothing was asked for"},
-		{"two replies to EHLO", []string{banner, offer + "220 go\r\n"}, policy.SawUnreachable, policy.StageSTARTTLS, "nothing was asked for"},
-		{"two codes", []string{banner, "250-x\r\n220 STARTTLS\r\n"}, policy.SawUnreachable, policy.StageEHLO, "code 220 after 250"},
+		{"two replies to EHLO", []string{banner, offer + "454 no\r\n", ""}, policy.SawRefused, policy.StageSTARTTLS, "454 no"},
+		{"two codes", []string{banner, "250-x\r\n220 STARTTLS\r\n", "454 no\r\n"}, policy.SawRefused, policy.StageSTARTTLS, "454 no"},
 		{"STARTTLS as the host's name", []string{banner, "250 STARTTLS\r\n"}, policy.SawNoSTARTTLS, policy.StageEHLO, "250 STARTTLS"},
 		{"STARTTLS in another keyword", []string{banner, "250-x\r\n250 XSTARTTLS\r\n"}, policy.SawNoSTARTTLS, policy.StageEHLO, ""},
 		{"mangled but offered", []string{banner, "250-x\r\n250-XXXXXXXA\r\n250 STARTTLS\r\n", "454 no\r\n"}, policy.SawRefused, policy.StageSTARTTLS, "454 no"},
@@ -62,7 +62,7 @@ func TestProbeReplies(t *testing.T) {
 		{"250 to STARTTLS", []string{banner, offer, "250 ok\r\n"}, policy.SawRefused, policy.StageSTARTTLS, "250 ok"},
 		{"550 to STARTTLS", []string{banner, offer, "550 5.7.1 not you\r\n"}, policy.SawRefused, policy.StageSTARTTLS, "550 5.7.1"},
 		{"garbage to STARTTLS", []string{banner, offer, "\x15\x03\x01\x00\x02\x02\x28\n"}, policy.SawUnreachable, policy.StageSTARTTLS, "not an SMTP reply"},
-		{"half a command after 220", []string{banner, offer, "220 go\r\nMA"}, policy.SawBroken, policy.StageSTARTTLS, `after the 220: "MA"`},
+		{"half a command after 220", []string{banner, offer, "220 go\r\nMA"}, policy.SawBroken, policy.StageHandshake, ""},
 	} {
 		p := Prober{HELO: "probe.test", Timeout: patience, Dial: replay(c.lines...)}
 		o := p.Probe(t.Context(), Target{Address: netip.MustParseAddrPort("127.0.0.1:25")})
@@ -79,7 +79,8 @@ func TestProbePrintable(t *testing.T) {
 	for i := range 200 {
 		fmt.Fprintf(&ehlo, "250-X%d%s\r\n", i, nasty)
 	}
-	p := Prober{Timeout: patience, Dial: replay("220 "+nasty+"\r\n", ehlo.String()+"250 STARTTLS\r\n", "454 "+nasty+"\r\n")}
+	mta := func() profile.MTA { return profile.MTA{Dialect: profile.Sendmail} } // which reads that much
+	p := Prober{Timeout: patience, MTA: mta, Dial: replay("220 "+nasty+"\r\n", ehlo.String()+"250 STARTTLS\r\n", "454 "+nasty+"\r\n")}
 	o := p.Probe(t.Context(), Target{Address: netip.MustParseAddrPort("127.0.0.1:25")})
 	if o.Outcome != policy.SawRefused || len(o.Extensions) != maxExtensions || !strings.HasPrefix(o.Banner, "?[2J??") {
 		t.Fatalf("%s, banner %q, %d extensions", o.Outcome, o.Banner, len(o.Extensions))

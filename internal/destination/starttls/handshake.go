@@ -8,27 +8,84 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"slices"
+	"syscall"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 )
 
-// clientConfig accepts everything crypto/tls can be made to accept: this is a look, not a delivery.
-func clientConfig(name string) *tls.Config {
+// clientConfig accepts everything that crypto/tls can be made to accept and the MTA's stack does: this is a look, not a
+// delivery.
+func clientConfig(name string, mta profile.TLS) *tls.Config {
 	var ids []uint16
 	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
-		ids = append(ids, s.ID)
+		if mta.Takes(s.ID) {
+			ids = append(ids, s.ID)
+		}
+	}
+	// Named, so that GODEBUG settings of the program change nothing.
+	groups := []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024,
+		tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	shared := slices.DeleteFunc(slices.Clone(groups), func(g tls.CurveID) bool { return !mta.Shares(uint16(g)) })
+	if len(shared) > 0 { // none is the default of crypto/tls, which is more
+		groups = shared
+	}
+	lowest, highest := policy.TLS10, policy.TLS13
+	if len(mta.Versions) > 0 {
+		lowest, highest = max(lowest, slices.Min(mta.Versions)), min(highest, slices.Max(mta.Versions))
 	}
 	return &tls.Config{
 		ServerName: name,
 		// The chain is reported as shown; who asks for an authenticated host verifies it later, by DANE, MTA-STS or WebPKI.
 		InsecureSkipVerify: true, // #nosec G402 -- as said; the version below, too
-		MinVersion:         tls.VersionTLS10,
+		MinVersion:         uint16(lowest),
+		MaxVersion:         uint16(highest),
 		CipherSuites:       ids,
-		// Named, so that GODEBUG settings of the program change nothing.
-		CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024,
-			tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521},
+		CurvePreferences:   groups,
 	}
+}
+
+// progress is how far a handshake came.
+type progress struct {
+	shown bool // the host's certificates were read
+	asked bool // for ours
+}
+
+// watched has f told by a handshake.
+func (f *progress) watched(config *tls.Config) *tls.Config {
+	config.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error {
+		f.shown = true
+		return nil
+	}
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		f.asked = true
+		return new(tls.Certificate), nil
+	}
+	return config
+}
+
+// explain puts into words what a host that asked for a certificate most likely ended TLS for. With
+// TLS 1.3 the handshake is over for us before it tells (RFC 8446, section 4.4.2.4).
+func (f *progress) explain(found *failure, mta profile.TLS) {
+	ended := found.stage == policy.StageHandshake || found.cut
+	if !f.asked || !ended || isTimeout(found.err) {
+		return
+	}
+	if mta.Certificate {
+		found.outcome = policy.SawUnreachable // the MTA has one to show, which may do
+	}
+	found.err = fmt.Errorf("it asks for a client certificate and ends TLS without: %w", found.err)
+}
+
+// byHost reports whether the host ended a handshake, by an alert or without a word.
+func byHost(err error) bool {
+	var e *net.OpError
+	return errors.As(err, &e) && e.Op == "remote error" || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // describe writes what a handshake agreed on into o.

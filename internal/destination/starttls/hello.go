@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 )
 
 // The numbers of the TLS handshake that are used here (RFC 5246, section 7.4; RFC 8446, section 4).
@@ -23,11 +24,12 @@ const (
 	recordHandshake    = 22
 	recordData         = 23
 
-	msgClientHello       = 1
-	msgServerHello       = 2
-	msgCertificate       = 11
-	msgServerKeyExchange = 12
-	msgServerHelloDone   = 14
+	msgClientHello        = 1
+	msgServerHello        = 2
+	msgCertificate        = 11
+	msgServerKeyExchange  = 12
+	msgCertificateRequest = 13
+	msgServerHelloDone    = 14
 
 	extServerName        = 0
 	extSupportedGroups   = 10
@@ -49,9 +51,52 @@ const (
 const retryRandom = "\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91" +
 	"\xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c"
 
-// clientHello makes the record of a ClientHello that offers the versions, and of them what mail hosts speak, not what this
-// program would use.
-func clientHello(name string, versions ...policy.Version) ([]byte, error) {
+// offer is what a hello of our own offers.
+type offer struct {
+	name                       string // of the host, "" to leave it out
+	versions                   []policy.Version
+	suites, groups, signatures []uint16
+}
+
+// offerOf is what an MTA offers, as far as its profile says so, else what mail hosts
+// speak, not what this program would use; of the versions those that it speaks.
+func offerOf(name string, mta profile.TLS, versions ...policy.Version) offer {
+	o := offer{name: name, suites: mta.Suites, groups: mta.Groups, signatures: mta.Signatures}
+	for _, v := range versions {
+		if mta.Speaks(v) {
+			o.versions = append(o.versions, v)
+		}
+	}
+	if o.suites == nil {
+		for _, s := range suites() {
+			o.suites = append(o.suites, s.id)
+		}
+	}
+	if o.groups == nil {
+		o.groups = groups()
+	}
+	if o.signatures == nil {
+		o.signatures = []uint16{0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0804, 0x0805, 0x0806, 0x0809, 0x080a, 0x080b,
+			0x0401, 0x0501, 0x0601, 0x0301, 0x0303, rsaSHA1, ecdsaSHA1, 0x0402, dsaSHA1} // down to SHA-1 and DSA
+	}
+	return o
+}
+
+// The schemes with SHA-1, which below TLS 1.2 are the only ones (RFC 4346, section 7.4.3).
+const (
+	rsaSHA1   = 0x0201
+	dsaSHA1   = 0x0202
+	ecdsaSHA1 = 0x0203
+)
+
+// secureRenegotiation is no suite, but a word that we know of it (RFC 5746, section 3.3).
+const secureRenegotiation = 0x00ff
+
+// clientHello makes the record of a ClientHello.
+func clientHello(o offer) ([]byte, error) {
+	if len(o.versions) == 0 || len(o.suites) == 0 {
+		return nil, errors.New("client hello: the MTA offers no version or no cipher suite that is known here")
+	}
 	random := make([]byte, 64) // Random, and a session ID that makes TLS 1.3 look like 1.2 (RFC 8446, appendix D.4)
 	if _, err := rand.Read(random); err != nil {
 		return nil, fmt.Errorf("client hello: %w", err)
@@ -60,33 +105,31 @@ func clientHello(name string, versions ...policy.Version) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client hello: %w", err)
 	}
-	var ids []uint16
-	for _, s := range suites() {
-		ids = append(ids, s.id)
-	}
-	ids = append(ids, 0x00ff) // RFC 5746, section 3.3: we know of secure renegotiation
+	ids := append(slices.Clone(o.suites), secureRenegotiation)
 
 	var ext []byte
 	extension := func(id uint16, body []byte) { ext = append(append(ext, numbers(id)...), vector(2, body)...) }
-	if name = strings.TrimSuffix(name, "."); name != "" {
+	if name := strings.TrimSuffix(o.name, "."); name != "" {
 		extension(extServerName, vector(2, append([]byte{0}, vector(2, []byte(name))...)))
 	}
-	extension(extSupportedGroups, vector(2, numbers(groups()...)))
+	extension(extSupportedGroups, vector(2, numbers(o.groups...)))
 	extension(extPointFormats, vector(1, []byte{0}))
-	extension(extSignatures, vector(2, numbers(
-		0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0804, 0x0805, 0x0806, 0x0809, 0x080a, 0x080b, 0x0401, 0x0501, 0x0601,
-		0x0301, 0x0303, 0x0203, 0x0201, 0x0402, 0x0202))) // down to SHA-1 and DSA
+	extension(extSignatures, vector(2, numbers(o.signatures...)))
 	extension(extMasterSecret, nil)
 	var offered []uint16
-	for _, v := range versions {
+	for _, v := range o.versions {
 		offered = append(offered, uint16(v))
 	}
 	extension(extSupportedVersions, vector(1, numbers(offered...)))
 	extension(extKeyShareModes, vector(1, []byte{1}))
-	extension(extKeyShare, vector(2, append(numbers(uint16(tls.X25519)), vector(2, key.PublicKey().Bytes())...)))
+	var share []byte // without one the server asks for one of the group that it chooses
+	if slices.Contains(o.groups, uint16(tls.X25519)) {
+		share = append(numbers(uint16(tls.X25519)), vector(2, key.PublicKey().Bytes())...)
+	}
+	extension(extKeyShare, vector(2, share))
 
 	// RFC 8446, section 4.1.2: TLS 1.3 and servers older than the extension read different fields.
-	highest := min(uint16(slices.Max(versions)), tls.VersionTLS12)
+	highest := min(uint16(slices.Max(o.versions)), tls.VersionTLS12)
 	body := append(numbers(highest), random[:32]...)
 	body = append(body, vector(1, random[32:])...)
 	body = append(body, vector(2, numbers(ids...))...)
@@ -136,7 +179,11 @@ type serverHello struct {
 	version  policy.Version
 	suite    suite
 	exchange string
+	group    uint16   // of the exchange, 0 for none or one that is not named
+	prime    int      // of the exchange, its size in bits, 0 for none
+	scheme   uint16   // of the signature, in TLS 1.2 only
 	certs    [][]byte // DER, leaf first; none in TLS 1.3, where they are encrypted
+	asks     bool     // for a certificate of ours; not known in TLS 1.3
 
 	retry bool // a HelloRetryRequest: the server chose, and wants a key share of another group
 }
@@ -237,7 +284,9 @@ func messages(h *serverHello, pending []byte) (*serverHello, []byte, bool, error
 		case kind == msgCertificate:
 			h.certs = parseCertificates(body)
 		case kind == msgServerKeyExchange:
-			h.exchange = parseExchange(h.suite, body)
+			h.parseExchange(body)
+		case kind == msgCertificateRequest:
+			h.asks = true
 		case kind == msgServerHelloDone:
 			return h, nil, true, nil
 		}
@@ -290,7 +339,7 @@ func parseServerHello(body []byte) (*serverHello, error) {
 	}
 	h.suite, h.exchange = s, s.exchange
 	if h.version == policy.TLS13 && group != 0 {
-		h.exchange = groupName(uint16(group))
+		h.group, h.exchange = uint16(group), groupName(uint16(group))
 	}
 	return h, nil
 }
@@ -308,24 +357,70 @@ func parseCertificates(body cursor) [][]byte {
 	}
 }
 
-// parseExchange names the key exchange of a ServerKeyExchange: the group, or the size of the prime.
-func parseExchange(s suite, body cursor) string {
-	if s.exchange != "" {
+// parseExchange reads the body of a ServerKeyExchange: the group, or the size of the prime, and the scheme of the signature.
+func (h *serverHello) parseExchange(body cursor) {
+	if h.suite.exchange != "" {
 		prime, ok := body.vector(2) // RFC 5246, section 7.4.3: dh_p comes first
 		for len(prime) > 0 && prime[0] == 0 {
 			prime = prime[1:]
 		}
 		if !ok || len(prime) == 0 {
-			return s.exchange
+			return
 		}
-		return fmt.Sprintf("%s %d", s.exchange, (len(prime)-1)*8+bits.Len8(prime[0]))
+		h.prime = (len(prime)-1)*8 + bits.Len8(prime[0])
+		h.exchange = fmt.Sprintf("%s %d", h.suite.exchange, h.prime)
+		_, ok1 := body.vector(2)
+		_, ok2 := body.vector(2)
+		h.parseScheme(body, ok1 && ok2)
+		return
 	}
 	kind, _ := body.number(1)
 	group, ok := body.number(2)
 	if kind != 3 || !ok { // RFC 8422, section 5.4: named_curve
-		return ""
+		return
 	}
-	return groupName(uint16(group))
+	h.group, h.exchange = uint16(group), groupName(uint16(group))
+	_, ok = body.vector(1)
+	h.parseScheme(body, ok)
+}
+
+func (h *serverHello) parseScheme(body cursor, ok bool) {
+	if n, is := body.number(2); ok && is && h.version == policy.TLS12 && h.suite.signed() {
+		h.scheme = uint16(n)
+	}
+}
+
+// objection says in words what the MTA's TLS library has against what the host
+// chose, "" for nothing.
+func (h *serverHello) objection(mta profile.TLS) string {
+	switch {
+	case h.prime > 0 && h.prime < mta.MinDH:
+		return fmt.Sprintf("it chooses Diffie-Hellman with a prime of %d bits, and this MTA takes none below %d", h.prime, mta.MinDH)
+	case h.scheme != 0 && !mta.Signs(h.scheme):
+		return fmt.Sprintf("it signs with scheme 0x%04x, which this MTA does not take", h.scheme)
+	}
+	return objectionTo(mta, h.version, h.suite, h.group)
+}
+
+// objection is the same of what crypto/tls agreed on.
+func objection(mta profile.TLS, state tls.ConnectionState) string {
+	s, _ := suiteOf(state.CipherSuite)
+	s.id = state.CipherSuite
+	return objectionTo(mta, policy.Version(state.Version), s, uint16(state.CurveID))
+}
+
+func objectionTo(mta profile.TLS, v policy.Version, s suite, group uint16) string {
+	switch {
+	case !mta.Speaks(v):
+		return fmt.Sprintf("it chooses TLS %s, which this MTA does not take", v)
+	case !mta.Takes(s.id):
+		return fmt.Sprintf("it chooses %s, which this MTA does not take", s.name)
+	case group != 0 && !mta.Shares(group):
+		return fmt.Sprintf("it chooses the group %s, which this MTA does not take", groupName(group))
+	case v < policy.TLS12 && s.signed() && !mta.Signs(rsaSHA1) && !mta.Signs(ecdsaSHA1):
+		return fmt.Sprintf("it chooses TLS %s, where signatures are made with SHA-1, which this MTA does not take", v)
+	}
+	return ""
 }
 
 // cursor is what is left to read of a TLS structure.

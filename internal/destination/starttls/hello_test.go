@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 	"tlsonly/internal/testnet"
 )
 
@@ -207,7 +208,7 @@ func TestClientHello(t *testing.T) {
 			theirs.Close()
 		}()
 		ours.SetDeadline(time.Now().Add(patience))
-		hello, err := clientHello("mx.test.", versions()...)
+		hello, err := clientHello(offerOf("mx.test.", profile.TLS{}, versions()...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,8 +321,8 @@ func TestProbeSecondLook(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}}
-	o := p.Probe(t.Context(), Target{Address: h.Address()})
-	if o.Outcome != policy.SawBroken || o.Stage != policy.StageHandshake || !strings.Contains(o.Detail, "internal error") || dials != 2 {
+	o := p.Probe(t.Context(), Target{Address: h.Address(), Name: "mx.test"})
+	if o.Outcome != policy.SawBroken || o.Stage != policy.StageHandshake || !strings.Contains(o.Detail, "internal error") || dials != 3 {
 		t.Errorf("%d dials: %+v", dials, o)
 	}
 }

@@ -4,13 +4,15 @@
 // hosts and addresses are looked at is the caller's choice. Which TLS versions a host accepts is a question of its own:
 // Versions.
 //
-// The dialogue is an MTA's: banner, EHLO (HELO where EHLO is unknown), STARTTLS, handshake, QUIT (RFC 5321, sections
-// 3.1, 3.2 and 4.2; RFC 3207). MAIL is never sent. Nothing is sent before the whole banner has come. On port 465 the
-// handshake comes first and the banner after it (RFC 8314, section 3.3).
+// The dialogue is that of the MTA that delivers, as its profile says: how replies are read, what TLS is offered, and
+// whether the host is named in the hello. Banner, EHLO (HELO where EHLO is unknown), STARTTLS, handshake, EHLO again,
+// QUIT (RFC 5321, sections 3.1, 3.2 and 4.2; RFC 3207). Only with the reply to the second EHLO is there TLS: a host may
+// end the connection until then, as one does that demands a certificate. MAIL is never sent. Nothing is sent before the
+// whole banner has come. On port 465 the handshake comes first and the banner after it (RFC 8314, section 3.3).
 //
-// SECURITY: certificates are not verified here and the oldest versions and weakest ciphers are accepted, so that
-// "TLS, but weak" can be told from "no TLS"; nothing but QUIT is ever said over such a connection. What a host
-// says is bounded in line length, lines and octets, and made printable before it is reported.
+// SECURITY: certificates are not verified here and the oldest versions and weakest ciphers are accepted that the MTA
+// accepts, so that "TLS, but weak" can be told from "no TLS"; nothing but EHLO, HELO and QUIT is ever said over such a
+// connection. What a host says is bounded, and made printable before it is reported.
 //
 // BUGS: of a host that crypto/tls can't finish a handshake with, a second connection shows only version, cipher and,
 // below TLS 1.3, the certificates (Observation.HelloOnly); that the host holds the private key isn't shown then.
@@ -20,6 +22,7 @@ package starttls
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -28,6 +31,7 @@ import (
 	"time"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 )
 
 // DefaultTimeout is the time a probe gets when Prober.Timeout is 0.
@@ -44,6 +48,8 @@ const submissions = 465
 type Prober struct {
 	HELO    string        // our name; default: the host's name
 	Timeout time.Duration // one probe, or one version, connect to QUIT; default 15 s
+	// MTA says what the MTA can do that delivers, at the time; default: nothing is known of it.
+	MTA func() profile.MTA
 	// Dial makes the TCP connection; default: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Now  func() time.Time // default: time.Now
@@ -57,8 +63,12 @@ type Prober struct {
 // Target is one address of a mail host.
 type Target struct {
 	Address netip.AddrPort
-	Name    string // the MX host's name in ASCII, sent as SNI (RFC 6066, section 3); "" for an address literal
-	greets  bool   // it speaks SMTP first, see implicit
+	// Name is the MX host's name in ASCII, "" for an address literal. It is sent as SNI
+	// (RFC 6066, section 3) as far as the MTA sends it.
+	Name string
+	// Named has the name sent in any case, and nothing tried without.
+	Named  bool
+	greets bool // it speaks SMTP first, see implicit
 }
 
 // Probe looks at t. It always returns an Observation with an outcome; ctx and the timeout end it with SawTimeout.
@@ -73,63 +83,137 @@ func (p *Prober) Probe(ctx context.Context, t Target) policy.Observation {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout())
 	defer cancel()
 	start := now()
-	o := p.observe(ctx, t)
+	o := p.observe(ctx, t, p.mta())
 	o.Address, o.When, o.Took = t.Address, start, now().Sub(start)
 	return o
 }
 
-func (p *Prober) observe(ctx context.Context, t Target) policy.Observation {
-	o, again := p.first(ctx, t)
-	if !again {
+func (p *Prober) mta() profile.MTA {
+	if p.MTA == nil {
+		return profile.MTA{}
+	}
+	return p.MTA()
+}
+
+// observe looks at t with its name or without, as the MTA will come, and the other
+// way where the first fails: an MTA that can be told is told to leave the name out,
+// and of another it is said what the host lacks.
+func (p *Prober) observe(ctx context.Context, t Target, mta profile.MTA) policy.Observation {
+	never := mta.TLS.Naming == profile.NamesNever && !t.Named
+	first, second := t, t
+	if never {
+		first.Name = ""
+	} else {
+		second.Name = ""
+	}
+	o, unseen := p.look(ctx, first, mta, true)
+	if t.Name == "" || t.Named || !unseen {
 		return o
 	}
-	// Our TLS stack and the host didn't find together: is it the host, or is it us? A hello of our own, that
-	// offers what other stacks speak, tells.
-	h, f := p.second(ctx, t, versions()...)
-	if f != nil {
-		return o
+	other, _ := p.look(ctx, second, mta, false)
+	switch {
+	case other.Outcome != policy.SawTLS:
+	case never:
+		o.Detail = "it wants its name in the hello (SNI), which this MTA does not send: " + o.Detail
+	default:
+		other.Unnamed = true
+		return other
 	}
-	o.Outcome, o.HelloOnly = policy.SawTLS, true
-	o.Version, o.Cipher, o.Bits, o.Exchange, o.Chain = h.version, h.suite.name, h.suite.bits, h.exchange, h.chain()
 	return o
 }
 
-// first takes the dialogue through to QUIT; again reports that the handshake failed in a way a second look may explain.
-func (p *Prober) first(ctx context.Context, t Target) (o policy.Observation, again bool) {
-	c, f := p.dial(ctx, t)
-	if f != nil {
+// look looks at an address with one name, or with none. unseen reports that the host
+// ended the handshake before it had shown anything. thorough is to try a hello of our
+// own where that of crypto/tls fails.
+func (p *Prober) look(ctx context.Context, t Target, mta profile.MTA, thorough bool) (o policy.Observation, unseen bool) {
+	o, seen, f := p.first(ctx, t, mta)
+	taken := f == nil
+	broken := !taken && o.Outcome == policy.SawBroken && f.stage == policy.StageHandshake
+	// A host that ends the connection after it has shown its certificate, and has our answer, is not at odds with our
+	// stack: it would end that with the MTA, too.
+	ended := broken && byHost(f.err)
+	unseen = ended && !seen.shown
+	switch {
+	case taken && o.Detail == "" && (mta.TLS.MinDH == 0 || o.Version >= policy.TLS13):
+		return o, false
+	case !taken && (!broken || ended && seen.shown || !thorough):
+		return o, unseen
+	}
+	// Our TLS stack and the host didn't find together: is it the host, or is it us? Or they did, and the MTA's stack
+	// may not: of old servers some choose Diffie-Hellman with a small prime, which ours doesn't speak and the MTA
+	// refuses. A hello of our own, that offers what the MTA does, tells.
+	h, f := p.second(ctx, t, offerOf(t.Name, mta.TLS, versions()...))
+	against := o.Detail
+	if f == nil {
+		against = h.objection(mta.TLS)
+	}
+	switch {
+	case f == nil && against != "", f != nil && taken && against != "":
+		return policy.Observation{Outcome: policy.SawBroken, Stage: policy.StageHandshake, Detail: against,
+			Banner: o.Banner, Extensions: o.Extensions}, false
+	case f != nil && taken:
+		// To a hello like the MTA's.
+		o = policy.Observation{Banner: o.Banner, Extensions: o.Extensions}
 		f.report(&o)
 		return o, false
+	case f != nil:
+		return o, unseen
 	}
-	defer c.close()
-	implicit := p.implicit(c, t)
-	if f = c.untilTLS(implicit, p.helo(), &o); f != nil {
-		f.report(&o)
-		return o, false
+	if !taken || o.Detail != "" {
+		o.HelloOnly = true
 	}
-	state, f := c.handshake(ctx, clientConfig(t.Name))
-	if late, ok := t.patient(); f != nil && implicit && ok {
-		return p.first(ctx, late)
+	o.Outcome = policy.SawTLS
+	o.Version, o.Cipher, o.Bits, o.Exchange = h.version, h.suite.name, h.suite.bits, h.exchange
+	if len(h.certs) > 0 {
+		o.Chain = h.chain()
 	}
-	if f != nil {
-		f.report(&o)
-		return o, o.Outcome == policy.SawBroken
+	if o.HelloOnly && h.asks && !mta.TLS.Certificate {
+		// Most hosts that ask do without. Whether this one does can't be seen from here.
+		o.Outcome = policy.SawUnreachable
+		o.Detail = "it asks for a client certificate, and whether it does without is not known: " + o.Detail
 	}
-	if implicit {
-		if f := c.welcome(&o); f != nil {
-			f.report(&o)
-			return o, false
-		}
-	}
-	describe(&o, state)
-	o.Outcome, o.Stage = policy.SawTLS, policy.StageQuit
-	c.quit()
 	return o, false
 }
 
-// second makes another connection, repeats the dialogue and sends a hello of our own making, which offers the versions.
-func (p *Prober) second(ctx context.Context, t Target, offer ...policy.Version) (*serverHello, *failure) {
-	c, f := p.dial(ctx, t)
+// first takes the dialogue through to QUIT, and says how far the handshake came. Where it succeeds,
+// Detail says what the MTA's stack has against what was agreed on.
+func (p *Prober) first(ctx context.Context, t Target, mta profile.MTA) (o policy.Observation, seen *progress, f *failure) {
+	seen = new(progress)
+	c, f := p.dial(ctx, t, mta.Dialect)
+	if f != nil {
+		f.report(&o)
+		return o, seen, f
+	}
+	defer c.close()
+	implicit := p.implicit(c, t)
+	var state tls.ConnectionState
+	if f = c.untilTLS(implicit, p.helo(), &o); f == nil {
+		state, f = c.handshake(ctx, seen.watched(clientConfig(t.Name, mta.TLS)))
+		if late, ok := t.patient(); f != nil && implicit && ok {
+			return p.first(ctx, late, mta)
+		}
+	}
+	if f == nil && implicit {
+		f = c.welcome(&o)
+	}
+	if f == nil {
+		f = c.again(p.helo())
+	}
+	if f != nil {
+		seen.explain(f, mta.TLS)
+		f.report(&o)
+		return o, seen, f
+	}
+	describe(&o, state)
+	o.Outcome, o.Stage = policy.SawTLS, policy.StageQuit
+	o.Detail = objection(mta.TLS, state)
+	c.quit()
+	return o, seen, nil
+}
+
+// second makes another connection, repeats the dialogue and sends a hello of our own making.
+func (p *Prober) second(ctx context.Context, t Target, hello offer) (*serverHello, *failure) {
+	c, f := p.dial(ctx, t, p.mta().Dialect)
 	if f != nil {
 		return nil, f
 	}
@@ -137,7 +221,7 @@ func (p *Prober) second(ctx context.Context, t Target, offer ...policy.Version) 
 	if f = c.untilTLS(p.implicit(c, t), p.helo(), new(policy.Observation)); f != nil {
 		return nil, f
 	}
-	return c.hello(t.Name, offer...)
+	return c.offer(hello)
 }
 
 func (p *Prober) timeout() time.Duration {
@@ -158,16 +242,16 @@ func (p *Prober) helo() string {
 	return name
 }
 
-func (p *Prober) dial(ctx context.Context, t Target) (*conversation, *failure) {
+func (p *Prober) dial(ctx context.Context, t Target, d profile.Dialect) (*conversation, *failure) {
 	dial := p.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
 	conn, err := dial(ctx, "tcp", t.Address.String())
 	if err != nil {
-		return nil, &failure{policy.SawUnreachable, policy.StageConnect, err}
+		return nil, &failure{outcome: policy.SawUnreachable, stage: policy.StageConnect, err: err}
 	}
-	return newConversation(ctx, conn), nil
+	return newConversation(ctx, conn, d), nil
 }
 
 // failure is how a dialogue ended before TLS was there.
@@ -175,6 +259,7 @@ type failure struct {
 	outcome policy.Outcome
 	stage   policy.Stage
 	err     error
+	cut     bool // the connection ended where a reply was due
 }
 
 // report writes f into o. Silence is SawTimeout at every stage, whatever it kept us from finding out.

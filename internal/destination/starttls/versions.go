@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 )
 
 // Versions is what became of asking a host for each TLS version. A version in neither list was refused: the host got a
@@ -56,7 +57,7 @@ func (p *Prober) ask(ctx context.Context, t Target, v policy.Version) (bool, *fa
 	}
 	// The same doubt as after a first look: it may be our TLS stack that won't. And a connection that ends in the handshake
 	// may be a refusal or a host going down; one that is there again, and ends it again, has refused.
-	h, f := p.second(ctx, t, v)
+	h, f := p.second(ctx, t, offerOf(t.Name, profile.TLS{}, v))
 	switch {
 	case f == nil:
 		return h.version == v, nil
@@ -68,7 +69,7 @@ func (p *Prober) ask(ctx context.Context, t Target, v policy.Version) (bool, *fa
 
 // offer takes one dialogue through to QUIT, offering one version; refused reports that the host said it doesn't speak it.
 func (p *Prober) offer(ctx context.Context, t Target, v policy.Version) (refused bool, f *failure) {
-	c, f := p.dial(ctx, t)
+	c, f := p.dial(ctx, t, p.mta().Dialect)
 	if f != nil {
 		return false, f
 	}
@@ -78,7 +79,7 @@ func (p *Prober) offer(ctx context.Context, t Target, v policy.Version) (refused
 	if f = c.untilTLS(implicit, p.helo(), &o); f != nil {
 		return false, f
 	}
-	config := clientConfig(t.Name)
+	config := clientConfig(t.Name, profile.TLS{})
 	config.MinVersion, config.MaxVersion = uint16(v), uint16(v)
 	if _, f = c.handshake(ctx, config); f != nil {
 		return saysVersion(f.err), f

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 	"tlsonly/internal/testnet"
 )
 
@@ -86,7 +87,7 @@ func TestVersions(t *testing.T) {
 		{"STARTTLS refused", any10, testnet.STARTTLS454, "[]", "[1.0 1.1 1.2 1.3]", "454 4.7.0", 1},
 		{"EHLO overwritten", any10, testnet.EHLOMangled, "[]", "[1.0 1.1 1.2 1.3]", "XXXXXXXA", 1},
 		{"going down", any10, testnet.Banner421, "[]", "[1.0 1.1 1.2 1.3]", "421 4.3.2", 1},
-		{"text after the 220", any10, testnet.InjectAfter, "[]", "[1.0 1.1 1.2 1.3]", "plain text after the 220", 1},
+		{"text after the 220", any10, testnet.InjectAfter, "[1.0 1.1 1.2 1.3]", "[]", "", 4},
 		{"an alert to every hello", any10, testnet.HandshakeAlert, "[]", "[]", "", 8},
 		{"a reset for every hello", any10, testnet.ResetAfter, "[]", "[]", "", 8},
 		{"the end for every hello", any10, testnet.CloseAfter, "[]", "[]", "", 8},
@@ -215,7 +216,7 @@ func TestVersionsPort465(t *testing.T) {
 // TestClientHelloVersions: a hello for one version offers no other, to servers that know the extension and to those that don't.
 func TestClientHelloVersions(t *testing.T) {
 	for _, v := range versions() {
-		record, err := clientHello("mx.test", v)
+		record, err := clientHello(offerOf("mx.test", profile.TLS{}, v))
 		if err != nil {
 			t.Fatal(err)
 		}
