@@ -25,6 +25,9 @@ func (r *Rule) Judge(as []policy.Assessment) Judgement {
 	for _, a := range as {
 		reason := judge.Destination(r.Demand(), a)
 		verdict, tag := r.act(reason)
+		if verdict == policy.Reject && !reason.Permanent() && !judge.Confirmed(r.Demand(), a) {
+			verdict = policy.Defer // one bad moment is not the truth
+		}
 		if verdict.Rank() > j.Would.Rank() || j.Reason == "" && reason != "" {
 			j.Would, j.Reason, j.Destination, j.Tag = verdict, reason, a.Destination, tag
 		}

@@ -14,6 +14,12 @@ func TestRuleJudge(t *testing.T) {
 	}
 	good, plain, silent := saw(policy.SawTLS), saw(policy.SawNoSTARTTLS), saw(policy.SawTimeout)
 	null := policy.Assessment{Problem: policy.NullMX}
+	once := saw(policy.SawNoSTARTTLS)
+	once.Hosts[0].Once, once.Destination = true, addr.MustDestination("once.example")
+	back := saw(policy.SawNoSTARTTLS)
+	back.Hosts[0].Earlier, back.Destination = good.Hosts[0].Observations, addr.MustDestination("back.example")
+	twice := saw(policy.SawNoSTARTTLS)
+	twice.Hosts[0].Earlier, twice.Destination = plain.Hosts[0].Observations, addr.MustDestination("twice.example")
 	plain.Destination = addr.MustDestination("plain.example")
 	silent.Destination = addr.MustDestination("silent.example")
 	null.Destination = addr.MustDestination("null.example")
@@ -33,6 +39,12 @@ func TestRuleJudge(t *testing.T) {
 		{"bad, defer", "defer", "defer", as{plain}, policy.Defer, policy.NoSTARTTLS, policy.TagFail, "plain.example"},
 		{"bad, hold", "hold", "defer", as{plain}, policy.Hold, policy.NoSTARTTLS, policy.TagFail, "plain.example"},
 		{"bad, tag", "tag", "defer", as{plain}, policy.Accept, policy.NoSTARTTLS, policy.TagFail, "plain.example"},
+		{"bad once, reject", "reject", "defer", as{once}, policy.Defer, policy.NoSTARTTLS, policy.TagFail, "once.example"},
+		{"bad once, hold", "hold", "defer", as{once}, policy.Hold, policy.NoSTARTTLS, policy.TagFail, "once.example"},
+		{"bad once, tag", "tag", "defer", as{once}, policy.Accept, policy.NoSTARTTLS, policy.TagFail, "once.example"},
+		{"bad now, good before", "reject", "defer", as{back}, policy.Defer, policy.NoSTARTTLS, policy.TagFail, "back.example"},
+		{"bad twice", "reject", "defer", as{twice}, policy.Reject, policy.NoSTARTTLS, policy.TagFail, "twice.example"},
+		{"bad once, and bad twice", "reject", "defer", as{once, twice}, policy.Reject, policy.NoSTARTTLS, policy.TagFail, "twice.example"},
 		{"unknown, reject", "tag", "reject", as{silent}, policy.Reject, policy.Timeout, policy.TagFail, "silent.example"},
 		{"unknown, defer", "reject", "defer", as{silent}, policy.Defer, policy.Timeout, policy.TagFail, "silent.example"},
 		{"unknown, accept", "reject", "accept", as{silent}, policy.Accept, policy.Timeout, policy.TagFail, "silent.example"},

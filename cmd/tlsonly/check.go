@@ -69,7 +69,7 @@ func (p *program) check(ctx context.Context, args []string) int {
 		return code
 	}
 	assessor, err := newEngine(c, slog.New(slog.DiscardHandler), nil, func(e *engine, d *destination.Config) {
-		d.AllAddresses, d.Versions = true, e.prober.Versions
+		d.AllAddresses, d.Versions, d.Confirm = true, e.prober.Versions, 0
 	})
 	if err != nil {
 		return p.fail("%v", err)

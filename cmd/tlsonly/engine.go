@@ -67,6 +67,7 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 		Port:        c.Probe.Port,
 		IPv6:        c.Probe.PreferIPv6,
 		Timeout:     c.Probe.Timeout,
+		Confirm:     c.Probe.Confirm,
 		Concurrency: c.Probe.Concurrency,
 		PerHost:     c.Probe.PerHost,
 		Success:     c.Cache.Success,

@@ -34,7 +34,10 @@ func newTally(now func() time.Time) tally {
 }
 
 // watch has an engine tell of its looks.
-func (s tally) watch(c *destination.Config) { c.Looked, c.Probed = s.meter.Assessed, s.meter.Probed }
+func (s tally) watch(c *destination.Config) {
+	c.Looked, c.Probed = s.meter.Assessed, s.meter.Probed
+	c.Confirmed = func(second destination.Second) { s.meter.Second(string(second)) }
+}
 
 // observe counts a decision.
 func (s tally) observe(d *milter.Decision, took time.Duration) {

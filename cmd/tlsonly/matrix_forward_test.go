@@ -254,7 +254,7 @@ func leaving(a addr.Address, host string) string {
 // don't speak, is what the expander behind them says.
 func (l *forwardLab) says(cases []forwardCase, forwarding string) []map[string]bool {
 	l.t.Helper()
-	text := "[dns]\nresolver = \"127.0.0.1:53\"\n[probe]\nhelo = \"host.example\"\ntimeout = \"2s\"\n[store]\nurl = \"sqlite://DIR/state.db\"\n" +
+	text := "[dns]\nresolver = \"127.0.0.1:53\"\n[probe]\nhelo = \"host.example\"\ntimeout = \"2s\"\nconfirm = \"20ms\"\n[store]\nurl = \"sqlite://DIR/state.db\"\n" +
 		"[forwarding]\n" + forwarding + "[[rule]]\nname = \"all\"\nforwarder = [\"@.example\"]\ntls = \"encrypt\"\n" +
 		"[[rule]]\nname = \"senders\"\nfrom = [\"@sender.example\"]\ntls = \"encrypt\"\n"
 	file := l.file("tlsonly.toml", text)

@@ -38,6 +38,7 @@ resolver = "127.0.0.1:53"
 [probe]
 helo = "mail.clinic.example"
 timeout = "2s"
+confirm = "20ms"
 `
 
 const clinicRule = `

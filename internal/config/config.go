@@ -93,6 +93,7 @@ type Probe struct {
 	HELO        string // "" is the host's name
 	Port        uint16
 	Timeout     time.Duration // one host, connect to QUIT
+	Confirm     time.Duration // between two probes that a refusal takes
 	Concurrency int           // probes under way at once
 	PerHost     int           // of them to one MX host
 	CAFile      string        // roots that certificates of mail and policy hosts are judged by; "" is the system's
@@ -224,7 +225,7 @@ func Default() *Config {
 			Attest:   contract.AttestWarn, RedactBounces: true, Connections: 2000,
 		},
 		DNS:       DNS{DNSSEC: "auto"},
-		Probe:     Probe{Port: 25, Timeout: 15 * time.Second, Concurrency: 64, PerHost: 1},
+		Probe:     Probe{Port: 25, Timeout: 15 * time.Second, Confirm: 4 * time.Second, Concurrency: 64, PerHost: 1},
 		Socketmap: Socketmap{Endpoint{Network: "tcp", Address: "127.0.0.1:8690"}, "3.7", 10000},
 		Senders:   Senders{Delimiter: "auto", SRS: addr.SRSIgnore},
 		HTTP:      HTTP{Listen: "127.0.0.1:8691"},

@@ -65,6 +65,7 @@ func tables() map[string]table {
 			"helo":        value.Into(func(c *Config) *string { return &c.Probe.HELO }, orEmpty(readHELO)),
 			"port":        value.Into(func(c *Config) *uint16 { return &c.Probe.Port }, readPort),
 			"timeout":     value.Into(func(c *Config) *time.Duration { return &c.Probe.Timeout }, value.Duration(time.Second, 2*time.Minute)),
+			"confirm":     value.Into(func(c *Config) *time.Duration { return &c.Probe.Confirm }, value.Duration(time.Millisecond, time.Minute)),
 			"concurrency": value.Into(func(c *Config) *int { return &c.Probe.Concurrency }, value.Int(1, 10000)),
 			"per_host":    value.Into(func(c *Config) *int { return &c.Probe.PerHost }, value.Int(1, 100)),
 			"ca_file":     value.Into(func(c *Config) *string { return &c.Probe.CAFile }, orEmpty(readPath)),

@@ -37,6 +37,7 @@ type flight[V any] struct {
 
 	begun chan struct{} // closed when after is set
 	after time.Time     // what was found since then is taken for it
+	twice bool          // hosts are probed again that were probed once
 }
 
 func (c *cache[K, V]) init(limit int) {

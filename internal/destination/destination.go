@@ -72,6 +72,11 @@ type Config struct {
 	// AllAddresses looks at every address of a host; otherwise a look ends at the first that offers good TLS.
 	AllAddresses bool
 
+	// Confirm is the least time between two probes of a host that shows no good
+	// TLS; until both agree nobody is to be refused for it (judge.Confirmed). 0: no
+	// host is probed again for that.
+	Confirm time.Duration
+
 	Success time.Duration // how long an answer serves when a host offered TLS; 24 h
 	Failure time.Duration // … when every host was seen not to; 15 min
 	Unknown time.Duration // … when that isn't known; 1 min
@@ -86,6 +91,8 @@ type Config struct {
 	// nil: nobody is told.
 	Looked func(policy.Assessment, time.Duration)
 	Probed func(policy.Observation)
+	// Confirmed is told what a second probe of a destination's hosts came to.
+	Confirmed func(Second)
 
 	Now func() time.Time
 	Log *slog.Logger
@@ -159,9 +166,22 @@ func (a *Assessor) Close() error {
 // (nil: only all of it does), when all is known, or when ctx ends; then with
 // what is known by then and Partial set, or with Problem Timeout where nothing
 // is. Memory that is older than Config.Failure and doesn't suffice is looked at
-// again first, for the destination may have been mended. Safe for concurrent
-// use.
+// again first, for the destination may have been mended. What doesn't suffice
+// and was seen once only is looked at twice, Config.Confirm apart. Safe for
+// concurrent use.
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
+	known := a.assess(ctx, d, enough)
+	if enough == nil || a.c.Confirm == 0 || ctx.Err() != nil || enough(known) || !judge.Doubtful(known) {
+		return known
+	}
+	second := a.confirm(ctx, d, enough)
+	if second.Partial && !enough(second) {
+		return known // it says what was seen; the second probe goes on, for the next who asks
+	}
+	return second
+}
+
+func (a *Assessor) assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
 	if answer, ok := a.nowhere(d); ok {
 		return answer
 	}
@@ -311,10 +331,12 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 		host policy.Host
 	}
 	results := make(chan found, len(hosts))
-	for i, h := range hosts {
-		a.wg.Go(func() {
-			results <- found{i, a.host(hostKey{h.Name, d.PortOr(a.c.Port)}, after)}
-		})
+	look := func(i int) policy.Host { return a.host(hostKey{hosts[i].Name, d.PortOr(a.c.Port)}, after) }
+	if f.twice {
+		look = func(i int) policy.Host { return a.hostTwice(hostKey{hosts[i].Name, d.PortOr(a.c.Port)}, after) }
+	}
+	for i := range hosts {
+		a.wg.Go(func() { results <- found{i, look(i)} })
 	}
 	// Without the policy nobody can say that a host is good enough, so what is seen of hosts isn't told before.
 	asked := false
@@ -445,5 +467,7 @@ func (a *Assessor) look(key hostKey, f *flight[policy.Host]) {
 		a.hosts.land(key, entry[policy.Host]{value: h, when: now, until: a.until(now, "", []policy.Host{h})}, keepHost)
 		f.finish(h)
 	}()
+	old, _ := a.hosts.peek(key)
 	h = a.probeHost(key)
+	a.compare(&h, old)
 }

@@ -55,6 +55,11 @@ type Host struct {
 	DANEDetail string `json:"dane_detail,omitempty"`
 	// Observations are what the addresses did, in the order they were tried.
 	Observations []Observation `json:"observations,omitempty"`
+	// Earlier are those of a probe before, by a moment at least; Once reports that
+	// there was none, within the time that a bad result serves. A moment's fault
+	// is not to be taken for good.
+	Earlier []Observation `json:"earlier,omitempty"`
+	Once    bool          `json:"once,omitempty"`
 }
 
 // Outcome is what one address did when it was probed. It is what was seen, not a judgement.

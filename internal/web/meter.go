@@ -19,6 +19,7 @@ type Meter struct {
 
 	decision            prometheus.Histogram
 	assessment, probing *prometheus.HistogramVec
+	seconds             *prometheus.CounterVec
 
 	now func() time.Time
 
@@ -53,7 +54,7 @@ type hour struct {
 // NewMeter returns a Meter that has seen the configuration loaded now.
 func NewMeter(now func() time.Time) *Meter {
 	start := now()
-	return &Meter{
+	m := &Meter{
 		now:       now,
 		start:     start,
 		reloaded:  start,
@@ -74,8 +75,20 @@ func NewMeter(now func() time.Time) *Meter {
 			Help:    "Time of a look at one address of a mail host, connect to QUIT, by what was seen.",
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30},
 		}, []string{"outcome"}),
+		seconds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tlsonly_second_probes_total",
+			Help: "Destinations whose hosts were probed again before a refusal, by what came of it.",
+		}, []string{"result"}),
 	}
+	for _, result := range SecondProbes() {
+		m.seconds.WithLabelValues(result)
+	}
+	return m
 }
+
+// SecondProbes lists what a second probe can come to: it agrees with the first,
+// shows good TLS after all, or shows nothing.
+func SecondProbes() []string { return []string{"agreed", "differed", "unsure"} }
 
 // Decided counts a decision and how long it took.
 func (m *Meter) Decided(d Decision, took time.Duration) {
@@ -129,6 +142,9 @@ func (m *Meter) Assessed(a policy.Assessment, took time.Duration) {
 func (m *Meter) Probed(o policy.Observation) {
 	m.probing.WithLabelValues(string(o.Outcome)).Observe(o.Took.Seconds())
 }
+
+// Second counts a second probe by its result, one of SecondProbes.
+func (m *Meter) Second(result string) { m.seconds.WithLabelValues(result).Inc() }
 
 // Reloaded counts a reload of the configuration: err says why it was refused.
 func (m *Meter) Reloaded(at time.Time, err error) {

@@ -85,7 +85,7 @@ func newMetrics(c *Config) (http.Handler, error) {
 	for _, each := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		c.Meter.decision, c.Meter.assessment, c.Meter.probing,
+		c.Meter.decision, c.Meter.assessment, c.Meter.probing, c.Meter.seconds,
 		newCollector(c),
 	} {
 		if err := registry.Register(each); err != nil {

@@ -46,6 +46,7 @@ resolver = "` + resolver + `"
 [probe]
 helo = "mail.clinic.example"
 timeout = "5s"
+confirm = "1s"
 
 [[rule]]
 name = "clinic"

@@ -45,6 +45,7 @@ resolver = "127.0.0.1:53"
 [probe]
 helo = "mail.clinic.example"
 timeout = "1s"
+confirm = "100ms"
 [cache]
 success = "5s"
 failure = "3s"
