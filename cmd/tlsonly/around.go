@@ -141,6 +141,7 @@ func (d *service) keepAround(ctx context.Context) {
 			return
 		case <-tick.C:
 			d.readAround(ctx)
+			d.learnMTA(ctx)
 		}
 	}
 }

@@ -68,6 +68,7 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 		IPv6:        c.Probe.PreferIPv6,
 		Timeout:     c.Probe.Timeout,
 		Confirm:     c.Probe.Confirm,
+		MTA:         onceMTA(c),
 		Concurrency: c.Probe.Concurrency,
 		PerHost:     c.Probe.PerHost,
 		Success:     c.Cache.Success,
@@ -79,7 +80,7 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 	if change != nil {
 		change(e, &d)
 	}
-	e.prober.Now = d.Now
+	e.prober.Now, e.prober.MTA = d.Now, d.MTA
 	if e.policies, err = mtasts.New(mtasts.Config{Resolver: resolver, Roots: roots, Save: save, Log: log, Now: d.Now}); err != nil {
 		return nil, err
 	}

@@ -116,6 +116,7 @@ func (d *service) reload(ctx context.Context) {
 	}
 	d.config.Store(fresh)
 	d.readAround(ctx)
+	d.learnMTA(ctx)
 	d.binding.Again()
 	d.size = len(data)
 	d.state.Store(&read)

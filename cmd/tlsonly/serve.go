@@ -95,6 +95,7 @@ type service struct {
 	maps     *socketmap.Server // nil: off
 	tally    tally
 	around   surroundings
+	mta      knownMTA
 	reading  sync.Mutex // held while they are read
 	asked    *binding.Asked
 	binding  *binding.Watcher
@@ -173,9 +174,11 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		defer cancel()
 		return d.store.PutPolicy(ctx, store.Policy(p))
 	}
+	d.learnMTA(ctx)
 	d.assessor, err = newEngine(c, log, save, func(_ *engine, dc *destination.Config) {
 		dc.Found, dc.Now = d.ledger.Found, now
 		dc.Wanted = func() policy.Demand { return wanted(d.delivery.Load(), now()) }
+		dc.MTA = d.mta.get
 		d.tally.watch(dc)
 	})
 	if err != nil {

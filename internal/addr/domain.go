@@ -78,6 +78,30 @@ func ParseDomain(s string) (Domain, error) {
 	return Domain{ascii}, nil
 }
 
+// ParseHost reads the name of a mail host as the DNS has it, also one that is not
+// a host name by RFC 1123 but that resolvers look up: a hyphen at the end of a
+// label, "xn--" before nothing. An address is a host, too, as in "192.0.2.1.".
+func ParseHost(s string) (Domain, error) {
+	name := strings.TrimSuffix(s, ".")
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" {
+		return literal(ip.Unmap()), nil
+	}
+	d, err := ParseDomain(s)
+	if err == nil && !d.IsLiteral() {
+		return d, nil
+	}
+	name = strings.ToLower(name)
+	if name == "" || len(name) > 253 || !plainASCII(name) {
+		return Domain{}, fmt.Errorf("host %q: not a name that can be looked up", s)
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if bare := strings.Trim(label, "-"); len(label) > 63 || checkLabel(bare) != nil {
+			return Domain{}, fmt.Errorf("host %q: not a name that can be looked up", s)
+		}
+	}
+	return Domain{name}, nil
+}
+
 // MustDomain is ParseDomain for constants and tests; it panics on an error.
 func MustDomain(s string) Domain {
 	d, err := ParseDomain(s)

@@ -118,6 +118,18 @@ func (c *cache[K, V]) peek(key K) (V, bool) {
 	return e.value, ok
 }
 
+// expire ends all answers.
+func (c *cache[K, V]) expire(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, e := range c.entries {
+		if e.until.After(now) {
+			e.until = now
+			c.entries[key] = e
+		}
+	}
+}
+
 // drop forgets an answer.
 func (c *cache[K, V]) drop(key K) {
 	c.mu.Lock()

@@ -40,7 +40,7 @@ func (a *Assessor) confirm(ctx context.Context, d addr.Destination, enough func(
 	switch {
 	case enough(known):
 		a.c.Confirmed(Differed)
-	case known.Partial || judge.Doubtful(known) || judge.OutcomeOf(known.Problem, known.Hosts) == judge.Unknown:
+	case known.Partial || judge.Repeatable(known) || judge.OutcomeOf(known.Problem, known.Hosts) == judge.Unknown:
 		a.c.Confirmed(Unsure)
 	default:
 		a.c.Confirmed(Agreed)
@@ -51,9 +51,9 @@ func (a *Assessor) confirm(ctx context.Context, d addr.Destination, enough func(
 // hostTwice returns what is known of one mail host after a second probe, where
 // there was one only. The second one begins Config.Confirm after the end of the
 // first, or at once when that is past.
-func (a *Assessor) hostTwice(key hostKey, after time.Time) policy.Host {
-	first := a.host(key, after)
-	if !judge.Doubtful(policy.Assessment{Hosts: []policy.Host{first}}) {
+func (a *Assessor) hostTwice(key hostKey, after time.Time, resolved func(policy.Host)) policy.Host {
+	first := a.host(key, after, resolved)
+	if !judge.Repeatable(policy.Assessment{Hosts: []policy.Host{first}}) {
 		return first
 	}
 	last := first.Observations[len(first.Observations)-1]
@@ -70,7 +70,7 @@ func (a *Assessor) hostTwice(key hostKey, after time.Time) policy.Host {
 	} else {
 		due = now
 	}
-	second := a.host(key, due.Add(1))
+	second := a.host(key, due.Add(1), nil)
 	if second.Once && len(second.Observations) > 0 {
 		// The clock stands still, or the one who began this probe knew of none before.
 		second.Earlier, second.Once = first.Observations, false

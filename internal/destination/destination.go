@@ -21,8 +21,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +35,7 @@ import (
 	"tlsonly/internal/destination/starttls"
 	"tlsonly/internal/judge"
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 )
 
 // Resolver is the part of dns.Resolver that a walk needs.
@@ -71,6 +74,13 @@ type Config struct {
 	Wanted func() policy.Demand
 	// AllAddresses looks at every address of a host; otherwise a look ends at the first that offers good TLS.
 	AllAddresses bool
+
+	// MTA says what the MTA can do that is to deliver; nil: nothing is known of it.
+	// Expire is to be called when that changes.
+	MTA func() profile.MTA
+	// Native looks up addresses as other programs do, where the MTA does so; nil: the
+	// system's resolver.
+	Native func(ctx context.Context, name string) ([]netip.Addr, error)
 
 	// Confirm is the least time between two probes of a host that shows no good
 	// TLS; until both agree nobody is to be refused for it (judge.Confirmed). 0: no
@@ -141,6 +151,14 @@ func New(c Config) (*Assessor, error) {
 	c.Failure = cmp.Or(c.Failure, 15*time.Minute)
 	c.Unknown = cmp.Or(c.Unknown, time.Minute)
 	c.Entries = cmp.Or(c.Entries, 1_000_000)
+	if c.MTA == nil {
+		c.MTA = func() profile.MTA { return profile.MTA{} }
+	}
+	if c.Native == nil {
+		c.Native = func(ctx context.Context, name string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+		}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -171,7 +189,7 @@ func (a *Assessor) Close() error {
 // concurrent use.
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
 	known := a.assess(ctx, d, enough)
-	if enough == nil || a.c.Confirm == 0 || ctx.Err() != nil || enough(known) || !judge.Doubtful(known) {
+	if enough == nil || a.c.Confirm == 0 || ctx.Err() != nil || enough(known) || !judge.Repeatable(known) {
 		return known
 	}
 	second := a.confirm(ctx, d, enough)
@@ -240,9 +258,15 @@ func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Dur
 	return await(ctx, d, f, nil)
 }
 
-// Seed puts answers into memory that were found before this process began, or by another one.
+// Seed puts answers into memory that were found before this process began, or by another one. Those that were
+// found for an MTA that could do other things serve no more, and are compared with what is found next.
 func (a *Assessor) Seed(known ...policy.Assessment) {
+	digest := a.c.MTA().Digest()
 	for _, k := range known {
+		if k.For != digest || slices.ContainsFunc(k.Hosts, personal) {
+			a.destinations.put(k.Destination, entry[policy.Assessment]{value: k, when: k.When, until: k.When})
+			continue
+		}
 		a.destinations.put(k.Destination, entry[policy.Assessment]{value: k, when: k.When, until: k.Until, soft: k.DNSUntil})
 		for _, h := range k.Hosts {
 			if len(h.Observations) > 0 {
@@ -252,6 +276,15 @@ func (a *Assessor) Seed(known ...policy.Assessment) {
 			}
 		}
 	}
+}
+
+// personal reports whether what is known of a host is true of one MTA only.
+func personal(h policy.Host) bool { return h.Problem == policy.Loop || h.Problem == policy.NotTried }
+
+// Expire lets nothing in memory serve any more, because the MTA can do other things than when it was found.
+func (a *Assessor) Expire() {
+	a.destinations.expire(a.c.Now())
+	a.hosts.expire(a.c.Now())
 }
 
 // Known returns what memory has of d, also when that is too old to serve; false for nothing. It never looks.
@@ -280,6 +313,7 @@ func await(ctx context.Context, d addr.Destination, f *flight[policy.Assessment]
 // walk assesses d, telling f of each step and in the end memory. Hosts seen since after serve from memory.
 func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after time.Time) {
 	start := time.Now()
+	mta := a.c.MTA()
 	result := policy.Assessment{Destination: d, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
 	defer func() { // deferred, so that a panic in a look leaves nobody waiting
 		if p := recover(); p != nil {
@@ -315,7 +349,8 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 	} else {
 		published <- policy.STS{}
 	}
-	hosts, answer := a.mailHosts(d)
+	hosts, answer := a.mailHosts(d, mta)
+	answer.For, answer.OneAddress = mta.Digest(), mta.OneAddress()
 	if len(hosts) == 0 {
 		// Who can forge such an answer doesn't get rid of the policy by it: delivery may see another (RFC 8461, section 10.2).
 		answer.MTASTS = <-published
@@ -329,32 +364,46 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 	type found struct {
 		i    int
 		host policy.Host
+		done bool
 	}
-	results := make(chan found, len(hosts))
-	look := func(i int) policy.Host { return a.host(hostKey{hosts[i].Name, d.PortOr(a.c.Port)}, after) }
+	results := make(chan found, 2*len(hosts))
+	look := a.host
 	if f.twice {
-		look = func(i int) policy.Host { return a.hostTwice(hostKey{hosts[i].Name, d.PortOr(a.c.Port)}, after) }
+		look = a.hostTwice
 	}
-	for i := range hosts {
-		a.wg.Go(func() { results <- found{i, look(i)} })
+	list := newList(mta, hosts, d.PortOr(a.c.Port))
+	for i, h := range hosts {
+		if list.known(i) {
+			continue // by its name alone
+		}
+		a.wg.Go(func() {
+			key := hostKey{h.Name, d.PortOr(a.c.Port)}
+			results <- found{i, look(key, after, func(h policy.Host) { results <- found{i, h, false} }), true}
+		})
 	}
 	// Without the policy nobody can say that a host is good enough, so what is seen of hosts isn't told before.
 	asked := false
-	for left := len(hosts); left > 0 || !asked; {
+	greeted := time.NewTimer(greeting)
+	defer greeted.Stop()
+	for left := list.left(); left > 0 || !asked; {
 		select {
 		case answer.MTASTS = <-published:
 			asked = true
+		case <-greeted.C:
+			list.late = true
 		case r := <-results:
-			left--
-			merged := r.host
-			merged.Preference, merged.Implicit = hosts[r.i].Preference, hosts[r.i].Implicit
-			answer.Hosts = append([]policy.Host(nil), answer.Hosts...)
-			answer.Hosts[r.i] = merged
+			list.set(r.i, r.host, r.done)
+			if r.done {
+				left--
+			}
 		}
 		if asked {
+			answer.Hosts = list.tried()
 			f.update(clone(answer))
 		}
 	}
+	answer.Hosts = list.tried()
+	list.judge(&answer)
 	if answer.MTASTS.Mode == "" && answer.MTASTS.Problem != "" {
 		// There may be a policy: it is asked for again as soon as a fetch may be tried again (RFC 8461, section 3.3).
 		if soon := a.c.Now().Add(shortestTTL); soon.Before(answer.DNSUntil) {
@@ -382,54 +431,6 @@ func clone(a policy.Assessment) policy.Assessment {
 	return a
 }
 
-// mailHosts lists the hosts that take d's mail, in order, without having looked at them; or none and the answer.
-func (a *Assessor) mailHosts(d addr.Destination) ([]policy.Host, policy.Assessment) {
-	answer := policy.Assessment{Destination: d}
-	if d.Direct() {
-		return []policy.Host{{Name: d.Host()}}, answer
-	}
-	mx, err := a.c.Resolver.MX(a.ctx, d.Host())
-	if err != nil {
-		answer.Problem, answer.Detail = reasonOf(err), err.Error()
-		return nil, answer
-	}
-	answer.Secure, answer.Alias, answer.Detail = mx.Secure, mx.Canonical, mx.Detail
-	answer.DNSUntil = a.c.Now().Add(max(mx.TTL, shortestTTL))
-	switch mx.Status {
-	case dns.NoSuchDomain:
-		answer.Problem = policy.NoSuchDomain
-		return nil, answer
-	case dns.NoData:
-		// RFC 5321, section 5.1: no MX record at all means the domain itself, with preference 0.
-		return []policy.Host{{Name: d.Host(), Implicit: true}}, answer
-	}
-	var hosts []policy.Host
-	null := false
-	seen := map[addr.Domain]bool{}
-	for _, r := range mx.Records {
-		switch {
-		case r.Null:
-			null = true
-		case seen[r.Host]:
-		case len(hosts) < maxHosts:
-			seen[r.Host] = true
-			hosts = append(hosts, policy.Host{Name: r.Host, Preference: r.Preference})
-		}
-	}
-	switch {
-	case len(hosts) > 0: // RFC 7505, section 3: a null MX beside others is a mistake; the others count
-		return hosts, answer
-	case null:
-		answer.Problem = policy.NullMX
-	default:
-		answer.Problem = policy.Unreachable
-		if answer.Detail == "" {
-			answer.Detail = "no usable MX record"
-		}
-	}
-	return nil, answer
-}
-
 // reasonOf gives the reason that an error of the resolver carries.
 func reasonOf(err error) policy.Reason {
 	var e *dns.Error
@@ -439,19 +440,24 @@ func reasonOf(err error) policy.Reason {
 	return policy.DNSFailure
 }
 
-// host returns what is known of one mail host, by looking where needed; it waits for a look under way.
-func (a *Assessor) host(key hostKey, after time.Time) policy.Host {
+// host returns what is known of one mail host, by looking where needed; it waits for a look under way. Of one that is
+// looked at resolved is told once its addresses are known, if it isn't nil.
+func (a *Assessor) host(key hostKey, after time.Time, resolved func(policy.Host)) policy.Host {
 	known, f, mine := a.hosts.get(key, a.c.Now(), after)
 	if f == nil {
 		return known
 	}
 	if mine {
-		a.look(key, f)
+		a.wg.Go(func() { a.look(key, f) })
 	}
 	for {
 		known, changed, done := f.state()
 		if done {
 			return known
+		}
+		if resolved != nil && !known.Name.IsZero() {
+			resolved(known)
+			resolved = nil
 		}
 		<-changed
 	}
@@ -468,6 +474,6 @@ func (a *Assessor) look(key hostKey, f *flight[policy.Host]) {
 		f.finish(h)
 	}()
 	old, _ := a.hosts.peek(key)
-	h = a.probeHost(key)
+	h = a.probeHost(key, f)
 	a.compare(&h, old)
 }

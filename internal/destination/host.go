@@ -18,30 +18,38 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// probeHost finds a host's addresses and looks at them, the preferred family first.
-func (a *Assessor) probeHost(key hostKey) policy.Host {
+// probeHost finds a host's addresses, tells f of them and looks at them, the preferred family first. What is the
+// MTA's own isn't looked at.
+func (a *Assessor) probeHost(key hostKey, f *flight[policy.Host]) policy.Host {
 	h := policy.Host{Name: key.name}
+	mta := a.c.MTA()
 	var ips []netip.Addr
 	if key.name.IsLiteral() {
 		ips = []netip.Addr{key.name.IP()}
+	} else if found, ok := a.resolve(&h, mta.Hosts); ok {
+		ips = found
 	} else {
-		found, err := a.c.Resolver.Addrs(a.ctx, key.name)
-		if err != nil {
-			h.Problem, h.Detail = reasonOf(err), err.Error()
-			return h
+		return h
+	}
+	all := len(ips)
+	ips = slices.DeleteFunc(ips, func(ip netip.Addr) bool { return !mta.Hosts.Uses(ip) })
+	if h.Addresses = len(ips); len(ips) == 0 {
+		h.Problem = policy.NoSuchDomain
+		h.Detail = fmt.Sprintf("none of its %d addresses is of a family that this MTA uses", all)
+		return h
+	}
+	if key.port == loopPort && slices.ContainsFunc(ips, mta.Hosts.Has) {
+		h.Problem, h.Detail = policy.Loop, "it has an address of this MTA's own"
+		if others := slices.ContainsFunc(ips, func(ip netip.Addr) bool { return !mta.Hosts.Has(ip) }); others && mta.OneAddress() {
+			h.Problem = policy.Unreachable // it depends on the order of the addresses
 		}
-		h.Secure, h.Alias, h.Detail = found.Secure, found.Canonical, found.Detail
-		if found.Status != dns.OK {
-			// A name without address is as good as no name: no MTA can connect to it.
-			h.Problem = policy.NoSuchDomain
-			h.Detail = "no address record: " + string(found.Status)
-			return h
-		}
-		if len(found.Records) == 0 {
-			h.Problem = policy.Unreachable
-			return h
-		}
-		ips = a.order(found.Records)
+		return h
+	}
+	ips = a.order(ips, mta.OneAddress())
+	f.update(h)
+	var beyond []netip.Addr
+	if len(ips) > maxAddresses && !a.c.AllAddresses {
+		ips, beyond = ips[:maxAddresses], ips[maxAddresses:]
 	}
 
 	if err := a.slots.Acquire(a.ctx, 1); err != nil {
@@ -51,6 +59,11 @@ func (a *Assessor) probeHost(key hostKey) policy.Host {
 	defer a.slots.Release(1)
 	a.findTLSA(key, &h)
 	h.Observations = a.probeAll(key, &h, ips)
+	if len(h.Observations) == maxAddresses && len(beyond) > 0 && !slices.ContainsFunc(h.Observations, a.final(&h)) {
+		// The MTA may get to them.
+		h.Observations = append(h.Observations, policy.Observation{Address: netip.AddrPortFrom(beyond[0], key.port), When: a.c.Now(),
+			Outcome: policy.SawUnreachable, Stage: policy.StageConnect, Detail: fmt.Sprintf("not probed: it comes after %d others", maxAddresses)})
+	}
 	return h
 }
 
@@ -98,8 +111,13 @@ func (a *Assessor) findTLSA(key hostKey, h *policy.Host) {
 	h.TLSABase = key.name
 }
 
-// order puts the preferred family first, and takes the families in turn after that, so that a bounded look sees both.
-func (a *Assessor) order(ips []netip.Addr) []netip.Addr {
+// order puts the preferred family first, and takes the families in turn after that, so that a bounded look sees both. An MTA
+// that tries one address has an order of its own, which is Sendmail's: all of IPv6 first.
+func (a *Assessor) order(ips []netip.Addr, one bool) []netip.Addr {
+	if one {
+		slices.SortStableFunc(ips, func(x, y netip.Addr) int { return y.BitLen() - x.BitLen() })
+		return ips
+	}
 	var first, second []netip.Addr
 	for _, ip := range ips {
 		if ip.Is6() == a.c.IPv6 {
@@ -116,9 +134,6 @@ func (a *Assessor) order(ips []netip.Addr) []netip.Addr {
 		if i < len(second) {
 			ordered = append(ordered, second[i])
 		}
-	}
-	if len(ordered) > maxAddresses && !a.c.AllAddresses {
-		ordered = ordered[:maxAddresses]
 	}
 	return ordered
 }

@@ -117,7 +117,7 @@ func TestAuthenticated(t *testing.T) {
 		{"nothing is known of any, nobody honors", at(true, "", proving("mx1.far.example", "lost")), relaxed, policy.DNSFailure, policy.DNSFailure, policy.DNSFailure, "e s:far.example d"},
 		{"the same, MX not signed: DANE can't be all there is", at(false, "", proving("mx1.far.example", "lost")), nil, policy.DNSFailure, policy.DNSFailure, policy.DNSFailure, "e s:far.example d"},
 		{"the same, MTA-STS", at(true, "enforce mx1.far.example", proving("mx1.far.example", "lost")), nil, policy.DNSFailure, policy.DNSFailure, policy.DNSFailure, "s:mx1.far.example s:mx1.far.example d"},
-		{"there is none", at(true, "", proving("mx1.far.example", "gone")), nil, policy.NoSuchDomain, policy.NoSuchDomain, policy.NoSuchDomain, "e s:far.example d"},
+		{"there is none", at(true, "", proving("mx1.far.example", "gone")), nil, policy.NoMailHost, policy.NoMailHost, policy.NoMailHost, "e s:far.example d"},
 		{"one by MTA-STS, one not of it", at(false, "enforce mx2.far.example", proving("mx1.far.example", "trusted mx1.far.example"), proving("mx2.far.example", "trusted mx2.far.example")), nil, none, none, policy.NotAuthenticated, "s:mx2.far.example s:mx2.far.example d"},
 
 		{"no such domain, but it has a policy", policy.Assessment{Destination: addr.MustDestination("far.example"), Problem: policy.NoSuchDomain, MTASTS: policy.STS{Mode: policy.STSEnforce, MX: []string{mx}}},

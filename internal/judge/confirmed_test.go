@@ -36,7 +36,7 @@ func TestConfirmed(t *testing.T) {
 		if got := Confirmed(policy.DefaultDemand(), a); got != c.confirmed {
 			t.Errorf("%s: confirmed %t", c.name, got)
 		}
-		if got := Doubtful(a); got != c.doubtful {
+		if got := Repeatable(a); got != c.doubtful {
 			t.Errorf("%s: doubtful %t", c.name, got)
 		}
 	}
@@ -46,7 +46,7 @@ func TestConfirmed(t *testing.T) {
 	if a := (policy.Assessment{Hosts: []policy.Host{host(tls, weak)}}); !Confirmed(strict, a) || Destination(strict, a) == "" {
 		t.Error("dane: two failures don't confirm")
 	}
-	if a := (policy.Assessment{Problem: policy.NullMX, Hosts: []policy.Host{host(none, nil)}}); Doubtful(a) {
+	if a := (policy.Assessment{Problem: policy.NullMX, Hosts: []policy.Host{host(none, nil)}}); Repeatable(a) {
 		t.Error("a null MX is probed again")
 	}
 }

@@ -31,10 +31,14 @@ func Destination(d policy.Demand, a policy.Assessment) policy.Reason {
 		return a.Problem
 	}
 	var worst policy.Reason
-	usable := 0
+	usable, loops := 0, false
 	for _, h := range a.Hosts {
-		if h.Problem == policy.NoSuchDomain {
-			continue // no MTA can use it
+		switch h.Problem {
+		case policy.Loop:
+			loops = true
+			continue
+		case policy.NoSuchDomain, policy.NotTried:
+			continue // no MTA can use it, or the one that delivers won't
 		}
 		usable++
 		reason := Host(d, a, h)
@@ -53,11 +57,15 @@ func Destination(d policy.Demand, a policy.Assessment) policy.Reason {
 	case len(a.Hosts) == 0:
 		return policy.DNSFailure // no host and no problem: nothing is known, which is never "no such domain"
 	}
-	return policy.NoSuchDomain
+	if loops {
+		return policy.Loop
+	}
+	return policy.NoMailHost
 }
 
 // Host says why one host of the destination that a is of does not satisfy a
-// demand, "" when one of its addresses does.
+// demand, "" when one of its addresses does; to an MTA that tries no address after
+// the first that takes the connection that one has to.
 func Host(d policy.Demand, a policy.Assessment, h policy.Host) policy.Reason {
 	if h.Problem != "" {
 		return h.Problem
@@ -72,8 +80,8 @@ func Host(d policy.Demand, a policy.Assessment, h policy.Host) policy.Reason {
 	var worst policy.Reason
 	for _, o := range h.Observations {
 		reason := Address(d, a, h, o)
-		if reason == "" {
-			return ""
+		if reason == "" || a.OneAddress && o.Stage != policy.StageConnect {
+			return reason
 		}
 		worst = policy.Worse(worst, reason)
 	}

@@ -53,6 +53,7 @@ func TestDestination(t *testing.T) {
 	partialBad := assessment(host(plain), host())
 	partialBad.Partial = true
 	gone := policy.Host{Problem: policy.NoSuchDomain}
+	itself, beyond := policy.Host{Problem: policy.Loop}, policy.Host{Problem: policy.NotTried}
 	for _, c := range []struct {
 		name string
 		a    policy.Assessment
@@ -81,7 +82,11 @@ func TestDestination(t *testing.T) {
 		{"weak and unknown", assessment(weak(policy.TLS10, 128), host(away)), policy.Unreachable},
 		{"host without address", assessment(gone, host(tls)), ""},
 		{"host without address, other fails", assessment(gone, host(plain)), policy.NoSTARTTLS},
-		{"no host has an address", assessment(gone, gone), policy.NoSuchDomain},
+		{"no host has an address", assessment(gone, gone), policy.NoMailHost},
+		{"the only host is this MTA", assessment(itself), policy.Loop},
+		{"a host without address, then this MTA, then none that is tried", assessment(gone, itself, beyond), policy.Loop},
+		{"a bad host, then this MTA", assessment(host(plain), itself), policy.NoSTARTTLS},
+		{"a good host, then this MTA", assessment(host(tls), itself, beyond), ""},
 		{"host's addresses not known", assessment(policy.Host{Problem: policy.DNSFailure}), policy.DNSFailure},
 		{"host's addresses not known, other fails", assessment(host(plain), policy.Host{Problem: policy.DNSFailure}), policy.DNSFailure},
 		{"host with a problem no host has", assessment(policy.Host{Problem: policy.NullMX}), policy.NullMX},

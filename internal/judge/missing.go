@@ -67,6 +67,9 @@ func (w *wants) tls() {
 	case "":
 	case policy.NullMX, policy.NoSuchDomain:
 		return // nobody lacks anything: no mail is wanted
+	case policy.NoMailHost:
+		w.say(level, "", addr.Domain{}, "name a mail host in the MX records: %s", w.a.Detail)
+		return
 	default:
 		w.say(level, "", addr.Domain{}, "have the name servers answer: %s", w.a.Detail)
 		return
@@ -105,6 +108,10 @@ func (w *wants) hostFault(h policy.Host) string {
 	switch {
 	case h.Problem == policy.NoSuchDomain:
 		return "give the name an address, or take it out of the MX records"
+	case h.Problem == policy.Loop:
+		return "be another host than this MTA, to which its mail would loop back: " + h.Detail
+	case h.Problem == policy.NotTried:
+		return "come earlier in the MX records: " + h.Detail
 	case h.Problem != "":
 		return "have the name servers answer: " + h.Detail
 	case h.DANE == policy.DANEUnknown:

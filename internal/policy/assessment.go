@@ -30,6 +30,11 @@ type Assessment struct {
 	MTASTS STS `json:"mta_sts,omitzero"`
 	// Pinned reports that the destination was seen to offer TLS and must not fall back behind it.
 	Pinned bool `json:"pinned,omitempty"`
+	// OneAddress reports that the MTA tries no other address of a host after the
+	// first that takes the connection.
+	OneAddress bool `json:"one_address,omitempty"`
+	// For is the digest of the profile of the MTA that this was found for.
+	For string `json:"for,omitempty"`
 	// Partial reports that hosts were still being looked at: those have no observation yet.
 	Partial bool `json:"partial,omitempty"`
 }
@@ -39,9 +44,12 @@ type Host struct {
 	Name       addr.Domain `json:"name"` // the MX host, or an address literal
 	Preference uint16      `json:"preference"`
 	Implicit   bool        `json:"implicit,omitempty"` // no MX record: RFC 5321, section 5.1
-	// Problem is set when the host has no address to try: no-such-domain, dns-failure, timeout.
+	// Problem is set when the MTA can't try the host: no-such-domain (it has no
+	// address), loop, not-tried, dns-failure, timeout, unreachable.
 	Problem Reason `json:"problem,omitempty"`
 	Detail  string `json:"detail,omitempty"`
+	// Addresses is how many addresses the host has that the MTA would use.
+	Addresses int `json:"addresses,omitempty"`
 	// Alias is the end of a CNAME chain at the host's name, which RFC 5321 forbids and MTAs follow.
 	Alias addr.Domain `json:"cname,omitzero"`
 	// Secure reports that the address answers were DNSSEC-validated.

@@ -21,6 +21,9 @@ const (
 	MTASTSMismatch   Reason = "mta-sts-mismatch"
 	NullMX           Reason = "null-mx"
 	NoSuchDomain     Reason = "no-such-domain"
+	NoMailHost       Reason = "no-mail-host" // there are names of mail hosts, none with an address
+	Loop             Reason = "loop"         // the mail host is this MTA
+	NotTried         Reason = "not-tried"    // of a host: the MTA doesn't get that far
 	LostTLS          Reason = "lost-tls"
 	DNSFailure       Reason = "dns-failure"
 	Unreachable      Reason = "unreachable"
@@ -38,7 +41,7 @@ const (
 // Reasons lists all reasons, in the order of the manual.
 func Reasons() []Reason {
 	return []Reason{NoSTARTTLS, Handshake, WeakTLS, NotAuthenticated, DaneMismatch, MTASTSMismatch, NullMX,
-		NoSuchDomain, LostTLS, DNSFailure, Unreachable, Timeout, Unreadable, NoRoute, StoreFailed, NotBound, Internal,
+		NoSuchDomain, NoMailHost, Loop, NotTried, LostTLS, DNSFailure, Unreachable, Timeout, Unreadable, NoRoute, StoreFailed, NotBound, Internal,
 		TLSRequiredNo, BadAddress, Forward}
 }
 
@@ -52,7 +55,9 @@ func (r Reason) Unknown() bool {
 func (r Reason) Ours() bool { return r == StoreFailed || r == NotBound || r == Internal }
 
 // Permanent reports whether r refuses the recipient whatever a rule says: nobody could deliver there.
-func (r Reason) Permanent() bool { return r == NullMX || r == NoSuchDomain }
+func (r Reason) Permanent() bool {
+	return slices.Contains([]Reason{NullMX, NoSuchDomain, NoMailHost, Loop}, r)
+}
 
 // Reply is an SMTP reply of one line. The zero Reply is none.
 type Reply struct {
@@ -79,6 +84,10 @@ func ReplyFor(v Verdict, r Reason, d addr.Destination, help string) Reply {
 		reply = Reply{556, "5.1.10", fmt.Sprintf("%s does not accept mail", d)}
 	case NoSuchDomain:
 		reply = Reply{550, "5.1.2", fmt.Sprintf("%s does not exist", d)}
+	case NoMailHost: // RFC 3463, section 3.5
+		reply = Reply{550, "5.4.4", fmt.Sprintf("%s has no mail host with an address", d)}
+	case Loop:
+		reply = Reply{550, "5.4.6", fmt.Sprintf("mail for %s loops back to this mail system", d)}
 	case Unreadable:
 		reply = Reply{550, "5.7.5", fmt.Sprintf("where mail for %s is forwarded to can't be read here", d)}
 	case NoRoute:

@@ -42,6 +42,7 @@ type MTA struct {
 	Dialect Dialect
 	Version string // as it tells it, "3.7.11"; "" where that isn't known
 	TLS     TLS
+	Hosts   Hosts
 }
 
 // TLS is what the MTA's TLS library takes, with its configuration and the MTA's

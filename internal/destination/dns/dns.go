@@ -133,11 +133,15 @@ type Answer[T any] struct {
 	Detail string
 }
 
-// MX is a mail exchanger. A Null one ("MX 0 .", RFC 7505) has no Host.
+// MX is a mail exchanger. A Null one ("MX 0 .", RFC 7505) has no Host, nor has one
+// whose name can't be looked up. Where the name is an address in digits, Host is
+// that address.
 type MX struct {
 	Preference uint16
 	Host       addr.Domain
 	Null       bool
+	// Malformed says why Host is no host name; MTAs differ about these.
+	Malformed string
 }
 
 // Error says that an answer could not be had: nothing is known of the name.
@@ -170,8 +174,7 @@ func (e *Error) Reason() policy.Reason {
 	return policy.DNSFailure
 }
 
-// MX returns the mail exchangers of d, the most preferred first. One whose host is no host name is left out and
-// told in Detail. A failure is an *Error.
+// MX returns the mail exchangers of d, the most preferred first. A failure is an *Error.
 func (r *Resolver) MX(ctx context.Context, d addr.Domain) (Answer[MX], error) {
 	f, err := r.lookup(ctx, d, miekg.TypeMX)
 	if err != nil {
@@ -183,9 +186,10 @@ func (r *Resolver) MX(ctx context.Context, d addr.Domain) (Answer[MX], error) {
 		rr := rr.(*miekg.MX)
 		mx := MX{Preference: rr.Preference, Null: rr.Mx == "."}
 		if !mx.Null {
-			if mx.Host, err = addr.ParseDomain(rr.Mx); err != nil {
-				notes = append(notes, fmt.Sprintf("MX %d left out: %v", rr.Preference, err))
-				continue
+			if mx.Host, err = addr.ParseHost(rr.Mx); err != nil {
+				mx.Malformed = err.Error()
+			} else if fault := malformed(mx.Host); fault != "" {
+				mx.Malformed = fmt.Sprintf("host %q: %s", rr.Mx, fault)
 			}
 		}
 		a.Records = append(a.Records, mx)
@@ -194,6 +198,24 @@ func (r *Resolver) MX(ctx context.Context, d addr.Domain) (Answer[MX], error) {
 	limit(&a, maxMX, &notes)
 	a.Detail = strings.Join(notes, "; ")
 	return a, nil
+}
+
+// malformed says why a name is no host name, as Postfix judges it, "" when it is.
+func malformed(d addr.Domain) string {
+	if d.IsLiteral() {
+		return ""
+	}
+	digits := true
+	for label := range strings.SplitSeq(d.String(), ".") {
+		if strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-") {
+			return "a label begins or ends with a hyphen"
+		}
+		digits = digits && strings.Trim(label, "0123456789_") == ""
+	}
+	if digits {
+		return "all of it is digits, and it is no address"
+	}
+	return ""
 }
 
 // TLSA returns the TLSA records at name, "_25._tcp.mx.example.com". A failure is an *Error.

@@ -46,6 +46,7 @@ var singles = []struct{ parameter, reference string }{
 const (
 	requiredEnable = "tls_required_enable"
 	logLevel       = "smtp_tls_loglevel"
+	addressLimit   = "smtp_mx_address_limit"
 )
 
 func isSingle(name string) bool {
@@ -273,6 +274,9 @@ func (p *planner) transport(smtp Service, class int, of string, minVersion polic
 	if p.facts.option(smtp, "smtp_fallback_relay") != "" || p.facts.value("smtp_fallback_relay") != "" {
 		s.Options["smtp_fallback_relay"] = "" // nobody has judged it
 	}
+	// Postfix gives up after five addresses, with or without TLS; a good one may come
+	// after them.
+	s.Options[addressLimit] = "0"
 	if p.facts.atLeast(3, 10) {
 		// RFC 8689, section 5: "TLS-Required: No" in a message would lower the level.
 		s.Options["tls_required_enable"] = "no"

@@ -115,7 +115,7 @@ func TestPlanParameters(t *testing.T) {
 		{"smtp_tls_policy_maps", "hash:p, socketmap:inet:127.0.0.1:8690:policy", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = contract.OthersOff }},
 		{"smtp_tls_policy_maps", "hash:p, $tlsonly_policy_map", "smtp_tls_policy_maps", "hash:p", func(s *Settings) { s.Others = contract.OthersOff }},
 		{"tlsonly_policy_map", "x", "tlsonly_policy_map", "", func(s *Settings) { s.Others = contract.OthersOff }},
-		{"smtp_fallback_relay", "relay.test", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_fallback_relay= -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2 " +
+		{"smtp_fallback_relay", "relay.test", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_fallback_relay= -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2 " +
 			"-o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced1 -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly1", nil},
 		// Postfix 3.10 and later, which heed TLS-Required.
 		{"3.7.11", "", "tls_required_enable", "-", nil},
@@ -152,32 +152,32 @@ func TestPlanServices(t *testing.T) {
 		version, service, of, want string
 		change                     func(*Settings)
 	}{
-		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
-		{"3.6.0", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS13 }},
-		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1" + common, nil},
-		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS10 }},
-		{"3.10.13", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
-		{"3.11-20250717", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+		{"3.6.0", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS13 }},
+		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3,!TLSv1,!TLSv1.1" + common, nil},
+		{"3.4.7", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=!SSLv2,!SSLv3" + common, func(s *Settings) { s.Classes[0].MinVersion = policy.TLS10 }},
+		{"3.10.13", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
+		{"3.11-20250717", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common + " -o tls_required_enable=no", nil},
 		// The strict transport: the strictest of all.
-		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
 			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}, {2, policy.TLS13}} }},
-		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
+		{"3.7.11", "", "tlsonly/unix", "tlsonly unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2 -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced -o smtp_tls_security_level=encrypt -o syslog_name=postfix/tlsonly",
 			func(s *Settings) { s.Classes = []Class{{1, policy.TLS10}} }},
-		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_delivery_status_filter=regexp:/etc/postfix/tlsonly_on_lost.regexp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, bounce},
-		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_delivery_status_filter=regexp:/etc/postfix/tlsonly_on_lost.regexp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, bounce},
+		{"3.7.11", "", "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
 		// What the site's own transport has beside TLS is ours, too.
 		{"3.7.11", "smtp unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o smtp_header_checks=regexp:h -o smtp_tls_security_level=may -o syslog_name=out", "tlsonly1/unix",
-			"tlsonly1 unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o { smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp, regexp:h } -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
+			"tlsonly1 unix - - n - 7 smtp -o smtp_bind_address=192.0.2.1 -o { smtp_header_checks=regexp:/etc/postfix/tlsonly_header.regexp, regexp:h } -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, hide},
 		// Where the site is stricter, ours is.
 		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=secure -o smtp_tls_mandatory_protocols=TLSv1.3", "tlsonly1/unix",
-			"tlsonly1 unix - - n - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" +
+			"tlsonly1 unix - - n - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" +
 				strings.NewReplacer("=encrypt", "=secure", ":forced1", ":forced1/secure").Replace(common), nil},
 		{"3.7.11", "smtp unix - - n - - smtp -o smtp_tls_security_level=dane -o smtp_tls_mandatory_protocols=>=TLSv1", "tlsonly1/unix",
-			"tlsonly1 unix - - n - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
-		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
-		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.Replace(common, "=encrypt", "=may", 1), "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+			"tlsonly1 unix - - n - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
+		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, "tlsonly1/unix", "-", nil},
+		{"3.7.11", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.Replace(common, "=encrypt", "=may", 1), "tlsonly1/unix", "tlsonly1 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + common, nil},
 		{"3.7.11", "tlsonly3 unix - - y - - smtp", "tlsonly3/unix", // a class less: it stays, as strict as any
-			"tlsonly3 unix - - y - - smtp -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.ReplaceAll(strings.ReplaceAll(common, "forced1", "forced3"), "tlsonly1", "tlsonly3"), nil},
+			"tlsonly3 unix - - y - - smtp -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.2" + strings.ReplaceAll(strings.ReplaceAll(common, "forced1", "forced3"), "tlsonly1", "tlsonly3"), nil},
 		{"3.7.11", "tlsonlyish unix - - y - - smtp", "tlsonlyish/unix", "-", nil},
 	} {
 		s := inet()

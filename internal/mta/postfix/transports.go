@@ -70,6 +70,13 @@ func (d *doctor) alike(s Service) {
 		case wrapper, "syslog_name", "smtp_header_checks", "smtp_delivery_status_filter", "smtp_dns_support_level",
 			"tls_append_default_CA", logLevel:
 			continue
+		case addressLimit:
+			if limit := d.option(s, name); limit != "0" {
+				d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
+					"transport %s: %s is %q: mail waits for ever where only a later address of a destination has the TLS that is asked",
+					s.Name, name, limit)
+			}
+			continue
 		}
 		if ours, theirs := s.Options[name], want.Options[name]; !slices.Contains(setLevel, name) && ours != theirs {
 			d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,

@@ -125,7 +125,7 @@ func TestPlanTwins(t *testing.T) {
 // A plan leaves the twins that nobody needs any more, as strict as any, and the
 // undo takes them out with their limits.
 func TestPlanTwinsSurplus(t *testing.T) {
-	const own = " -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" +
+	const own = " -o smtp_mx_address_limit=0 -o smtp_tls_loglevel=1 -o smtp_tls_mandatory_protocols=>=TLSv1.3" +
 		" -o smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8690:forced"
 	const level = " -o smtp_tls_security_level=encrypt -o syslog_name=postfix/"
 	s := reading()

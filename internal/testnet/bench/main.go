@@ -44,7 +44,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"accept", accept}, {"decide", decide}, {"lookups", lookups}, {"start", startUp}, {"cold", cold}, {"latency", latency}}
+	return []part{{"accept", accept}, {"decide", decide}, {"lookups", lookups}, {"start", startUp}, {"cold", cold}, {"refuse", refuse}, {"latency", latency}}
 }
 
 func main() {
