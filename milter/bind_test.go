@@ -151,7 +151,7 @@ func TestAttest(t *testing.T) {
 		{"Sendmail", AttestEnforce, []string{"> DM i 8A1 {mail_mailer} esmtp v 8.17.1.9", alice, "< c", macros("esmtp"), bob, "< c"}, 0, 0},
 		{"delivered here", AttestEnforce, []string{postfix, alice, "< c", "> DR {rcpt_mailer} local", bob, "< c"}, 0, 0},
 		{"refused anyway", AttestEnforce, []string{postfix, alice, "< c", "> DR {rcpt_mailer} smtp {rcpt_host} plain.example", bob,
-			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS"}, 0, 0},
+			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)"}, 0, 0},
 		{"nothing asked", AttestEnforce, []string{postfix, alice, "< c", macros("smtp"), "> R <bob@legacy.example>", "< c"}, 0, 0},
 		{"observed", AttestEnforce, []string{postfix, "> M <a@observe.example>", "< c", macros("smtp"), bob, "< c"}, 0, 0},
 		{"no client, so no transport", AttestEnforce, []string{`> DM i P1 v "Postfix 3.7.11"`, "> M alice@clinic.example", "< c",

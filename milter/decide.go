@@ -172,7 +172,7 @@ func (d *Decider) reply(out *Decision) policy.Reply {
 	if out.Reason == policy.Forward || out.Underlying == policy.Unreadable || out.Underlying == policy.NoRoute {
 		return policy.ForwardReply(out.Verdict, out.Underlying, out.Recipient, d.Help)
 	}
-	return policy.ReplyFor(out.Verdict, out.Reason, out.Destination, d.Help)
+	return policy.ReplyFor(out.Verdict, out.Reason, out.Destination, "").Naming(out.Host, out.Destination).WithHelp(d.Help)
 }
 
 // places returns where a recipient's mail leaves to, as far as a rule may ask something of that; rule is the one for

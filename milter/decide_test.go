@@ -92,7 +92,7 @@ func TestDecide(t *testing.T) {
 		{"x@other.example", "a@plain.example", "", "- accept ", "", ""},
 		{"a@clinic.example", "b@good.example", "", "clinic accept ", "", "good.example"},
 		{"a@clinic.example", "b@plain.example", "", "clinic reject no-starttls",
-			"550 5.7.10 TLS required: plain.example does not offer STARTTLS; see https://help.example/%20tls", "plain.example"},
+			"550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example); see https://help.example/%20tls", "plain.example"},
 		{"a@clinic.example", "b@legacy.example", "", "legacy accept ", "", ""}, // level none: nobody waits for a look
 		{"a@clinic.example", "b@legacy.example", "b..d", "legacy accept ", "", ""},
 		{"a@clinic.example", "b@x.example", "good.example, nx.example", "clinic reject no-such-domain",

@@ -109,7 +109,7 @@ func TestForwards(t *testing.T) {
 			"550 5.7.10 TLS required: far@other.example does not offer STARTTLS (forwarded)", ""},
 		{"a@clinic.example", "copied@good.example", Route{Mailer: "smtp", Host: "good.example"}, "doctors reject forward",
 			"550 5.7.10 TLS required: copied@good.example does not offer STARTTLS (forwarded)", ""},
-		{"a@clinic.example", "x@plain.example", Route{}, "doctors reject no-starttls", "550 5.7.10 TLS required: plain.example does not offer STARTTLS", ""},
+		{"a@clinic.example", "x@plain.example", Route{}, "doctors reject no-starttls", "550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)", ""},
 		{"a@clinic.example", "x@good.example", Route{Mailer: "smtp", Host: "[good.example]"}, "doctors accept ", "", "[good.example]"},
 		{"a@clinic.example", "alice@clinic.example", Route{Mailer: "local"}, "doctors accept ", "", ""},
 		{"a@clinic.example", "alice@clinic.example", Route{}, "doctors accept ", "", ""},

@@ -77,7 +77,7 @@ func TestClient(t *testing.T) {
 	macros.Set(gomilter.MacroRcptMailer, "smtp")
 	macros.Set(gomilter.MacroRcptHost, "plain.example")
 	a := must(s.Rcpt("bob@good.example", ""))
-	if a.Type != gomilter.ActionRejectWithCode || a.SMTPReply != "550 5.7.10 TLS required: plain.example does not offer STARTTLS" {
+	if a.Type != gomilter.ActionRejectWithCode || a.SMTPReply != "550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)" {
 		t.Fatalf("RCPT: %s", a)
 	}
 	macros.Set(gomilter.MacroRcptHost, "good.example")
@@ -114,7 +114,7 @@ func TestReload(t *testing.T) {
 	talk(t, b, c, "> O 6 0 0x1fffff", "< O 0x6 0x0 0x3d3", "> M <alice@clinic.example>", "< c")
 	now.Store(rules.New([]*rules.Rule{rule("new", "@other.example", nil)}))
 	talk(t, b, c,
-		"> R <bob@plain.example>", "< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS",
+		"> R <bob@plain.example>", "< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)",
 		"> A",
 		"> M <alice@clinic.example>", "< a",
 		"> M <alice@other.example>", "< c")

@@ -37,7 +37,7 @@ func TestObserve(t *testing.T) {
 	})
 	c := b.dial(t)
 	talk(t, b, c, "> O 6 0 0x1fffff", "< O 0x6 0x0 0x3d3", "> M <alice@clinic.example>", "< c",
-		"> R <bob@plain.example>", "< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS",
+		"> R <bob@plain.example>", "< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)",
 		"> R <bob@good.example>", "< c",
 		"> A", "> M <alice@unprotected.example>", "< a", "> Q", "< close")
 	mu.Lock()

@@ -74,7 +74,7 @@ func TestRecorded(t *testing.T) {
 					got.WriteByte(' ')
 				}
 				got.WriteByte(a.Kind)
-				if text := string(a.Data); a.Kind == 'y' && text != "550 5.7.10 TLS required: tls-none.test does not offer STARTTLS\x00" {
+				if text := string(a.Data); a.Kind == 'y' && text != "550 5.7.10 TLS required: tls-none.test does not offer STARTTLS (mail host mx.tls-none.test)\x00" {
 					t.Errorf("reply %q", text)
 				}
 			}

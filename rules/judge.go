@@ -13,7 +13,9 @@ type Judgement struct {
 	Reason policy.Reason
 	// Destination is the one that decided, zero when none did.
 	Destination addr.Destination
-	Tag         policy.Tag
+	// Host is the mail host of it that the reason is about, zero when it is about none.
+	Host addr.Domain
+	Tag  policy.Tag
 	// Would is the verdict that mode "enforce" would have given; it differs from Verdict only in mode "observe".
 	Would policy.Verdict
 }
@@ -30,6 +32,7 @@ func (r *Rule) Judge(as []policy.Assessment) Judgement {
 		}
 		if verdict.Rank() > j.Would.Rank() || j.Reason == "" && reason != "" {
 			j.Would, j.Reason, j.Destination, j.Tag = verdict, reason, a.Destination, tag
+			j.Host = judge.Blamed(r.Demand(), a, reason)
 		}
 	}
 	j.Verdict = j.Would

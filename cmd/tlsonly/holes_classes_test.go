@@ -169,7 +169,7 @@ func TestMTAHolesHalfAFile(t *testing.T) {
 	c := dial(t, w.address)
 	c.expect("MAIL FROM:<"+doctor+">", "250")
 	c.expect("RCPT TO:<u@good.example>", "250")
-	c.expect("RCPT TO:<u@none.example>", "451 4.7.10 TLS required: none.example does not offer STARTTLS")
+	c.expect("RCPT TO:<u@none.example>", "451 4.7.10 TLS required: none.example does not offer STARTTLS (mail host mx1.none.example)")
 	w.daemon.waitDecision("rcpt=u@none.example", "rule=clinic", "verdict=defer", "the rule is not in force any more")
 	c.expect("QUIT", "221")
 	if out, status := w.program("explain", "--from", doctor, "--to", "u@none.example"); status != exitNo || !strings.Contains(out, "not in force any more") {

@@ -15,7 +15,7 @@ func TestMTALog(t *testing.T) {
 	c := dial(t, m.address)
 	c.expect("MAIL FROM:<doctor@clinic.example>", "250")
 	c.expect("RCPT TO:<bob@good.example>", "250")
-	c.expect("RCPT TO:<eva@none.example>", "550 5.7.10 TLS required: none.example does not offer STARTTLS")
+	c.expect("RCPT TO:<eva@none.example>", "550 5.7.10 TLS required: none.example does not offer STARTTLS (mail host mx1.none.example)")
 	c.data("250", "Subject: x")
 	d.wait("the decision to be logged", func() bool { return strings.Contains(d.log(), `"verdict":"accept"`) })
 	decisions := 0

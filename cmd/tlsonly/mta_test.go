@@ -20,10 +20,10 @@ func TestMTAFiveRecipients(t *testing.T) {
 		c.expect("MAIL FROM:<doctor@clinic.example>", "250")
 		for _, r := range []struct{ rcpt, code, want string }{
 			{"a@good.example", "250", ""},
-			{"b@none.example", "550 5.7.10 ", "TLS required: none.example does not offer STARTTLS"},
+			{"b@none.example", "550 5.7.10 ", "TLS required: none.example does not offer STARTTLS (mail host mx1.none.example)"},
 			{"c@mixed.example", "250", ""},
-			{"d@old.example", "550 5.7.10 ", "TLS required: old.example offers only TLS below this site's minimum"},
-			{"e@refused.example", "550 5.7.10 ", "TLS required: refused.example cannot complete a TLS handshake"},
+			{"d@old.example", "550 5.7.10 ", "TLS required: old.example offers only TLS below this site's minimum (mail host mx1.old.example)"},
+			{"e@refused.example", "550 5.7.10 ", "TLS required: refused.example cannot complete a TLS handshake (mail host mx1.refused.example)"},
 			{"f@nullmx.example", "556 5.1.10 ", "nullmx.example does not accept mail"},
 			{"g@silent.example", "451 4.7.5 ", "TLS capability of silent.example is not known yet, try again"},
 		} {
@@ -200,7 +200,7 @@ func TestMTAReload(t *testing.T) {
 	}
 	try("550")
 	hup(daemonHead+clinicRule+`on_fail = "defer"`, "msg=reloaded")
-	try("451 4.7.10 TLS required: none.example does not offer STARTTLS")
+	try("451 4.7.10 TLS required: none.example does not offer STARTTLS (mail host mx1.none.example)")
 	hup(daemonHead+clinicRule+`on_fail = "explode"`, "reload refused")
 	if !strings.Contains(d.log(), "want reject, defer, hold or tag") {
 		t.Error("the fault is not in the log")
@@ -242,7 +242,7 @@ func TestMTAPickup(t *testing.T) {
 		t.Errorf("no tag: %s", got[0].Data)
 	}
 	submit("doctor@clinic.example", "u@good.example", "v@none.example")
-	if _, err := p.WaitLog(patient(t), "status=bounced (TLS required: none.example does not offer STARTTLS)"); err != nil {
+	if _, err := p.WaitLog(patient(t), "status=bounced (TLS required: none.example does not offer STARTTLS (mail host mx1.none.example))"); err != nil {
 		t.Error(err)
 	}
 	d.waitDecision("rcpt=v@none.example", "verdict=reject")
@@ -362,7 +362,7 @@ func TestMTALostTLS(t *testing.T) {
 	t.Logf("domains history:\n%s", d.command("domains", "history", "good.example"))
 	d.command("domains", "unpin", "good.example", "--why", "they gave it up")
 	waitFor(t, "the unpinning to reach the daemon", func() bool {
-		return rcpt("fourth") == "550 5.7.10 TLS required: good.example does not offer STARTTLS"
+		return rcpt("fourth") == "550 5.7.10 TLS required: good.example does not offer STARTTLS (mail host mx1.good.example)"
 	})
 	if got := d.command("domains", "history", "good.example"); !strings.Contains(got, "they gave it up") {
 		t.Errorf("domains history:\n%s", got)
@@ -402,7 +402,7 @@ func TestMTAPostgres(t *testing.T) {
 		c.expect(fmt.Sprintf("RCPT TO:<known%d@good.example>", i), "250")
 	}
 	c.expect("RCPT TO:<u@self.example>", "451 4.3.0 what TLS this mail needs can't be recorded here now, try again")
-	c.expect("RCPT TO:<u@none.example>", "550 5.7.10 TLS required: none.example does not offer STARTTLS")
+	c.expect("RCPT TO:<u@none.example>", "550 5.7.10 TLS required: none.example does not offer STARTTLS (mail host mx1.none.example)")
 	postgres.Start(t)
 	waitFor(t, "the store to be used again", func() bool {
 		got, err := c.say("RCPT TO:<u@self.example>")

@@ -166,7 +166,8 @@ func (a *Assessor) probeAll(key hostKey, h *policy.Host, ips []netip.Addr) []pol
 			group.Go(func() {
 				ctx, cancel := context.WithTimeout(ctx, share)
 				defer cancel()
-				results[i] = a.probe(ctx, h, starttls.Target{Address: netip.AddrPortFrom(ip, key.port), Name: name})
+				results[i] = a.probe(ctx, h, starttls.Target{Address: netip.AddrPortFrom(ip, key.port), Name: name,
+					Fixed: h.DANE == policy.DANEUsable})
 			})
 		}
 		group.Wait()
@@ -192,6 +193,7 @@ func (a *Assessor) probe(ctx context.Context, h *policy.Host, t starttls.Target)
 	}
 	if len(o.Chain) > 0 {
 		a.verify(h, &o)
+		a.needsName(ctx, h, t, &o)
 	}
 	if a.c.Versions != nil && o.Outcome == policy.SawTLS {
 		ctx, cancel := context.WithTimeout(a.ctx, a.c.Timeout) // what one connection took is not to the others' cost
@@ -200,6 +202,21 @@ func (a *Assessor) probe(ctx context.Context, h *policy.Host, t starttls.Target)
 		o.Accepts, o.AcceptsUnknown = tried.Accepted, tried.Unknown
 	}
 	return o
+}
+
+// needsName finds out whether a host that was not named, because the MTA names none,
+// would have shown the right certificate if it had been.
+func (a *Assessor) needsName(ctx context.Context, h *policy.Host, t starttls.Target, o *policy.Observation) {
+	if o.Outcome != policy.SawTLS || !o.Unsent || judge.Proves(*h, *o) {
+		return
+	}
+	t.Forced = true
+	named := a.c.Prober.Probe(ctx, t)
+	if named.Outcome != policy.SawTLS || len(named.Chain) == 0 {
+		return
+	}
+	a.verify(h, &named)
+	o.NeedsName = judge.Proves(*h, named)
 }
 
 // verify says what the chain that was shown proves. The certificates themselves aren't kept: over a day they would be most

@@ -2,6 +2,7 @@ package destination
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net/netip"
 	"slices"
@@ -10,7 +11,9 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/destination/dns"
+	"tlsonly/internal/destination/starttls"
 	"tlsonly/internal/policy"
+	"tlsonly/internal/testnet"
 )
 
 // secure says that DNSSEC vouches for an answer.
@@ -249,5 +252,63 @@ func TestRefusedByOldMemory(t *testing.T) {
 	}
 	if got := a.Assess(t.Context(), far, content); hostsOf(got) != "mx.far.test=tls" {
 		t.Errorf("while the host is down: %s", hostsOf(got))
+	}
+}
+
+// sniProber is a host whose right certificate comes only where it is named, by an MTA that names none.
+type sniProber struct {
+	right, wrong []policy.Certificate
+	targets      []starttls.Target
+}
+
+func (p *sniProber) Probe(_ context.Context, t starttls.Target) policy.Observation {
+	p.targets = append(p.targets, t)
+	o := policy.Observation{Address: t.Address, Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256, Unsent: !t.Forced, Chain: p.wrong}
+	if t.Forced {
+		o.Chain = p.right
+	}
+	return o
+}
+
+// Of a host that was not named it is found out whether the right certificate would come if it were.
+func TestNeedsName(t *testing.T) {
+	ca, err := testnet.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := func(names ...string) []policy.Certificate {
+		c, err := ca.Issue(testnet.CertSpec{Names: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return starttls.Certificates([]*x509.Certificate{c.Leaf})
+	}
+	right, wrong := cert("mx.far.example"), cert("invalid2.invalid")
+	for _, c := range []struct {
+		what    string
+		named   []policy.Certificate
+		unnamed []policy.Certificate
+		needs   bool
+		probes  int
+	}{
+		{"right in any case", right, right, false, 1},
+		{"right where named", right, wrong, true, 2},
+		{"never right", wrong, wrong, false, 2},
+	} {
+		p := &sniProber{right: slices.Clone(c.named), wrong: slices.Clone(c.unnamed)}
+		d := &fakeDNS{mx: map[string]dns.Answer[dns.MX]{"far.example": mx("mx.far.example")},
+			addrs: map[string]dns.Answer[netip.Addr]{"mx.far.example": ips("192.0.2.1")}}
+		a, err := New(Config{Resolver: d, Prober: p, Roots: ca.Pool()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := a.Assess(t.Context(), addr.MustDestination("far.example"), nil)
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+		o := found.Hosts[0].Observations[0]
+		if o.NeedsName != c.needs || len(p.targets) != c.probes || !o.Unsent {
+			t.Errorf("%s: needs its name %t, %d probes, %+v", c.what, o.NeedsName, len(p.targets), o)
+		}
 	}
 }

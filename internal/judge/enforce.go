@@ -17,6 +17,29 @@ import (
 // It is false where that takes knowing the destination and a knows nothing:
 // anything said then could be too little.
 func Enforcement(d policy.Demand, a policy.Assessment) (policy.TLSPolicy, bool) {
+	b, ok := mechanism(d, a)
+	b.Unnamed = ok && Unnamed(d, a)
+	return b, ok
+}
+
+// Unnamed reports whether the first host that satisfies a demand does so only where
+// the MTA does not name it in its hello (SNI).
+func Unnamed(d policy.Demand, a policy.Assessment) bool {
+	for _, h := range a.Hosts {
+		if Host(d, a, h) != "" {
+			continue
+		}
+		for _, o := range h.Observations {
+			if Address(d, a, h, o) == "" {
+				return o.Unnamed
+			}
+		}
+	}
+	return false
+}
+
+// mechanism is Enforcement without what the hello is to name.
+func mechanism(d policy.Demand, a policy.Assessment) (policy.TLSPolicy, bool) {
 	b := policy.TLSPolicy{Level: d.Level, MinVersion: d.MinVersion, MinBits: d.MinBits}
 	if !d.Level.Enforces() || d.Level == policy.LevelDane {
 		return b, true

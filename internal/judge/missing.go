@@ -134,6 +134,9 @@ func (w *wants) fault(h policy.Host, o policy.Observation, why policy.Reason) st
 	case policy.MTASTSMismatch:
 		return w.stsAdvice(h)
 	}
+	if o.Stage != policy.StageConnect && o.Stage != "" {
+		return "answer as SMTP wants it (RFC 5321): " + Fault(o)
+	}
 	return "let itself be reached: " + Fault(o)
 }
 
@@ -201,6 +204,8 @@ func (w *wants) sts() {
 	}
 	d, s := w.a.Destination.Host(), w.a.MTASTS
 	switch {
+	case strings.HasPrefix(s.Problem, policy.STSRecord):
+		say(addr.Domain{}, "mend the TXT record _mta-sts.%s: %s", d, strings.TrimPrefix(s.Problem, policy.STSRecord+": "))
 	case s.Problem != "":
 		url := fmt.Sprintf("https://mta-sts.%s/.well-known/mta-sts.txt", d)
 		say(addr.Domain{}, "have %s serve the policy that the TXT record announces: %s",
@@ -330,10 +335,15 @@ func certificateFault(h policy.Host, name addr.Domain) string {
 		case len(o.Chain) == 0:
 		case o.Trust == policy.Trusted && o.Chain[0].Bears(name):
 			return ""
+		case o.NeedsName:
+			fault = "it does so only where it is named (SNI), which the MTA here does not do; without, this one is for " + Subject(o.Chain[0])
 		case o.Trust != policy.Trusted:
 			fault = fmt.Sprintf("this one is not valid, %s: %s", o.Trust, o.TrustDetail)
 		default:
 			fault = "this one is for " + Subject(o.Chain[0])
+			if subject, ok := commonOnly(o.Chain[0]); ok {
+				fault = fmt.Sprintf("this one has %s as its common name only, which does not count", subject)
+			}
 		}
 	}
 	return fault

@@ -73,6 +73,12 @@ func Final(d policy.Demand, h policy.Host, o policy.Observation) bool {
 	if o.Outcome != policy.SawTLS || o.HelloOnly || o.Version < d.MinVersion || o.Bits < d.MinBits {
 		return false
 	}
+	return Proves(h, o)
+}
+
+// Proves reports whether an address shows everything that may be published for its
+// host: its DANE records, or else a valid certificate for its own name.
+func Proves(h policy.Host, o policy.Observation) bool {
 	named := len(o.Chain) == 0 || o.Chain[0].Bears(h.Name)
 	if h.DANE == policy.DANEUsable {
 		return o.DANE == policy.DANEMatchEE || o.DANE == policy.DANEMatchTA && named

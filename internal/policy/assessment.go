@@ -113,6 +113,7 @@ type Observation struct {
 	Bits       int           `json:"bits,omitempty"`         // strength of the symmetric cipher
 	Exchange   string        `json:"key_exchange,omitempty"` // "X25519", "X25519MLKEM768", "RSA", …
 	HelloOnly  bool          `json:"hello_only,omitempty"`   // version and cipher chosen by the host, but our TLS stack can't go on from there
+	Unsent     bool          `json:"sni_unsent,omitempty"`   // the hello didn't name the host (SNI), because the MTA's never does
 	Unnamed    bool          `json:"unnamed,omitempty"`      // TLS is there only when the hello doesn't name the host (SNI)
 	NeedsName  bool          `json:"needs_name,omitempty"`   // the right certificate comes only when it does, and the MTA names none
 	Chain      []Certificate `json:"chain,omitempty"`        // as shown, leaf first

@@ -87,6 +87,9 @@ const (
 	STSEnforce STSMode = "enforce"
 )
 
+// STSRecord begins STS.Problem where it is the TXT record that is at fault.
+const STSRecord = "MTA-STS record"
+
 // STS is what a domain publishes by MTA-STS (RFC 8461). The zero STS is nothing.
 type STS struct {
 	ID      string    `json:"id,omitempty"`

@@ -98,6 +98,33 @@ func TestReplies(t *testing.T) {
 	}
 }
 
+// A reply names the mail host that it is about.
+func TestReplyNaming(t *testing.T) {
+	d, mx := addr.MustDestination("far.example"), addr.MustDomain("mx1.far.example")
+	reply := ReplyFor(Reject, NoSTARTTLS, d, "")
+	for _, c := range []struct {
+		reply Reply
+		host  addr.Domain
+		want  string
+	}{
+		{reply, mx, "550 5.7.10 TLS required: far.example does not offer STARTTLS (mail host mx1.far.example); see h"},
+		{reply, d.Host(), "550 5.7.10 TLS required: far.example does not offer STARTTLS; see h"},
+		{reply, addr.Domain{}, "550 5.7.10 TLS required: far.example does not offer STARTTLS; see h"},
+	} {
+		if got := c.reply.Naming(c.host, d).WithHelp("h").String(); got != c.want {
+			t.Errorf("%s: %s", c.host, got)
+		}
+	}
+	if got := (Reply{}).Naming(mx, d); got != (Reply{}) {
+		t.Errorf("no reply became %s", got)
+	}
+	long := addr.MustDomain(strings.Repeat(strings.Repeat("a", 61)+".", 4) + "exam")
+	full := ReplyFor(Reject, NoSTARTTLS, addr.DomainDestination(long), "")
+	if n := len(full.Naming(addr.MustDomain("mx."+strings.Repeat(strings.Repeat("a", 59)+".", 4)+"exam"), d).String()); n > 510 {
+		t.Errorf("%d octets", n)
+	}
+}
+
 // TestReplyLength: RFC 5321, section 4.5.3.1.5: a reply line has at most 512 octets.
 func TestReplyLength(t *testing.T) {
 	label := strings.Repeat("a", 61) + "."

@@ -154,6 +154,16 @@ func ForwardReply(v Verdict, cause Reason, to addr.Address, help string) Reply {
 	return reply.WithHelp(help)
 }
 
+// Naming adds the mail host that the reply is about, where that isn't the destination
+// itself and there is room for it.
+func (r Reply) Naming(host addr.Domain, d addr.Destination) Reply {
+	name := fmt.Sprintf(" (mail host %s)", host)
+	if !host.IsZero() && host != d.Host() && r != (Reply{}) && len(r.String())+len(name) <= maxReply {
+		r.Text += name
+	}
+	return r
+}
+
 // WithHelp adds a URL where there is one and room for it.
 func (r Reply) WithHelp(help string) Reply {
 	if help != "" && len(r.String())+len("; see ")+len(help) <= maxReply {

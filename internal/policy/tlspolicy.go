@@ -7,6 +7,9 @@ type TLSPolicy struct {
 	Level      Level
 	MinVersion Version
 	MinBits    int
+	// Unnamed is for a host that ends a handshake where it is named (SNI): the MTA must
+	// not name it.
+	Unnamed bool
 	// Match are names, and ".example.com" for every name below example.com.
 	Match []string
 	// STS is the policy that Match is from, nil where it is from elsewhere.

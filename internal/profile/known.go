@@ -14,6 +14,30 @@ func For(d Dialect) MTA {
 	return MTA{}
 }
 
+// Assumed is the MTA with what isn't known of its TLS taken from For.
+func (m MTA) Assumed() MTA {
+	usual := For(m.Dialect).TLS
+	if m.TLS.Naming == "" {
+		m.TLS.Naming = usual.Naming
+	}
+	if m.TLS.Versions == nil {
+		m.TLS.Versions = usual.Versions
+	}
+	if m.TLS.Suites == nil {
+		m.TLS.Suites = usual.Suites
+	}
+	if m.TLS.Groups == nil {
+		m.TLS.Groups = usual.Groups
+	}
+	if m.TLS.Signatures == nil {
+		m.TLS.Signatures = usual.Signatures
+	}
+	if m.TLS.MinDH == 0 {
+		m.TLS.MinDH = usual.MinDH
+	}
+	return m
+}
+
 // postfixTLS is Postfix 3.7 with OpenSSL 3.0, whose security level it sets to 0, with
 // smtp_tls_mandatory_ciphers = medium: anonymous suites, primes of any size, TLS 1.0
 // and signatures with SHA-1 are taken, RC4 and 3DES are not in the library.

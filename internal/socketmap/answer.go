@@ -324,12 +324,17 @@ func (s *Server) tls(b []byte, m Map, hop addr.Destination, d policy.Demand) []b
 		d.Honor = policy.Honor{}
 	}
 	bound, ok := judge.Enforcement(d, policy.Assessment{})
-	if !ok && s.c.Assessor != nil {
+	switch {
+	case s.c.Assessor == nil:
+	case !ok:
 		a := s.look(hop)
 		bound, ok = judge.Enforcement(d, a)
 		if s.trace != nil {
 			s.traceLook(a)
 		}
+	default:
+		a, _ := s.c.Assessor.Known(hop)
+		bound.Unnamed = judge.Unnamed(d, a)
 	}
 	if !ok {
 		return s.temp(b, m, "destination not known yet")
@@ -357,7 +362,7 @@ func (s *Server) write(b []byte, m Map, hop addr.Destination, d policy.TLSPolicy
 	case policy.LevelNone, policy.LevelMay:
 		return append(s.ok(b, m), d.Level...)
 	case policy.LevelEncrypt:
-		b = append(s.ok(b, m), "encrypt"...)
+		b = nameHost(append(s.ok(b, m), "encrypt"...), hop, d)
 	case policy.LevelSecure:
 		b = append(s.ok(b, m), "secure"...)
 		for i, name := range d.Match {
@@ -368,7 +373,7 @@ func (s *Server) write(b []byte, m Map, hop addr.Destination, d policy.TLSPolicy
 			}
 			b = append(b, name...)
 		}
-		b = append(b, " servername=hostname"...) // what the host was asked for when it was looked at
+		b = nameHost(b, hop, d)
 		if s.c.TLSRPT && d.STS != nil {
 			b = appendReport(b, hop.Host(), d.STS)
 		}
@@ -385,6 +390,16 @@ func (s *Server) write(b []byte, m Map, hop addr.Destination, d policy.TLSPolicy
 		b = append(b, " ciphers=medium"...) // 128 bits and more
 	}
 	return b
+}
+
+// nameHost has the MTA name a mail host in its hello (SNI), as the probe did, at every
+// level: hosts show their right certificate for it, and some want it. A host that
+// ends the handshake for it is not named, nor is one without a name.
+func nameHost(b []byte, hop addr.Destination, d policy.TLSPolicy) []byte {
+	if d.Unnamed || hop.Host().IsLiteral() {
+		return b
+	}
+	return append(b, " servername=hostname"...)
 }
 
 // appendReport appends what Postfix tells its TLS reports of an MTA-STS policy: TLSRPT_README of Postfix 3.10.

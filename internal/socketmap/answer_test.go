@@ -88,8 +88,10 @@ func check(t *testing.T, s *Server, cases []asked) {
 }
 
 const (
-	plain  = "OK encrypt protocols=>=TLSv1.2 ciphers=medium"
+	plain  = "OK encrypt servername=hostname protocols=>=TLSv1.2 ciphers=medium"
 	absent = "NOTFOUND "
+	// unnamed is for a host that has no name for the hello, or that doesn't want it there.
+	unnamed = "OK encrypt protocols=>=TLSv1.2 ciphers=medium"
 )
 
 // clinic is the site of most tests: the clinic must, but to legacy.example it may go in the clear; the lab asks for
@@ -188,14 +190,14 @@ func TestForced(t *testing.T) {
 			"asked.example":  {Level: policy.LevelMay},
 		},
 	}}, append([]*rules.Rule{rule("may", "@clinic.example", "@isp.example")}, clinic()...)...)
-	strict := "OK encrypt protocols=>=TLSv1.3 ciphers=high exclude=AES128:ARIA128:CAMELLIA128"
+	strict := "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=high exclude=AES128:ARIA128:CAMELLIA128"
 	check(t, s, []asked{
 		// exceptions, exact
 		{"forced1 legacy.example", "OK may"},
 		{"forced1 LEGACY.Example", "OK may"},
 		{"forced1 legacy.example.", "OK may"},
 		{"forced1 broken.example", "OK none"},
-		{"forced2 legacy.example", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"}, // what was demanded, too
+		{"forced2 legacy.example", "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=medium"}, // what was demanded, too
 		{"forced2 broken.example", plain},
 		{"forced1 sub.legacy.example", plain},
 		{"forced1 mixed.example", plain}, // an exception for one address isn't one for the domain
@@ -205,26 +207,26 @@ func TestForced(t *testing.T) {
 		{"forced1 [legacy.example]", plain},
 		{"forced1 [legacy.example]:25", plain},
 		{"forced1 legacy.example:25", plain},
-		{"forced1 [192.0.2.1]:587", plain},
-		{"forced1 192.0.2.1", plain},
+		{"forced1 [192.0.2.1]:587", unnamed},
+		{"forced1 192.0.2.1", unnamed},
 		{"forced1 isp.example", plain}, // in spite of an exception for mail to it
 		{"forced3 [smart.example]:587", strict},
 		// a class that asks for little
 		{"forced3 partner.example", strict},
 		{"forced3 big.example", strict},
 		{"forced3 far.example", "OK may"},
-		{"forced3 legacy.example", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"}, // demanded by mail of others: holds
+		{"forced3 legacy.example", "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=medium"}, // demanded by mail of others: holds
 		{"forced3 x.watched.example", "OK may"},
 		{"forced3 asked.example", "OK may"},
-		{"forced3 owed.example", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"},
-		{"forced3 pinned.example", "OK encrypt"},
+		{"forced3 owed.example", "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=medium"},
+		{"forced3 pinned.example", "OK encrypt servername=hostname"},
 		{"forced3 later.example", "TEMP destination not known yet"},
 		// the strict transport
-		{"forced legacy.example", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"},
+		{"forced legacy.example", "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=medium"},
 		{"forced partner.example", strict},
 		{"forced far.example", plain},
 		{"forced [smart.example]", strict},
-		{"forced4 legacy.example", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"}, // a transport left over from other rules
+		{"forced4 legacy.example", "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=medium"}, // a transport left over from other rules
 		{"forced999999999 far.example", plain},
 		// keys that are no next hop
 		{"forced1 .legacy.example", absent},
@@ -235,7 +237,7 @@ func TestForced(t *testing.T) {
 		{"forced1 legacy.example:nntp", plain},
 		{"forced1 [legacy.example", plain},
 		{"forced1 legacy..example", plain},
-		{"forced1 legacy.example:nosuchservice", "OK encrypt protocols=>=TLSv1.3 ciphers=medium"}, // an exception is for what is understood
+		{"forced1 legacy.example:nosuchservice", "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=medium"}, // an exception is for what is understood
 		{"forced legacy.example:nosuchservice", strict},
 		{"forced9 a:b:c", strict},
 		{"forced0 far.example", "TEMP no such map"},
@@ -258,10 +260,10 @@ func TestBounds(t *testing.T) {
 		bits    int
 		want    string
 	}{
-		{policy.TLS10, 0, "OK encrypt protocols=>=TLSv1"},
-		{policy.TLS11, 40, "OK encrypt protocols=>=TLSv1.1 ciphers=medium"},
+		{policy.TLS10, 0, "OK encrypt servername=hostname protocols=>=TLSv1"},
+		{policy.TLS11, 40, "OK encrypt servername=hostname protocols=>=TLSv1.1 ciphers=medium"},
 		{policy.TLS12, 128, plain},
-		{policy.TLS13, 129, "OK encrypt protocols=>=TLSv1.3 ciphers=high exclude=AES128:ARIA128:CAMELLIA128"},
+		{policy.TLS13, 129, "OK encrypt servername=hostname protocols=>=TLSv1.3 ciphers=high exclude=AES128:ARIA128:CAMELLIA128"},
 		{0x0305, 128, "TEMP TLS version not supported"},
 	} {
 		s := server(t, Config{}, with(rule("encrypt", "*", ""), func(r *rules.Rule) { r.MinVersion, r.MinBits = c.version, c.bits }))
@@ -288,8 +290,8 @@ func TestPolicy(t *testing.T) {
 		{"policy [smart.example]:587", plain},
 		{"policy [smart.example]:submission", plain},
 		{"policy [smart.example]", absent},
-		{"policy both.example", "OK encrypt protocols=>=TLSv1.3"},
-		{"policy pinned.example", "OK encrypt"},
+		{"policy both.example", "OK encrypt servername=hostname protocols=>=TLSv1.3"},
+		{"policy pinned.example", "OK encrypt servername=hostname"},
 		{"policy sub.owed.example", absent},
 		{"policy .owed.example", absent},
 		{"policy asked.example", absent},
@@ -297,7 +299,7 @@ func TestPolicy(t *testing.T) {
 		{"policy clinic.example", plain}, // protected senders are there, and so may a bounce be
 		{"policy later.example", "OK dane-only"},
 		{"policy owed..example", absent},
-		{"policy pinned.example:nosuchservice", "OK encrypt"},
+		{"policy pinned.example:nosuchservice", "OK encrypt servername=hostname"},
 		{"policy far.example:nosuchservice", absent},
 		{"policy [IPv6:::1", absent},
 	})
@@ -503,7 +505,7 @@ func demandOf(t *testing.T, answer string) policy.Demand {
 		case "ciphers=medium":
 			d.MinBits = 128
 		case "ciphers=high":
-		case "exclude=AES128:ARIA128:CAMELLIA128":
+		case "servername=hostname", "exclude=AES128:ARIA128:CAMELLIA128":
 			d.MinBits = 256
 		default:
 			t.Fatalf("answer %q: %q", answer, w)

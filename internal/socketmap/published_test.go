@@ -278,3 +278,19 @@ func TestSendmailRightHost(t *testing.T) {
 		check(t, s, []asked{{question, c.want}})
 	}
 }
+
+// A host that ends the handshake where it is named is not named, at any level; and what is known
+// of one counts where the rule honors nothing.
+func TestUnnamed(t *testing.T) {
+	shy := publishing("shy.example", "cert")
+	shy.Hosts[0].Observations[0].Unnamed = true
+	before := map[string]policy.Assessment{"shy.example": shy, "open.example": publishing("open.example", "cert")}
+	honest := rule("encrypt", "@clinic.example", "")
+	s := server(t, Config{Assessor: &knowing{before: before}}, honest, rule("secure", "@lab.example", ""))
+	check(t, s, []asked{
+		{"forced1 open.example", plain},
+		{"forced1 shy.example", unnamed},
+		{"forced2 open.example", "OK secure match=open.example servername=hostname protocols=>=TLSv1.2 ciphers=medium"},
+		{"forced2 shy.example", "OK secure match=shy.example protocols=>=TLSv1.2 ciphers=medium"},
+	})
+}

@@ -1,8 +1,6 @@
 package testnet
 
-import (
-	"strings"
-)
+import "strings"
 
 // Row is a mail host of a kind that MTAs may treat each in its own way.
 type Row struct {
@@ -12,6 +10,8 @@ type Row struct {
 	// the host in its hello, except where the host ends that. Seen with Postfix 3.7.11 and Sendmail 8.17.1 of
 	// Debian 12.
 	Postfix, Sendmail bool
+	// Untold is of hosts that our TLS doesn't speak with far enough to tell.
+	Untold bool
 }
 
 // RowHost is what a host of a Row is made of.
@@ -32,7 +32,7 @@ func (h RowHost) good(script Script) (Script, error) {
 }
 
 func says(name string, postfix, sendmail bool, script Script) Row {
-	return Row{name, func(h RowHost) (Script, error) { return h.good(script) }, postfix, sendmail}
+	return Row{Name: name, Script: func(h RowHost) (Script, error) { return h.good(script) }, Postfix: postfix, Sendmail: sendmail}
 }
 
 // Dialects are hosts whose TLS is good and whose replies are odd.

@@ -23,7 +23,7 @@ import (
 
 // stack is a host with a TLS stack of crypto/tls.
 func stack(name string, postfix, sendmail bool, useRSA bool, change func(*tls.Config)) Row {
-	return Row{name, func(h RowHost) (Script, error) {
+	return Row{Name: name, Script: func(h RowHost) (Script, error) {
 		cert, err := h.CA.Issue(CertSpec{Names: []string{h.Name}, RSA: useRSA})
 		if err != nil {
 			return Script{}, err
@@ -31,7 +31,7 @@ func stack(name string, postfix, sendmail bool, useRSA bool, change func(*tls.Co
 		config := ServerTLS(cert, 0, 0)
 		change(config)
 		return Script{Handshake: GoTLS(config)}, nil
-	}, postfix, sendmail}
+	}, Postfix: postfix, Sendmail: sendmail}
 }
 
 // key is which key a certificate for openssl has.
@@ -39,7 +39,7 @@ type key string
 
 // openssl is a host with openssl s_server, which is given the arguments.
 func openssl(name string, postfix, sendmail bool, k key, args ...string) Row {
-	return Row{name, func(h RowHost) (Script, error) {
+	return Row{Name: name, Script: func(h RowHost) (Script, error) {
 		var cert *tls.Certificate
 		switch k {
 		case "none":
@@ -57,7 +57,7 @@ func openssl(name string, postfix, sendmail bool, k key, args ...string) Row {
 			cert = &c
 		}
 		return Script{Handshake: OpenSSL(h.Dir, cert, args...)}, nil
-	}, postfix, sendmail}
+	}, Postfix: postfix, Sendmail: sendmail}
 }
 
 // opensslKey makes a key and a certificate of a kind that Go can't make.
@@ -143,14 +143,19 @@ func dhParameters(h RowHost, bits int) (string, error) {
 
 // withDH is openssl with a prime of so many bits.
 func withDH(name string, postfix, sendmail bool, bits int, args ...string) Row {
-	return Row{name, func(h RowHost) (Script, error) {
+	return Row{Name: name, Script: func(h RowHost) (Script, error) {
 		file, err := dhParameters(h, bits)
 		if err != nil {
 			return Script{}, err
 		}
 		cert, err := selfSigned("rsa", h.Name)
 		return Script{Handshake: OpenSSL(h.Dir, &cert, append(args, "-dhparam", file)...)}, err
-	}, postfix, sendmail}
+	}, Postfix: postfix, Sendmail: sendmail}
+}
+
+func untold(r Row) Row {
+	r.Untold = true
+	return r
 }
 
 // aborts is a host that gives up where SNI comes, or where it does not.
@@ -219,7 +224,7 @@ func Stacks() []Row {
 		openssl("signatures with SHA-1 alone", true, false, "rsa", "-tls1_2", "-sigalgs", "RSA+SHA1", "-cipher", "ECDHE:"+low),
 		openssl("signatures with SHA-224 alone", true, true, "rsa", "-tls1_2", "-sigalgs", "RSA+SHA224", "-cipher", "ECDHE:"+low),
 		openssl("a client certificate demanded, DHE", false, false, "rsa", "-tls1_2", "-cipher", "DHE", "-Verify", "1", "-verify_return_error"),
-		openssl("a client certificate asked for, DHE", true, true, "rsa", "-tls1_2", "-cipher", "DHE", "-verify", "1"),
+		untold(openssl("a client certificate asked for, DHE", true, true, "rsa", "-tls1_2", "-cipher", "DHE", "-verify", "1")),
 
 		stack("TLS 1.0", true, false, true, version(tls.VersionTLS10)),
 		stack("TLS 1.1", true, false, true, version(tls.VersionTLS11)),
@@ -241,14 +246,14 @@ func Stacks() []Row {
 		}),
 		stack("a client certificate asked for, TLS 1.3", true, true, false, demands(tls.VersionTLS13, tls.RequestClientCert)),
 		stack("a client certificate asked for, TLS 1.2", true, true, false, demands(tls.VersionTLS12, tls.RequestClientCert)),
-		{"no TLS after the 220", func(h RowHost) (Script, error) { return Script{}, nil }, false, false},
-		{"text after the 220", func(h RowHost) (Script, error) {
+		{Name: "no TLS after the 220", Script: func(RowHost) (Script, error) { return Script{}, nil }},
+		{Name: "text after the 220", Script: func(RowHost) (Script, error) {
 			return Script{Handshake: func(c net.Conn) (io.ReadWriteCloser, error) {
 				_, err := io.WriteString(c, "500 no TLS here\r\n")
 				return nil, errors.Join(err, errors.New("none"))
 			}}, nil
-		}, false, false},
-		{"a key that is not the certificate's", func(h RowHost) (Script, error) {
+		}},
+		{Name: "a key that is not the certificate's", Script: func(h RowHost) (Script, error) {
 			one, err := h.CA.Issue(CertSpec{Names: []string{h.Name}})
 			if err != nil {
 				return Script{}, err
@@ -256,7 +261,7 @@ func Stacks() []Row {
 			other, err := h.CA.Issue(CertSpec{Names: []string{h.Name}})
 			one.PrivateKey = other.PrivateKey
 			return Script{Handshake: GoTLS(ServerTLS(one, 0, 0))}, err
-		}, false, false},
+		}},
 		stack("closes after its hello", false, false, false, func(c *tls.Config) {
 			c.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") }
 		}),

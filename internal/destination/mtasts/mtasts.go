@@ -34,32 +34,41 @@ const version = "STSv1"
 const MaxAge = 31557600 * time.Second
 
 // ErrSeveral says that there is more than one record, and so none: RFC 8461, section 3.1.
-var ErrSeveral = errors.New("several MTA-STS records")
+var ErrSeveral = errors.New("there are several, of which none counts")
 
 const wsp = " \t"
 
 // ParseRecord reads the text records at "_mta-sts.<domain>", the strings of each joined. Records that aren't MTA-STS's
 // are ignored; found says that one was there. With an error, ErrSeveral or one about syntax, found is true and
-// the domain has no policy that could be fetched (RFC 8461, section 3.1).
+// the domain has no policy that could be fetched (RFC 8461, section 3.1). Where there is none, one that was
+// clearly meant to be one is an error, too: its domain has published something, if not what it thinks.
 func ParseRecord(txt []string) (id string, found bool, err error) {
+	meant := ""
 	for _, s := range txt {
 		rest, ok := strings.CutPrefix(s, "v="+version)
 		if !ok {
+			if strings.Contains(strings.ToLower(s), strings.ToLower(version)) {
+				meant = s
+			}
 			continue
 		}
 		// The prose has "v=STSv1;", the grammar lets blanks precede the semicolon (erratum 6285). Either is taken; "v=STSv10" isn't.
 		rest, ok = strings.CutPrefix(strings.TrimLeft(rest, wsp), ";")
 		if !ok {
+			meant = s
 			continue
 		}
 		if found {
-			return "", true, ErrSeveral
+			return "", true, fmt.Errorf("%s: %w", policy.STSRecord, ErrSeveral)
 		}
 		found = true
 		id, err = parseFields(rest)
 	}
+	if !found && meant != "" {
+		found, err = true, fmt.Errorf("%.80q: want it to begin with %q", meant, "v="+version+";")
+	}
 	if err != nil {
-		return "", true, fmt.Errorf("MTA-STS record: %w", err)
+		return "", true, fmt.Errorf("%s: %w", policy.STSRecord, err)
 	}
 	return id, found, nil
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 
 	"tlsonly/internal/policy"
@@ -80,6 +81,12 @@ func (f *progress) explain(found *failure, mta profile.TLS) {
 		found.outcome = policy.SawUnreachable // the MTA has one to show, which may do
 	}
 	found.err = fmt.Errorf("it asks for a client certificate and ends TLS without: %w", found.err)
+}
+
+// badSignature reports whether the host has another key than that of its certificate: no stack goes on from there. crypto/tls
+// has no type for that, only words.
+func badSignature(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "invalid signature by the server certificate")
 }
 
 // byHost reports whether the host ended a handshake, by an alert or without a word.

@@ -66,9 +66,10 @@ type Target struct {
 	// Name is the MX host's name in ASCII, "" for an address literal. It is sent as SNI
 	// (RFC 6066, section 3) as far as the MTA sends it.
 	Name string
-	// Named has the name sent in any case, and nothing tried without.
-	Named  bool
-	greets bool // it speaks SMTP first, see implicit
+	// Fixed has nothing tried but what the MTA does: with DANE it can't be told to
+	// leave the name out. Forced has the name sent whatever the MTA does.
+	Fixed, Forced bool
+	greets        bool // it speaks SMTP first, see implicit
 }
 
 // Probe looks at t. It always returns an Observation with an outcome; ctx and the timeout end it with SawTimeout.
@@ -92,14 +93,14 @@ func (p *Prober) mta() profile.MTA {
 	if p.MTA == nil {
 		return profile.MTA{}
 	}
-	return p.MTA()
+	return p.MTA().Assumed()
 }
 
 // observe looks at t with its name or without, as the MTA will come, and the other
 // way where the first fails: an MTA that can be told is told to leave the name out,
 // and of another it is said what the host lacks.
 func (p *Prober) observe(ctx context.Context, t Target, mta profile.MTA) policy.Observation {
-	never := mta.TLS.Naming == profile.NamesNever && !t.Named
+	never := mta.TLS.Naming == profile.NamesNever && !t.Forced
 	first, second := t, t
 	if never {
 		first.Name = ""
@@ -107,7 +108,8 @@ func (p *Prober) observe(ctx context.Context, t Target, mta profile.MTA) policy.
 		second.Name = ""
 	}
 	o, unseen := p.look(ctx, first, mta, true)
-	if t.Name == "" || t.Named || !unseen {
+	o.Unsent = never && t.Name != ""
+	if t.Name == "" || t.Fixed || t.Forced || !unseen {
 		return o
 	}
 	other, _ := p.look(ctx, second, mta, false)
@@ -131,7 +133,7 @@ func (p *Prober) look(ctx context.Context, t Target, mta profile.MTA, thorough b
 	broken := !taken && o.Outcome == policy.SawBroken && f.stage == policy.StageHandshake
 	// A host that ends the connection after it has shown its certificate, and has our answer, is not at odds with our
 	// stack: it would end that with the MTA, too.
-	ended := broken && byHost(f.err)
+	ended := broken && (byHost(f.err) || badSignature(f.err))
 	unseen = ended && !seen.shown
 	switch {
 	case taken && o.Detail == "" && (mta.TLS.MinDH == 0 || o.Version >= policy.TLS13):

@@ -171,7 +171,11 @@ func TestRows(t *testing.T) {
 		}
 		op, os := toPostfix[i], toSendmail[i]
 		sawPostfix, sawSendmail := op.Outcome == policy.SawTLS, os.Outcome == policy.SawTLS
-		if sawPostfix != postfix[i] || sawSendmail != sendmail[i] {
+		if row.Untold {
+			if op.Outcome != policy.SawUnreachable || os.Outcome != policy.SawUnreachable {
+				t.Errorf("%s: the probe says %s, %s of what it can't tell", row.Name, op.Outcome, os.Outcome)
+			}
+		} else if sawPostfix != postfix[i] || sawSendmail != sendmail[i] {
 			mark += "  <<< probe"
 			t.Errorf("%s: the probe says %v for Postfix, %v for Sendmail, which take %v, %v", row.Name, sawPostfix, sawSendmail, postfix[i], sendmail[i])
 		}
