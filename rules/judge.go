@@ -32,7 +32,10 @@ func (r *Rule) Judge(as []policy.Assessment) Judgement {
 		}
 		if verdict.Rank() > j.Would.Rank() || j.Reason == "" && reason != "" {
 			j.Would, j.Reason, j.Destination, j.Tag = verdict, reason, a.Destination, tag
-			j.Host = judge.Blamed(r.Demand(), a, reason)
+			j.Host = addr.Domain{}
+			if !reason.Unknown() { // of what isn't known no host is to blame
+				j.Host = judge.Blamed(r.Demand(), a, reason)
+			}
 		}
 	}
 	j.Verdict = j.Would

@@ -346,7 +346,7 @@ func TestMTALostTLS(t *testing.T) {
 		t.Errorf("domains list:\n%s", got)
 	}
 	world.Hosts("good.example")[0].SetFault(testnet.NoSTARTTLS)
-	const lost = "451 4.7.10 TLS required: good.example offered TLS before and does not now"
+	const lost = "451 4.7.10 TLS required: good.example offered TLS before and does not now (mail host mx1.good.example)"
 	waitFor(t, "the loss to be seen", func() bool { return rcpt("second") == lost })
 	d.wait("the loss in the history", func() bool { return strings.Contains(d.command("domains", "history", "good.example"), "lost-tls") })
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
