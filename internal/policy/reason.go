@@ -38,10 +38,11 @@ const (
 	Forward          Reason = "forward"
 )
 
-// Reasons lists all reasons, in the order of the manual.
+// Reasons lists all reasons of a reply, in the order of the manual; NotTried is of
+// hosts only.
 func Reasons() []Reason {
 	return []Reason{NoSTARTTLS, Handshake, WeakTLS, NotAuthenticated, DaneMismatch, MTASTSMismatch, NullMX,
-		NoSuchDomain, NoMailHost, Loop, NotTried, LostTLS, DNSFailure, Unreachable, Timeout, Unreadable, NoRoute, StoreFailed, NotBound, Internal,
+		NoSuchDomain, NoMailHost, Loop, LostTLS, DNSFailure, Unreachable, Timeout, Unreadable, NoRoute, StoreFailed, NotBound, Internal,
 		TLSRequiredNo, BadAddress, Forward}
 }
 
