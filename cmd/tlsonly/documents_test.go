@@ -306,7 +306,7 @@ func TestClaimsTested(t *testing.T) {
 	}
 	named := 0
 	for _, name := range []string{"docs/security.md", "docs/sites.md", "docs/limits.md"} {
-		for _, m := range regexp.MustCompile("(?:(\\w+)\\.)?\\b((?:Test|Fuzz)[A-Z]\\w+)").FindAllStringSubmatch(document(t, name), -1) {
+		for _, m := range regexp.MustCompile(`(?:(\w+)\.)?\b((?:Test|Fuzz)[A-Z]\w+)`).FindAllStringSubmatch(document(t, name), -1) {
 			in := tests[m[2]]
 			if prefixed := slices.ContainsFunc(slices.Collect(maps.Keys(tests)), func(full string) bool { return strings.HasPrefix(full, m[2]) }); !prefixed ||
 				m[1] != "" && !slices.Contains(in, m[1]) {
