@@ -371,7 +371,7 @@ func TestDoctorByVersion(t *testing.T) {
 		{"3.4.2", strings.Replace(transport, ">=TLSv1.2", "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1", 1), nil, 0},
 		{"3.4.2", strings.Replace(transport, ">=TLSv1.2", "!SSLv2,!SSLv3", 1), nil, 1},
 	} {
-		service := c.service + " -o tls_append_default_CA=yes"
+		service := c.service + " -o tls_append_default_CA=yes -o smtp_mx_address_limit=0"
 		d := doctor{Settings: Settings{}.withDefaults(), Facts: facts(t, c.version, c.main, service), smap: "inet:127.0.0.1:8690", stopped: true}
 		d.Facts.all["queue_directory"] = t.TempDir()
 		d.transports(t.Context())
