@@ -318,7 +318,7 @@ func TestApplyPutsBack(t *testing.T) {
 		want   string
 	}{
 		{Change{KindParameter, "nobodys", "", "nobody refers to it"}, "unused parameter"},
-		{Change{KindParameter, "maillog_file", "", "relative"}, "postfix: exit status"},
+		{Change{KindParameter, "maillog_file", "", "relative"}, "check: exit status"},
 		{Change{KindService, "tlsonly1/unix", "", "tlsonly1 unix - - n - - smtp   -o biff=no"}, "isn't what it was made"},
 	} {
 		f, err := Read(ctx, Instance{Dir: p.Etc})
