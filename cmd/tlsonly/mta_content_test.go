@@ -59,7 +59,7 @@ on_fail = "tag"
 		d.waitDecision("from=doctor@clinic.example", "verdict=accept")
 		d.waitDecision("from=x@tagged.example", "rule=tag")
 		d.waitDecision("from=x@held.example", "rule=hold")
-		d.waitDecision("from=doctor@clinic.example", "message=reject")
+		d.waitDecision("from=doctor@clinic.example", "verdict=reject", "reason=tls-required-no")
 
 		look := func(when string) {
 			t.Helper()

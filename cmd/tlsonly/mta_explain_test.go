@@ -116,7 +116,7 @@ func TestMTAExplain(t *testing.T) {
 	told([]string{`map "policy"`, "OK encrypt", "demand     mail for self.example was accepted under a demand since"}, "self.example", "--from", "stranger@far.example")
 
 	world.Hosts("good.example")[0].SetFault(testnet.NoSTARTTLS)
-	const lost = "451 4.7.10 TLS required: good.example offered TLS before and does not now"
+	const lost = "451 4.7.10 TLS required: good.example offered TLS before and does not now (mail host mx1.good.example)"
 	waitFor(t, "the loss to be seen", func() bool { return rcpt("doctor@clinic.example", "u@good.example") == lost })
 	explains(1, "doctor@clinic.example", "u@good.example", "observe    good.example: ", "pinned", "lost-tls", "verdict    defer: lost-tls, "+lost)
 	told([]string{`map "policy"`, "OK encrypt", "pin        good.example is pinned since "}, "good.example", "--from", "x@other.example")

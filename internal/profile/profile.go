@@ -9,6 +9,7 @@
 package profile
 
 import (
+	"fmt"
 	"slices"
 
 	"tlsonly/internal/policy"
@@ -43,6 +44,15 @@ type MTA struct {
 	Version string // as it tells it, "3.7.11"; "" where that isn't known
 	TLS     TLS
 	Hosts   Hosts
+}
+
+// TakesLongBanner reports whether the MTA goes on after a banner with a line of
+// more than 2048 octets. Postfix 3.7 leaves the rest of the line out; 3.10 loses
+// the connection at EHLO. Those between are taken for the stricter.
+func (m MTA) TakesLongBanner() bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(m.Version, "%d.%d", &major, &minor)
+	return m.Dialect != Postfix || n < 2 || major < 3 || major == 3 && minor <= 7
 }
 
 // TLS is what the MTA's TLS library takes, with its configuration and the MTA's

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -20,11 +21,13 @@ const maxExtensions = 100
 
 // conversation is a connection to a mail host, in the clear and later perhaps over TLS.
 type conversation struct {
-	conn     net.Conn
-	in       *bufio.Reader
-	dialect  profile.Dialect
-	deadline time.Time
-	stop     func() bool
+	conn    net.Conn
+	in      *bufio.Reader
+	dialect profile.Dialect
+	// noLongBanner: see profile.MTA.TakesLongBanner.
+	noLongBanner bool
+	deadline     time.Time
+	stop         func() bool
 }
 
 // newConversation binds conn to ctx: its deadline holds for every read and write, its end wakes them.
@@ -59,6 +62,11 @@ func (c *conversation) welcome(o *policy.Observation) *failure {
 		return f
 	}
 	o.Banner = printable(banner.lines[0])
+	if c.noLongBanner && banner.long {
+		// What comes after the part that it takes it no longer throws away.
+		return &failure{outcome: policy.SawUnreachable, stage: policy.StageBanner,
+			err: fmt.Errorf("%w that this Postfix takes: a line of the banner is longer than %d octets", errSyntax, postfixLine)}
+	}
 	if banner.code/100 != 2 {
 		// RFC 5321, section 3.1: 554 is "no SMTP service here"; 421 and the other 4xx are for later.
 		return c.leave(policy.SawUnreachable, policy.StageBanner, banner)

@@ -30,6 +30,7 @@ type reply struct {
 	code  int      // of the last line
 	lines []string // text of the lines that have a code, at least one
 	words []string // the EHLO keywords that the MTA sees in it, in upper case
+	long  bool     // a line is longer than what Postfix takes of one
 }
 
 // String returns the reply as one line, as a log wants it.
@@ -164,7 +165,7 @@ type postfixReading struct {
 
 func (p *postfixReading) line(line []byte) bool {
 	if len(line) > postfixLine {
-		line = line[:postfixLine]
+		line, p.got.long = line[:postfixLine], true
 	} else {
 		line = bytes.TrimRight(bytes.TrimSuffix(line, []byte("\n")), "\r")
 	}

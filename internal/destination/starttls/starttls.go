@@ -187,6 +187,7 @@ func (p *Prober) first(ctx context.Context, t Target, mta profile.MTA) (o policy
 		return o, seen, f
 	}
 	defer c.close()
+	c.noLongBanner = !mta.TakesLongBanner()
 	implicit := p.implicit(c, t)
 	var state tls.ConnectionState
 	if f = c.untilTLS(implicit, p.helo(), &o); f == nil {

@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -189,18 +190,18 @@ const controlTime = 5 * time.Minute
 func control(ctx context.Context, cmd *exec.Cmd) (stdout, stderr string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, controlTime)
 	defer cancel()
-	said, err := os.CreateTemp("", "tlsonly-postfix-")
+	said, err := scratch("tlsonly-postfix")
 	if err != nil {
 		return "", "", err
 	}
 	defer said.Close()
-	defer os.Remove(said.Name())
 	limited := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...) // #nosec G204 -- one of Postfix's commands, no shell
 	limited.Dir, limited.Stdout, limited.Stderr = cmd.Dir, said, said
 	limited.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	limited.Cancel = func() error { return syscall.Kill(-limited.Process.Pid, syscall.SIGKILL) }
 	err = limited.Run()
-	text, unread := os.ReadFile(said.Name())
+	// Its own offset: the other's moves with each write.
+	text, unread := io.ReadAll(io.NewSectionReader(said, 0, 1<<20))
 	if err = errors.Join(err, unread); err != nil {
 		if ctx.Err() != nil {
 			err = errors.Join(ctx.Err(), err)

@@ -85,7 +85,7 @@ func said[T any](a dns.Answer[T], err error) string {
 		s += " secure"
 	}
 	for _, r := range a.Records {
-		s += fmt.Sprintf(" %v", r)
+		s += strings.Replace(fmt.Sprintf(" %v", r), " }", "}", 1) // an empty last field
 	}
 	return s
 }
