@@ -105,7 +105,7 @@ func TestTraceInTheLog(t *testing.T) {
 			}
 		})
 		talk(t, b, b.dial(t), "> O 6 0 0x1fffff", "< O 0x6 0x0 0x3d3", "> M <alice@clinic.example>", "< c", "> R <bob@plain.example>",
-			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS")
+			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)")
 		if got := strings.Contains(b.log.String(), "msg=trace"); got != c.want || !strings.Contains(b.log.String(), "msg=decision") {
 			t.Errorf("level %s: steps %t\n%s", c.level, got, b.log)
 		}

@@ -51,10 +51,9 @@ func TestMTAWatchCut(t *testing.T) {
 				}
 			}
 			w.settle()
+			// What was gone counts as back once Postfix has read it.
 			replace(t, main, bound)
-			if reload {
-				w.reloaded()
-			}
+			w.reloaded()
 			w.boundAgain()
 		})
 	}
