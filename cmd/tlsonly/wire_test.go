@@ -176,7 +176,11 @@ func (w *wire) settle() {
 				}
 			}
 		}
-		log := w.postfix.Log()
+		// Each program that reads main.cf says so of a parameter that stands there
+		// twice, those too that list the queue.
+		log := strings.Join(slices.DeleteFunc(strings.Split(w.postfix.Log(), "\n"), func(line string) bool {
+			return strings.Contains(line, ": overriding earlier entry: ")
+		}), "\n")
 		same := log == before
 		before = log
 		if !same {
