@@ -1,6 +1,10 @@
 package profile
 
-import "tlsonly/internal/policy"
+import (
+	"slices"
+
+	"tlsonly/internal/policy"
+)
 
 // For is what is assumed of an MTA of which only the dialect is known: the one of
 // Debian 12, as seen in its hello, with nothing changed in its configuration.
@@ -28,6 +32,10 @@ func (m MTA) Assumed() MTA {
 	}
 	if m.TLS.Groups == nil {
 		m.TLS.Groups = usual.Groups
+		if m.Dialect == Postfix && m.since(3, 8) {
+			// tls_ffdhe_auto_groups, ffdhe2048 and ffdhe3072.
+			m.TLS.Groups = append(slices.Clone(usual.Groups), 256, 257)
+		}
 	}
 	if m.TLS.Signatures == nil {
 		m.TLS.Signatures = usual.Signatures

@@ -47,12 +47,16 @@ type MTA struct {
 }
 
 // TakesLongBanner reports whether the MTA goes on after a banner with a line of
-// more than 2048 octets. Postfix 3.7 leaves the rest of the line out; 3.10 loses
-// the connection at EHLO. Those between are taken for the stricter.
-func (m MTA) TakesLongBanner() bool {
-	var major, minor int
-	n, _ := fmt.Sscanf(m.Version, "%d.%d", &major, &minor)
-	return m.Dialect != Postfix || n < 2 || major < 3 || major == 3 && minor <= 7
+// more than 4096 octets. Postfix 3.7 leaves the rest of the line out; 3.10 loses
+// the connection at EHLO, as was seen with 4,800 octets, and not with 2,100.
+// Versions between are taken for the stricter.
+func (m MTA) TakesLongBanner() bool { return m.Dialect != Postfix || !m.since(3, 8) }
+
+// since reports whether the version is known and at least that.
+func (m MTA) since(major, minor int) bool {
+	var is [2]int
+	n, _ := fmt.Sscanf(m.Version, "%d.%d", &is[0], &is[1])
+	return n == 2 && (is[0] > major || is[0] == major && is[1] >= minor)
 }
 
 // TLS is what the MTA's TLS library takes, with its configuration and the MTA's

@@ -63,9 +63,8 @@ func (c *conversation) welcome(o *policy.Observation) *failure {
 	}
 	o.Banner = printable(banner.lines[0])
 	if c.noLongBanner && banner.long {
-		// What comes after the part that it takes it no longer throws away.
 		return &failure{outcome: policy.SawUnreachable, stage: policy.StageBanner,
-			err: fmt.Errorf("%w that this Postfix takes: a line of the banner is longer than %d octets", errSyntax, postfixLine)}
+			err: fmt.Errorf("%w that this Postfix takes: a line of the banner is longer than %d octets", errSyntax, postfixRead)}
 	}
 	if banner.code/100 != 2 {
 		// RFC 5321, section 3.1: 554 is "no SMTP service here"; 421 and the other 4xx are for later.

@@ -22,6 +22,7 @@ const maxReply = 1 << 20
 // the octet at the end of a text, too).
 const (
 	postfixLine  = 2048
+	postfixRead  = 4096 // what Postfix reads at once
 	sendmailLine = 2047
 )
 
@@ -30,7 +31,7 @@ type reply struct {
 	code  int      // of the last line
 	lines []string // text of the lines that have a code, at least one
 	words []string // the EHLO keywords that the MTA sees in it, in upper case
-	long  bool     // a line is longer than what Postfix takes of one
+	long  bool     // a line is longer than Postfix's buffer
 }
 
 // String returns the reply as one line, as a log wants it.
@@ -164,8 +165,9 @@ type postfixReading struct {
 }
 
 func (p *postfixReading) line(line []byte) bool {
+	p.got.long = p.got.long || len(line) > postfixRead
 	if len(line) > postfixLine {
-		line, p.got.long = line[:postfixLine], true
+		line = line[:postfixLine]
 	} else {
 		line = bytes.TrimRight(bytes.TrimSuffix(line, []byte("\n")), "\r")
 	}

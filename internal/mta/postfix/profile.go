@@ -53,7 +53,7 @@ func (f Facts) profile(
 	interfaces func() ([]net.Addr, error), look func(host string) ([]netip.Addr, error),
 ) (profile.MTA, error) {
 	client := f.client()
-	m := profile.For(profile.Postfix)
+	m := profile.MTA{Dialect: profile.Postfix}
 	m.Version = f.all["mail_version"]
 	for _, name := range []string{"smtp_tls_chain_files", "smtp_tls_cert_file", "smtp_tls_eccert_file", "smtp_tls_dcert_file"} {
 		value := f.option(client, name)
