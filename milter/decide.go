@@ -84,11 +84,12 @@ const defaultDeadline = 20 * time.Second
 // storeTime is how long a demand may take to be stored.
 const storeTime = 5 * time.Second
 
-// Decide finds the rules for a recipient and judges by them the places its mail goes to. It takes no longer than the
-// deadline, and a moment for the store. Where a level asks nothing of a destination, none is probed.
+// Decide finds the rules for a recipient and judges by them the places its mail
+// goes to. It takes no longer than the deadline, and a moment for the store.
+// Where a level asks nothing of a destination, none is probed.
 //
-// The rule for the sender judges all places. A rule for who forwards judges the places that a forward leads to. The
-// strictest outcome counts.
+// The rule for the sender judges all places. A rule for who forwards judges the
+// places that a forward leads to. The strictest outcome counts.
 func (d *Decider) Decide(ctx context.Context, c rules.Candidates, to addr.Address, route Route) Decision {
 	return d.decide(ctx, c, to, route, nil)
 }
@@ -175,8 +176,8 @@ func (d *Decider) reply(out *Decision) policy.Reply {
 	return policy.ReplyFor(out.Verdict, out.Reason, out.Destination, "").Naming(out.Host, out.Destination).WithHelp(d.Help)
 }
 
-// places returns where a recipient's mail leaves to, as far as a rule may ask something of that; rule is the one for
-// the sender, or nil.
+// places returns where a recipient's mail leaves to, as far as a rule may ask
+// something of that; rule is the one for the sender, or nil.
 func (d *Decider) places(ctx context.Context, c rules.Candidates, rule *rules.Rule, to addr.Address, route Route) []place {
 	own := func() place {
 		hops, err := d.hops(to, route)

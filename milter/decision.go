@@ -21,7 +21,8 @@ type Decision struct {
 	Unread       []forward.Leaf     // what can't be read here and is held at delivery
 	Assessments  []policy.Assessment
 	rules.Judgement
-	// Underlying is the reason that a forward has which decided: Reason is policy.Forward then. Otherwise it is Reason.
+	// Underlying is the reason that a forward has which decided: Reason is
+	// policy.Forward then. Otherwise it is Reason.
 	Underlying policy.Reason
 	Reply      policy.Reply // what the client is told; zero for accept and hold
 	Cause      string       // in words, for the log; never for the client

@@ -67,8 +67,8 @@ func (d *Decider) judge(p plan) Decision {
 	return out
 }
 
-// stricter reports whether a counts before b: by what is done first, for a rule that only observes takes nothing from one that
-// doesn't, whatever it would do.
+// stricter reports whether a counts before b: by what is done first, for a rule
+// that only observes takes nothing from one that doesn't, whatever it would do.
 func stricter(a, b rules.Judgement) bool {
 	switch {
 	case a.Verdict != b.Verdict:
@@ -85,7 +85,8 @@ func (j *ruling) binds() bool {
 		(j.Reason == "" || j.Reason.Unknown() && j.rule.OnUnknown == policy.ActionAccept)
 }
 
-// owing are the hops that may get the mail. Of a forward that leads nobody knows where, none is known.
+// owing are the hops that may get the mail. Of a forward that leads nobody knows
+// where, none is known.
 func (p *place) owing() []policy.Assessment {
 	switch {
 	case p.leaf != nil && p.err != nil:

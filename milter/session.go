@@ -483,7 +483,8 @@ func (s *session) outcome(msg *message) (verdict policy.Verdict, reply policy.Re
 			c.Decider.deferFor(&r.Decision, policy.Internal, addr.Destination{}, "not decided yet")
 			r.decided = true
 		case msg.tlsRequiredNo && c.RefuseTLSRequiredNo && r.Verdict != policy.Reject && r.Rule != nil && r.Rule.Enforcing():
-			// RFC 8689, section 4.2: the header asks every MTA on the way to do without the TLS that the rule asks for.
+			// RFC 8689, section 4.2: the header asks every MTA on the way to do
+			// without the TLS that the rule asks for.
 			c.Decider.refuse(&r.Decision, policy.TLSRequiredNo, "the message says TLS-Required: no")
 		}
 		if r.Verdict.Rank() > verdict.Rank() {

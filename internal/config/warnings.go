@@ -19,11 +19,11 @@ const soon = 14 * 24 * time.Hour
 
 // Warnings returns what is allowed in a file and probably not meant, sorted by
 // line: rules that are over or soon will be, exceptions that never end, rules
-// that only observe, rules for everybody's mail, rules for single addresses of a domain for which another
-// rule asks something else (an MTA is bound by domain, so the strictest holds
-// for all of it), no rule that asks for TLS, rules that nothing binds the MTA
-// to at delivery, and [[inbound]] rules that demand TLS of everybody or whose
-// tag nobody will see.
+// that only observe, rules for everybody's mail, rules for single addresses of a
+// domain for which another rule asks something else (an MTA is bound by domain,
+// so the strictest holds for all of it), no rule that asks for TLS, rules that
+// nothing binds the MTA to at delivery, and [[inbound]] rules that demand TLS of
+// everybody or whose tag nobody will see.
 func Warnings(c *Config, now time.Time) []Fault {
 	var found []value.Fault
 	warn := func(r *rules.Rule, format string, args ...any) {

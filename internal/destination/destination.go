@@ -184,7 +184,7 @@ func (a *Assessor) Close() error {
 // (nil: only all of it does), when all is known, or when ctx ends; then with
 // what is known by then and Partial set, or with Problem Timeout where nothing
 // is. Memory that is older than Config.Failure and doesn't suffice is looked at
-// again first, for the destination may have been mended. What doesn't suffice
+// again first, because the destination may have been mended. What doesn't suffice
 // and was seen once only is looked at twice, Config.Confirm apart. Safe for
 // concurrent use.
 func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment {
@@ -194,7 +194,7 @@ func (a *Assessor) Assess(ctx context.Context, d addr.Destination, enough func(p
 	}
 	second := a.confirm(ctx, d, enough)
 	if second.Partial && !enough(second) {
-		return known // it says what was seen; the second probe goes on, for the next who asks
+		return known // what was seen; the second probe goes on, and serves the next caller
 	}
 	return second
 }
@@ -258,8 +258,9 @@ func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Dur
 	return await(ctx, d, f, nil)
 }
 
-// Seed puts answers into memory that were found before this process began, or by another one. Those that were
-// found for an MTA that could do other things serve no more, and are compared with what is found next.
+// Seed puts answers into memory that were found before this process began, or by
+// another one. Those that were found for an MTA that could do other things serve
+// no more, and are compared with what is found next.
 func (a *Assessor) Seed(known ...policy.Assessment) {
 	digest := a.c.MTA().Digest()
 	for _, k := range known {
@@ -281,7 +282,8 @@ func (a *Assessor) Seed(known ...policy.Assessment) {
 // personal reports whether what is known of a host is true of one MTA only.
 func personal(h policy.Host) bool { return h.Problem == policy.Loop || h.Problem == policy.NotTried }
 
-// Expire lets nothing in memory serve any more, because the MTA can do other things than when it was found.
+// Expire lets nothing in memory serve any more, because the MTA can do other
+// things than when it was found.
 func (a *Assessor) Expire() {
 	a.destinations.expire(a.c.Now())
 	a.hosts.expire(a.c.Now())
@@ -440,8 +442,9 @@ func reasonOf(err error) policy.Reason {
 	return policy.DNSFailure
 }
 
-// host returns what is known of one mail host, by looking where needed; it waits for a look under way. Of one that is
-// looked at resolved is told once its addresses are known, if it isn't nil.
+// host returns what is known of one mail host, by looking where needed; it waits
+// for a look under way. Of one that is looked at resolved is told once its
+// addresses are known, if it isn't nil.
 func (a *Assessor) host(key hostKey, after time.Time, resolved func(policy.Host)) policy.Host {
 	known, f, mine := a.hosts.get(key, a.c.Now(), after)
 	if f == nil {

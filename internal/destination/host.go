@@ -18,8 +18,8 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// probeHost finds a host's addresses, tells f of them and looks at them, the preferred family first. What is the
-// MTA's own isn't looked at.
+// probeHost finds a host's addresses, tells f of them and looks at them, the
+// preferred family first. What is the MTA's own isn't looked at.
 func (a *Assessor) probeHost(key hostKey, f *flight[policy.Host]) policy.Host {
 	h := policy.Host{Name: key.name}
 	mta := a.c.MTA()
@@ -111,8 +111,9 @@ func (a *Assessor) findTLSA(key hostKey, h *policy.Host) {
 	h.TLSABase = key.name
 }
 
-// order puts the preferred family first, and takes the families in turn after that, so that a bounded look sees both. An MTA
-// that tries one address has an order of its own, which is Sendmail's: all of IPv6 first.
+// order puts the preferred family first, and takes the families in turn after
+// that, so that a bounded look sees both. An MTA that tries one address has an
+// order of its own, which is Sendmail's: all of IPv6 first.
 func (a *Assessor) order(ips []netip.Addr, one bool) []netip.Addr {
 	if one {
 		slices.SortStableFunc(ips, func(x, y netip.Addr) int { return y.BitLen() - x.BitLen() })

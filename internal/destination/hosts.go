@@ -17,8 +17,8 @@ import (
 // loopPort is where an MTA looks for itself: at other ports another one listens.
 const loopPort = 25
 
-// mailHosts lists the hosts that take d's mail, in order, without having looked at them; or none and the answer. Which
-// they are is up to the MTA that delivers.
+// mailHosts lists the hosts that take d's mail, in order, without having looked
+// at them; or none and the answer. Which they are is up to the MTA that delivers.
 func (a *Assessor) mailHosts(d addr.Destination, mta profile.MTA) ([]policy.Host, policy.Assessment) {
 	answer := policy.Assessment{Destination: d}
 	if d.Direct() {
@@ -83,7 +83,8 @@ func startsWithHyphen(name addr.Domain) bool {
 	return strings.HasPrefix(name.String(), "-") || strings.Contains(name.String(), ".-")
 }
 
-// resolve finds the addresses of a host, as the MTA does; false when there are none, which h says then.
+// resolve finds the addresses of a host, as the MTA does; false when there are
+// none, which h says then.
 func (a *Assessor) resolve(h *policy.Host, how profile.Hosts) ([]netip.Addr, bool) {
 	if how.OnlyNative {
 		return a.native(h)
@@ -136,8 +137,9 @@ type list struct {
 	late  bool // the preferred hosts had time to greet
 }
 
-// greeting is how long a preferred host may take to greet before one that is not is good enough. What greets with
-// the MTA's own name is the MTA itself, by an address that it doesn't know as its own: that takes no longer.
+// greeting is how long a preferred host may take to greet before one that is not
+// is good enough. What greets with the MTA's own name is the MTA itself, by an
+// address that it doesn't know as its own: that takes no longer.
 const greeting = 250 * time.Millisecond
 
 type progress int
@@ -188,9 +190,10 @@ func (l *list) set(i int, h policy.Host, done bool) {
 	l.hosts[i] = h
 }
 
-// tried returns the hosts with what is known of them as the MTA gets to them: none that is as far as the MTA itself,
-// none beyond its limit of addresses. What is seen of a host isn't told before it is known what those are that come
-// no later.
+// tried returns the hosts with what is known of them as the MTA gets to them:
+// none that is as far as the MTA itself, none beyond its limit of addresses. What
+// is seen of a host isn't told before it is known what those are that come no
+// later.
 func (l *list) tried() []policy.Host {
 	hosts := slices.Clone(l.hosts)
 	addresses := 0 // of hosts that are preferred
@@ -244,8 +247,9 @@ func (l *list) tried() []policy.Host {
 	return hosts
 }
 
-// ends reports whether a host ends the list, because it is the MTA itself. Sendmail knows itself by name only: what has
-// an address of its own is to it one more host, which it finds to be itself when it greets.
+// ends reports whether a host ends the list, because it is the MTA itself.
+// Sendmail knows itself by name only: what has an address of its own is to it one
+// more host, which it finds to be itself when it greets.
 func (l *list) ends(h policy.Host) bool {
 	return h.Problem == policy.Loop && (l.mta.Dialect != profile.Sendmail || l.mta.Hosts.Is(h.Name))
 }
@@ -269,8 +273,9 @@ func leave(hosts []policy.Host, why string) {
 	}
 }
 
-// judge says what becomes of mail where the MTA itself is all that is left of the list: it bounces, but Postfix keeps
-// trying where preferred hosts have no address now.
+// judge says what becomes of mail where the MTA itself is all that is left of the
+// list: it bounces, but Postfix keeps trying where preferred hosts have no
+// address now.
 func (l *list) judge(a *policy.Assessment) {
 	first := slices.IndexFunc(a.Hosts, func(h policy.Host) bool { return h.Problem == policy.Loop })
 	if first <= 0 || l.mta.Dialect != profile.Postfix || a.Hosts[first].Preference == a.Hosts[0].Preference {

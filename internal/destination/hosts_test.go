@@ -33,7 +33,8 @@ func (greeters) Probe(_ context.Context, t starttls.Target) policy.Observation {
 	return o
 }
 
-// mxList makes an MX answer: "." is null, "!x" malformed, "=x" has the preference of the one before.
+// mxList makes an MX answer: "." is null, "!x" malformed, "=x" has the preference
+// of the one before.
 func mxList(names string) dns.Answer[dns.MX] {
 	a := dns.Answer[dns.MX]{Status: dns.OK}
 	for name := range strings.FieldsSeq(names) {

@@ -255,7 +255,8 @@ func TestRefusedByOldMemory(t *testing.T) {
 	}
 }
 
-// sniProber is a host whose right certificate comes only where it is named, by an MTA that names none.
+// sniProber is a host whose right certificate comes only where it is named, by an
+// MTA that names none.
 type sniProber struct {
 	right, wrong []policy.Certificate
 	targets      []starttls.Target

@@ -13,7 +13,7 @@ import "tlsonly/internal/policy"
 
 // Destination says why a destination does not satisfy a demand, "" when it
 // does. Permanent problems (null MX, no such domain) are said whatever the
-// level, for nobody could deliver there. Levels none and may ask nothing else.
+// level, because nobody could deliver there. Levels none and may ask nothing else.
 //
 // A destination is satisfied when one usable host satisfies the demand: the MTA
 // is bound at delivery to use only such. It fails only when every usable host

@@ -18,7 +18,8 @@ type clock struct {
 	size  int
 }
 
-// see notes the stamp of each line: a year ends where December is followed by January. A stamp that is none is false.
+// see notes the stamp of each line: a year ends where December is followed by
+// January. A stamp that is none is false.
 func (c *clock) see(stamp []byte) bool {
 	c.size = copy(c.seen[:], stamp)
 	if len(stamp) != 15 {

@@ -52,8 +52,9 @@ func (h *Hop) judge(f field) {
 	}
 }
 
-// named looks for TLS that a server names in words of its own, in the with clause and in comments: a version, a suite, or
-// the words TLS and STARTTLS in the with clause.
+// named looks for TLS that a server names in words of its own, in the with clause
+// and in comments: a version, a suite, or the words TLS and STARTTLS in the with
+// clause.
 //
 //	with ESMTP/TLS/ECDHE-RSA-AES256-GCM-SHA384                 Cisco ESA (IronPort)
 //	with ECDHE-RSA-AES256-GCM-SHA384 encrypted SMTP            Symantec MessageLabs

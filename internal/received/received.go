@@ -1,8 +1,10 @@
 // Package received reads the Received: chain of a message and tells of each hop whether it was encrypted, and how that is
 // known. It follows RFC 5321, section 4.4 (the clauses), RFC 5322 (comments, folding), RFC 3848 and RFC 6531 (the keywords
 // after "with"), RFC 8314, section 4.3 (the tls clause), and the comments that Postfix, Exim, Sendmail, Exchange, Gmail, qmail,
-// OpenSMTPD, Courier and Haraka write. Of any other server a version of TLS or the name of a suite counts, in the with clause
-// or in a comment, unless the line says that there was none. What the client said of itself doesn't. Whether a message should have been encrypted is not decided here.
+// OpenSMTPD, Courier and Haraka write. Of any other server a version of TLS or
+// the name of a suite counts, in the with clause or in a comment, unless the line
+// says that there was none. What the client said of itself doesn't. Whether a
+// message should have been encrypted is not decided here.
 //
 // A hop is what one server wrote about how it got the message. It is Local where no network was between, Unknown where
 // the line doesn't tell.

@@ -7,8 +7,8 @@ type Row struct {
 	Name   string
 	Script func(RowHost) (Script, error)
 	// Whether each MTA delivers to it over TLS, at level encrypt. Postfix is told to name
-	// the host in its hello, except where the host ends that. Seen with Postfix 3.7.11 and Sendmail 8.17.1 of
-	// Debian 12.
+	// the host in its hello, except where the host ends that. Seen with Postfix
+	// 3.7.11 and Sendmail 8.17.1 of Debian 12.
 	Postfix, Sendmail bool
 	// Untold is of hosts that our TLS doesn't speak with far enough to tell.
 	Untold bool

@@ -98,8 +98,9 @@ type Config struct {
 
 	// Explain says what would be decided, as something that can be written in JSON.
 	Explain func(ctx context.Context, from, to addr.Address, user string) any
-	// ExplainDelivery says what MTAs are told at delivery to a destination, likewise: of mail of a sender, nil for anybody's, to
-	// a recipient, if one is named.
+	// ExplainDelivery says what MTAs are told at delivery to a destination,
+	// likewise: of mail of a sender, nil for anybody's, to a recipient, if one is
+	// named.
 	ExplainDelivery func(ctx context.Context, to addr.Destination, from *addr.Address, recipient addr.Address) any
 	// Advice says what the other side could do better.
 	Advice func(policy.Assessment) []string

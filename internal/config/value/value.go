@@ -154,7 +154,8 @@ func plain(s string) string {
 	return strings.NewReplacer("_", "", "-", "", ".", "").Replace(strings.ToLower(s))
 }
 
-// editDistance counts the letters to add, drop, change or swap with the next one; long names are not compared.
+// editDistance counts the letters to add, drop, change or swap with the next one;
+// long names are not compared.
 func editDistance(a, b string) int {
 	if len(a) > 40 || len(b) > 40 {
 		return len(a) + len(b)

@@ -40,8 +40,9 @@ const wsp = " \t"
 
 // ParseRecord reads the text records at "_mta-sts.<domain>", the strings of each joined. Records that aren't MTA-STS's
 // are ignored; found says that one was there. With an error, ErrSeveral or one about syntax, found is true and
-// the domain has no policy that could be fetched (RFC 8461, section 3.1). Where there is none, one that was
-// clearly meant to be one is an error, too: its domain has published something, if not what it thinks.
+// the domain has no policy that could be fetched (RFC 8461, section 3.1). Where
+// there is none, one that was clearly meant to be one is an error, too: its
+// domain has published something, if not what it thinks.
 func ParseRecord(txt []string) (id string, found bool, err error) {
 	meant := ""
 	for _, s := range txt {

@@ -148,8 +148,9 @@ func (c *conversation) starttls() *failure {
 	case answer.code != 220 && (c.dialect != profile.Postfix || answer.code/100 != 2):
 		return c.leave(policy.SawRefused, policy.StageSTARTTLS, answer)
 	}
-	// CVE-2011-0411: text that comes with the 220 came in the clear and must never be taken for the host's own words
-	// over TLS. It is thrown away, as MTAs do; an empty line after each reply is the harmless kind.
+	// CVE-2011-0411: text that comes with the 220 came in the clear and must
+	// never be taken for the host's own words over TLS. It is thrown away, as
+	// MTAs do; an empty line after each reply is the harmless kind.
 	_, _ = c.in.Discard(c.in.Buffered())
 	return nil
 }
@@ -198,7 +199,8 @@ func (c *conversation) quit() {
 	}
 }
 
-// command sends a line and reads its reply. What has come before counts as the reply, as it does for MTAs.
+// command sends a line and reads its reply. What has come before counts as the
+// reply, as it does for MTAs.
 func (c *conversation) command(line string, stage policy.Stage) (reply, *failure) {
 	if _, err := io.WriteString(c.conn, line+"\r\n"); err != nil {
 		return reply{}, &failure{outcome: policy.SawUnreachable, stage: stage, err: err, cut: true}

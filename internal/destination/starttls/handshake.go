@@ -20,8 +20,8 @@ import (
 	"tlsonly/internal/profile"
 )
 
-// clientConfig accepts everything that crypto/tls can be made to accept and the MTA's stack does: this is a look, not a
-// delivery.
+// clientConfig accepts everything that crypto/tls can be made to accept and the
+// MTA's stack does: this is a look, not a delivery.
 func clientConfig(name string, mta profile.TLS) *tls.Config {
 	var ids []uint16
 	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
@@ -83,8 +83,9 @@ func (f *progress) explain(found *failure, mta profile.TLS) {
 	found.err = fmt.Errorf("it asks for a client certificate and ends TLS without: %w", found.err)
 }
 
-// badSignature reports whether the host has another key than that of its certificate: no stack goes on from there. crypto/tls
-// has no type for that, only words.
+// badSignature reports whether the host has another key than that of its
+// certificate: no stack goes on from there. crypto/tls has no type for that, only
+// words.
 func badSignature(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "invalid signature by the server certificate")
 }

@@ -357,7 +357,8 @@ func parseCertificates(body cursor) [][]byte {
 	}
 }
 
-// parseExchange reads the body of a ServerKeyExchange: the group, or the size of the prime, and the scheme of the signature.
+// parseExchange reads the body of a ServerKeyExchange: the group, or the size of
+// the prime, and the scheme of the signature.
 func (h *serverHello) parseExchange(body cursor) {
 	if h.suite.exchange != "" {
 		prime, ok := body.vector(2) // RFC 5246, section 7.4.3: dh_p comes first

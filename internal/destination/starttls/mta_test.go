@@ -40,8 +40,9 @@ func probeAs(t *testing.T, d profile.Dialect, to Target, meant bool) policy.Obse
 	return p.Probe(t.Context(), to)
 }
 
-// TestProbeRows: a probe sees TLS where the MTA that it is for delivers over it, and nowhere else. What the MTAs do was
-// seen with real ones, by the test of the same rows in package rig.
+// TestProbeRows: a probe sees TLS where the MTA that it is for delivers over it,
+// and nowhere else. What the MTAs do was seen with real ones, by the test of the
+// same rows in package rig.
 func TestProbeRows(t *testing.T) {
 	ca, err := testnet.NewCA()
 	if err != nil {
@@ -125,7 +126,8 @@ func TestProbeWords(t *testing.T) {
 	}
 }
 
-// TestProbeNamed: the host is named as the MTA names it, and the other way is tried where that decides.
+// TestProbeNamed: the host is named as the MTA names it, and the other way is
+// tried where that decides.
 func TestProbeNamed(t *testing.T) {
 	cert := issue(t, testnet.CertSpec{Names: []string{"mx.test"}})
 	aborting := func(named bool) func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -165,7 +167,8 @@ func TestProbeNamed(t *testing.T) {
 	}
 }
 
-// TestProbeClientCertificate: an MTA that has a certificate may get through where a probe, which has none, does not.
+// TestProbeClientCertificate: an MTA that has a certificate may get through where
+// a probe, which has none, does not.
 func TestProbeClientCertificate(t *testing.T) {
 	config := testnet.ServerTLS(issue(t, testnet.CertSpec{Names: []string{"mx.test"}}), 0, 0)
 	config.ClientAuth = tls.RequireAnyClientCert

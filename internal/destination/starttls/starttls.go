@@ -4,15 +4,20 @@
 // hosts and addresses are looked at is the caller's choice. Which TLS versions a host accepts is a question of its own:
 // Versions.
 //
-// The dialogue is that of the MTA that delivers, as its profile says: how replies are read, what TLS is offered, and
-// whether the host is named in the hello. Banner, EHLO (HELO where EHLO is unknown), STARTTLS, handshake, EHLO again,
-// QUIT (RFC 5321, sections 3.1, 3.2 and 4.2; RFC 3207). Only with the reply to the second EHLO is there TLS: a host may
-// end the connection until then, as one does that demands a certificate. MAIL is never sent. Nothing is sent before the
-// whole banner has come. On port 465 the handshake comes first and the banner after it (RFC 8314, section 3.3).
+// The dialogue is that of the MTA that delivers, as its profile says: how replies
+// are read, what TLS is offered, and whether the host is named in the hello.
+// Banner, EHLO (HELO where EHLO is unknown), STARTTLS, handshake, EHLO again,
+// QUIT (RFC 5321, sections 3.1, 3.2 and 4.2; RFC 3207). Only with the reply to
+// the second EHLO is there TLS: a host may end the connection until then, as one
+// does that demands a certificate. MAIL is never sent. Nothing is sent before the
+// whole banner has come. On port 465 the handshake comes first and the banner
+// after it (RFC 8314, section 3.3).
 //
-// SECURITY: certificates are not verified here and the oldest versions and weakest ciphers are accepted that the MTA
-// accepts, so that "TLS, but weak" can be told from "no TLS"; nothing but EHLO, HELO and QUIT is ever said over such a
-// connection. What a host says is bounded, and made printable before it is reported.
+// SECURITY: certificates are not verified here and the oldest versions and
+// weakest ciphers are accepted that the MTA accepts, so that "TLS, but weak" can
+// be told from "no TLS"; nothing but EHLO, HELO and QUIT is ever said over such a
+// connection. What a host says is bounded, and made printable before it is
+// reported.
 //
 // BUGS: of a host that crypto/tls can't finish a handshake with, a second connection shows only version, cipher and,
 // below TLS 1.3, the certificates (Observation.HelloOnly); that the host holds the private key isn't shown then.
@@ -131,8 +136,9 @@ func (p *Prober) look(ctx context.Context, t Target, mta profile.MTA, thorough b
 	o, seen, f := p.first(ctx, t, mta)
 	taken := f == nil
 	broken := !taken && o.Outcome == policy.SawBroken && f.stage == policy.StageHandshake
-	// A host that ends the connection after it has shown its certificate, and has our answer, is not at odds with our
-	// stack: it would end that with the MTA, too.
+	// A host that ends the connection after it has shown its certificate, and has
+	// our answer, is not at odds with our stack: it would end that with the MTA,
+	// too.
 	ended := broken && (byHost(f.err) || badSignature(f.err))
 	unseen = ended && !seen.shown
 	switch {
@@ -141,8 +147,9 @@ func (p *Prober) look(ctx context.Context, t Target, mta profile.MTA, thorough b
 	case !taken && (!broken || ended && seen.shown || !thorough):
 		return o, unseen
 	}
-	// Our TLS stack and the host didn't find together: is it the host, or is it us? Or they did, and the MTA's stack
-	// may not: of old servers some choose Diffie-Hellman with a small prime, which ours doesn't speak and the MTA
+	// Our TLS stack and the host didn't find together: is it the host, or is it
+	// us? Or they did, and the MTA's stack may not: of old servers some choose
+	// Diffie-Hellman with a small prime, which ours doesn't speak and the MTA
 	// refuses. A hello of our own, that offers what the MTA does, tells.
 	h, f := p.second(ctx, t, offerOf(t.Name, mta.TLS, versions()...))
 	against := o.Detail

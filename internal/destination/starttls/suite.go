@@ -23,8 +23,9 @@ func suiteOf(id uint16) (suite, bool) {
 }
 
 // suites lists what mail hosts are known to choose, in the order the raw hello offers it: what crypto/tls knows, then
-// what only other stacks speak, the anonymous suites, which some MTAs still offer each other, and the rest of OpenSSL's. Export and NULL
-// suites are left out: they are no encryption.
+// what only other stacks speak, the anonymous suites, which some MTAs still offer
+// each other, and the rest of OpenSSL's. Export and NULL suites are left out:
+// they are no encryption.
 func suites() []suite {
 	const rsa, dhe, anon = "RSA", "DHE", "DH anonymous"
 	return []suite{
