@@ -25,7 +25,7 @@ type Decision struct {
 	// policy.Forward then. Otherwise it is Reason.
 	Underlying policy.Reason
 	Reply      policy.Reply // what the client is told; zero for accept and hold
-	Cause      string       // in words, for the log; never for the client
+	Cause      string       // in words, as the log has it; the client never hears it
 
 	plan    plan
 	rulings []ruling

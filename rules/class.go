@@ -12,7 +12,7 @@ import (
 )
 
 // Class is a set of senders for whom the same rules come into question in the
-// same order: what delivery can tell apart, for there an MTA shows the sender
+// same order: what delivery can tell apart, because there an MTA shows the sender
 // first and the next hop later, never both. Only senders have a class whom a
 // rule names that asks for TLS; most sites have one. A rule that only observes
 // has one reserved, so that the MTA has the transport on the day it enforces.

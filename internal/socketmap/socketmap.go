@@ -14,7 +14,7 @@
 // transport, TEMP or DEFER, all of which make mail wait; NOTFOUND means that
 // nothing is asked. Inside a forced-TLS transport "none" and "may" are said
 // only where a rule of that class says so, or none asks anything and nothing
-// was demanded or is known to be published; "dane" never, for it sends in the
+// was demanded or is known to be published; "dane" never, because it sends in the
 // clear where no TLSA is. A bare "OK" is "not found" to Postfix and a crash to
 // Sendmail: every OK has a value.
 //

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// OpenSSL makes a Handshake with openssl s_server, for what crypto/tls doesn't
-// speak: its arguments say what it takes. cert nil is none. The files are below
+// OpenSSL makes a Handshake with openssl s_server, which speaks what crypto/tls
+// doesn't: its arguments say what it takes. cert nil is none. The files are below
 // dir, which is the caller's.
 func OpenSSL(dir string, cert *tls.Certificate, args ...string) func(net.Conn) (io.ReadWriteCloser, error) {
 	return func(raw net.Conn) (io.ReadWriteCloser, error) {

@@ -21,18 +21,16 @@ const maxExtensions = 100
 
 // conversation is a connection to a mail host, in the clear and later perhaps over TLS.
 type conversation struct {
-	conn    net.Conn
-	in      *bufio.Reader
-	dialect profile.Dialect
-	// noLongBanner: see profile.MTA.TakesLongBanner.
-	noLongBanner bool
-	deadline     time.Time
-	stop         func() bool
+	conn     net.Conn
+	in       *bufio.Reader
+	mta      profile.MTA
+	deadline time.Time
+	stop     func() bool
 }
 
 // newConversation binds conn to ctx: its deadline holds for every read and write, its end wakes them.
-func newConversation(ctx context.Context, conn net.Conn, d profile.Dialect) *conversation {
-	c := &conversation{conn: conn, in: newReader(conn), dialect: d}
+func newConversation(ctx context.Context, conn net.Conn, mta profile.MTA) *conversation {
+	c := &conversation{conn: conn, in: newReader(conn), mta: mta}
 	c.deadline, _ = ctx.Deadline()
 	conn.SetDeadline(c.deadline)
 	c.stop = context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
@@ -62,7 +60,7 @@ func (c *conversation) welcome(o *policy.Observation) *failure {
 		return f
 	}
 	o.Banner = printable(banner.lines[0])
-	if c.noLongBanner && banner.long {
+	if banner.long && !c.mta.TakesLongBanner() {
 		return &failure{outcome: policy.SawUnreachable, stage: policy.StageBanner,
 			err: fmt.Errorf("%w that this Postfix takes: a line of the banner is longer than %d octets", errSyntax, postfixRead)}
 	}
@@ -95,7 +93,7 @@ func (c *conversation) greet(helo string, o *policy.Observation) *failure {
 		}
 	}
 	// Sendmail heeds what is offered in a reply to HELO, too.
-	offered := (extended || c.dialect == profile.Sendmail) && slices.Contains(hello.words, "STARTTLS")
+	offered := (extended || c.mta.Dialect == profile.Sendmail) && slices.Contains(hello.words, "STARTTLS")
 	switch {
 	case offered:
 		return nil
@@ -128,7 +126,7 @@ func (c *conversation) hello(name string, stage policy.Stage, fallBack func(repl
 // for a certificate may say only now that it wants one, or it hangs up.
 func (c *conversation) again(helo string) *failure {
 	_, _, f := c.hello(helo, policy.StageSecure, func(r reply) bool {
-		return r.code/100 == 5 || c.dialect == profile.Postfix && r.code/100 != 2 && r.code != 421
+		return r.code/100 == 5 || c.mta.Dialect == profile.Postfix && r.code/100 != 2 && r.code != 421
 	})
 	if f != nil && f.cut {
 		f.outcome = policy.SawBroken // no reply: that is how TLS ended
@@ -145,7 +143,7 @@ func (c *conversation) starttls() *failure {
 		return f
 	case answer.code == 421: // RFC 5321, section 3.8: the host is going down, which says nothing of TLS
 		return c.leave(policy.SawUnreachable, policy.StageSTARTTLS, answer)
-	case answer.code != 220 && (c.dialect != profile.Postfix || answer.code/100 != 2):
+	case answer.code != 220 && (c.mta.Dialect != profile.Postfix || answer.code/100 != 2):
 		return c.leave(policy.SawRefused, policy.StageSTARTTLS, answer)
 	}
 	// CVE-2011-0411: text that comes with the 220 came in the clear and must
@@ -195,7 +193,7 @@ func (c *conversation) quit() {
 		c.conn.SetDeadline(limit)
 	}
 	if _, err := io.WriteString(c.conn, "QUIT\r\n"); err == nil {
-		_, _ = readReply(c.in, c.dialect)
+		_, _ = readReply(c.in, c.mta.Dialect)
 	}
 }
 
@@ -209,7 +207,7 @@ func (c *conversation) command(line string, stage policy.Stage) (reply, *failure
 }
 
 func (c *conversation) read(stage policy.Stage) (reply, *failure) {
-	r, err := readReply(c.in, c.dialect)
+	r, err := readReply(c.in, c.mta.Dialect)
 	ended := !errors.Is(err, errSyntax)
 	if errors.Is(err, io.EOF) {
 		err = errors.New("connection closed")

@@ -188,13 +188,12 @@ func (p *Prober) look(ctx context.Context, t Target, mta profile.MTA, thorough b
 // Detail says what the MTA's stack has against what was agreed on.
 func (p *Prober) first(ctx context.Context, t Target, mta profile.MTA) (o policy.Observation, seen *progress, f *failure) {
 	seen = new(progress)
-	c, f := p.dial(ctx, t, mta.Dialect)
+	c, f := p.dial(ctx, t, mta)
 	if f != nil {
 		f.report(&o)
 		return o, seen, f
 	}
 	defer c.close()
-	c.noLongBanner = !mta.TakesLongBanner()
 	implicit := p.implicit(c, t)
 	var state tls.ConnectionState
 	if f = c.untilTLS(implicit, p.helo(), &o); f == nil {
@@ -223,7 +222,7 @@ func (p *Prober) first(ctx context.Context, t Target, mta profile.MTA) (o policy
 
 // second makes another connection, repeats the dialogue and sends a hello of our own making.
 func (p *Prober) second(ctx context.Context, t Target, hello offer) (*serverHello, *failure) {
-	c, f := p.dial(ctx, t, p.mta().Dialect)
+	c, f := p.dial(ctx, t, p.mta())
 	if f != nil {
 		return nil, f
 	}
@@ -252,7 +251,7 @@ func (p *Prober) helo() string {
 	return name
 }
 
-func (p *Prober) dial(ctx context.Context, t Target, d profile.Dialect) (*conversation, *failure) {
+func (p *Prober) dial(ctx context.Context, t Target, mta profile.MTA) (*conversation, *failure) {
 	dial := p.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
@@ -261,7 +260,7 @@ func (p *Prober) dial(ctx context.Context, t Target, d profile.Dialect) (*conver
 	if err != nil {
 		return nil, &failure{outcome: policy.SawUnreachable, stage: policy.StageConnect, err: err}
 	}
-	return newConversation(ctx, conn, d), nil
+	return newConversation(ctx, conn, mta), nil
 }
 
 // failure is how a dialogue ended before TLS was there.

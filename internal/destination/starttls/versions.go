@@ -69,7 +69,7 @@ func (p *Prober) ask(ctx context.Context, t Target, v policy.Version) (bool, *fa
 
 // offer takes one dialogue through to QUIT, offering one version; refused reports that the host said it doesn't speak it.
 func (p *Prober) offer(ctx context.Context, t Target, v policy.Version) (refused bool, f *failure) {
-	c, f := p.dial(ctx, t, p.mta().Dialect)
+	c, f := p.dial(ctx, t, p.mta())
 	if f != nil {
 		return false, f
 	}

@@ -24,13 +24,13 @@ func (i Instance) Profile(ctx context.Context) (profile.MTA, error) {
 	}{{"-x", &text.Expanded}, {"-M", &text.Services}, {"-P", &text.Options}} {
 		var err error
 		if *ask.to, _, err = i.run(ctx, "", "postconf", ask.flag); err != nil {
-			return profile.For(profile.Postfix), fmt.Errorf("what postfix can do: %w", err)
+			return profile.MTA{Dialect: profile.Postfix}, fmt.Errorf("what postfix can do: %w", err)
 		}
 	}
 	text.All = text.Expanded
 	f, err := text.Facts()
 	if err != nil {
-		return profile.For(profile.Postfix), fmt.Errorf("what postfix can do: %w", err)
+		return profile.MTA{Dialect: profile.Postfix}, fmt.Errorf("what postfix can do: %w", err)
 	}
 	look := func(host string) ([]netip.Addr, error) { return net.DefaultResolver.LookupNetIP(ctx, "ip", host) }
 	return f.profile(net.InterfaceAddrs, look)
