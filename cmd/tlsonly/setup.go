@@ -90,6 +90,7 @@ type setupHow struct {
 	renew bool // make the running Postfix use what was written
 	undo  bool // take back what was written
 	hide  bool // take the header TLS-Only off
+	again bool // only where it is set up, and wasn't undone meanwhile
 }
 
 func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.Instance, how setupHow) error {
@@ -103,6 +104,11 @@ func (p *program) setupPostfix(ctx context.Context, c *config.Config, i postfix.
 			return err
 		}
 		defer unlock()
+		if how.again {
+			if is, err := isSetUp(directory); err != nil || !is {
+				return err
+			}
+		}
 	}
 	facts, settings, plan, err := p.planPostfix(ctx, c, i, how)
 	if err != nil {

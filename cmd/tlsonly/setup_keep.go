@@ -76,7 +76,7 @@ func (p *program) setUpAgain(ctx context.Context, file string, i postfix.Instanc
 	if err != nil {
 		return fmt.Errorf("nothing is written: %w", err)
 	}
-	how := setupHow{apply: true, renew: true, hide: hide}
+	how := setupHow{apply: true, renew: true, hide: hide, again: true}
 	if _, _, plan, err := p.planPostfix(ctx, c, i, how); err != nil || plan.Empty() && !failed {
 		return err
 	}
