@@ -36,6 +36,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/destination/dane":     {"tlsonly/internal/destination/webpki", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/mtasts":   {"tlsonly/internal/destination/dns", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/webpki":   {"tlsonly/internal/policy"},
+	"tlsonly/internal/fallback/openpgp":     {"tlsonly/internal/addr"},
 	"tlsonly/internal/forward/aliases":      {"tlsonly/internal/addr"},
 	"tlsonly/internal/forward/sieve":        {"tlsonly/internal/addr"},
 	"tlsonly/internal/forward/virtual":      {"tlsonly/internal/forward/aliases", "tlsonly/internal/addr"},
@@ -68,6 +69,7 @@ var owners = map[string]string{
 	"github.com/coreos/go-systemd": "tlsonly/cmd/tlsonly",
 
 	"github.com/prometheus/client_golang": "tlsonly/internal/web",
+	"github.com/ProtonMail/go-crypto":     "tlsonly/internal/fallback/openpgp",
 }
 
 // Imports point down, each library has one user, and every package says what it is.

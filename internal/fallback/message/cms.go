@@ -212,8 +212,10 @@ func (b *ber) pop() {
 	b.ends = b.ends[:last]
 	switch {
 	case end < 0:
-		if b.octet() != 0 || b.octet() != 0 {
-			b.fail()
+		for range 2 {
+			if b.octet() != 0 {
+				b.fail()
+			}
 		}
 	case b.pos != end:
 		b.fail()

@@ -15,7 +15,8 @@ type Message struct {
 	// Text is the message as after DATA, lines mostly ended by CRLF.
 	Text []byte
 	// Secrets are what must not be seen outside: subjects, words of the content,
-	// names of files, as they are and decoded. None where it is encrypted already.
+	// names of files, as they are and decoded, of at least 8 octets. None where it
+	// is encrypted already.
 	Secrets []string
 	// Encrypted says that the message is encrypted as a whole already.
 	Encrypted bool
@@ -90,7 +91,7 @@ func All() []Message {
 		base64.StdEncoding.EncodeToString([]byte("\x78\x9f\x3e\x22 malignant biopsy"))+"\r\n", "malignant biopsy")
 	add("broken content type", mime+"Content-Type: multipart/mixed; boundary=\"unclosed\r\nContent-Type: text/plain; name=lindqvist.txt;;;\r\n\r\n--unclosed\r\nmalignant biopsy\r\n", "lindqvist.txt", "malignant biopsy")
 	add("two subjects", header+subject+"Subject: malignant biopsy\r\n\r\nhello there\r\n", "malignant biopsy", "hello there")
-	add("folded subject", header+"Subject: Findings of patient\r\n Lindqvist: malignant\r\n\tbiopsy\r\n\r\nhello there\r\n", "Findings of patient", "malignant", "biopsy", "hello there")
+	add("folded subject", header+"Subject: Findings of patient\r\n Lindqvist: malignant\r\n\tbiopsy\r\n\r\nhello there\r\n", "Findings of patient", "Lindqvist: malignant", "hello there")
 	add("encoded subject", header+"Subject: =?utf-8?B?QmVmdW5kIExpbmRxdmlzdDogYsO2c2FydGln?=\r\n =?iso-8859-1?Q?_Gr=F6=DFe_drei?=\r\n\r\nhello there\r\n", "Befund Lindqvist: bösartig", " Größe drei", "hello there")
 	add("no subject", header+"\r\nThe biopsy was malignant.\r\n", "The biopsy was malignant.")
 	add("Bcc", header+subject+"Bcc: hidden-person@other.example\r\nResent-Bcc: second-person@other.example\r\n\r\nThe biopsy was malignant.\r\n", "hidden-person", "second-person", "The biopsy was malignant.")
