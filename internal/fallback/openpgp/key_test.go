@@ -259,7 +259,7 @@ func TestStore(t *testing.T) {
 		"empty.asc: empty", "open.asc: block 1 has no end", "pubring.kbx: a keybox", "not-there: no such file",
 		"ring.gpg: key " + fingerprint(nobody.PrimaryKey) + ": no user id with an address",
 	} {
-		if !strings.Contains(told, want) && !strings.Contains(strings.ReplaceAll(told, "stat ", ""), want) {
+		if !strings.Contains(told, want) {
 			t.Errorf("nothing is said of %q:\n%s", want, told)
 		}
 	}

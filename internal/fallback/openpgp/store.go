@@ -5,10 +5,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,28 +13,11 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/fallback/keyfile"
 )
 
-// maxFile is the size, in octets, up to which a file of keys is read: some ten
-// thousand keys.
-const maxFile = 64 << 20
-
 // Problem is what is wrong with a file of keys, or with one key of it.
-type Problem struct {
-	File string
-	Key  string // fingerprint or number in the file; "" for the whole file
-	Err  error
-}
-
-func (p Problem) Error() string {
-	if p.Key != "" {
-		return fmt.Sprintf("%s: key %s: %v", p.File, p.Key, p.Err)
-	}
-	return fmt.Sprintf("%s: %v", p.File, p.Err)
-}
-
-// Unwrap returns the cause.
-func (p Problem) Unwrap() error { return p.Err }
+type Problem = keyfile.Problem
 
 // Store holds the keys of files: those that an administrator has put there. It
 // is safe for concurrent use.
@@ -49,7 +28,6 @@ type Store struct {
 	keys     map[addr.Address][]stored
 	count    int
 	problems []Problem
-	damaged  bool // what isn't in keys may be in a file that couldn't be read
 }
 
 // stored is a certificate that was readable.
@@ -58,9 +36,8 @@ type stored struct {
 	file   string
 }
 
-// OpenStore returns a Store of these files and folders, read. A folder's files
-// are all read but those whose names begin with a dot or end in "~". What is
-// wrong is told by Problems: it isn't the others' fault.
+// OpenStore returns a Store of these files and folders, read (keyfile.Each).
+// What is wrong is told by Problems: it isn't the others' fault.
 func OpenStore(paths []string) *Store {
 	s := &Store{paths: paths}
 	s.Reload()
@@ -72,42 +49,33 @@ func OpenStore(paths []string) *Store {
 func (s *Store) Reload() []Problem {
 	keys := make(map[addr.Address][]stored)
 	var problems []Problem
-	count, damaged := 0, false
-	bad := func(file string, err error) {
-		problems = append(problems, Problem{File: file, Err: err})
-		damaged = true
-	}
-	for _, path := range s.paths {
-		files, err := list(path)
+	count := 0
+	unread := keyfile.Each(s.paths, func(file string, text []byte) {
+		certificates, err := ReadKeys(text)
 		if err != nil {
-			bad(path, err)
+			problems = append(problems, Problem{File: file, Err: err})
 		}
-		for _, file := range files {
-			certificates, err := readFile(file)
+		for i, octets := range certificates {
+			e, err := readEntity(octets)
 			if err != nil {
-				bad(file, err)
+				problems = append(problems, Problem{File: file, Key: fmt.Sprintf("key number %d", i+1), Err: err})
+				continue
 			}
-			for i, octets := range certificates {
-				e, err := readEntity(octets)
-				if err != nil {
-					problems = append(problems, Problem{File: file, Key: fmt.Sprintf("number %d", i+1), Err: err})
-					continue
-				}
-				named := addresses(e)
-				if len(named) == 0 {
-					problems = append(problems, Problem{file, fingerprint(e.PrimaryKey), errors.New("no user id with an address")})
-					continue
-				}
-				count++
-				for _, a := range named {
-					keys[a] = append(keys[a], stored{octets, file})
-				}
+			named := addresses(e)
+			if len(named) == 0 {
+				problems = append(problems, Problem{File: file, Key: "key " + fingerprint(e.PrimaryKey), Err: errors.New("no user id with an address")})
+				continue
+			}
+			count++
+			for _, a := range named {
+				keys[a] = append(keys[a], stored{octets, file})
 			}
 		}
-	}
+	})
+	problems = append(problems, unread...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys, s.count, s.problems, s.damaged = keys, count, problems, damaged
+	s.keys, s.count, s.problems = keys, count, problems
 	return problems
 }
 
@@ -145,7 +113,7 @@ func (s *Store) Addresses() []addr.Address {
 // have had it.
 func (s *Store) Lookup(a addr.Address, now time.Time) (*Key, error) {
 	s.mu.RLock()
-	candidates, problems, damaged := s.keys[a.Fold()], s.problems, s.damaged
+	candidates, problems := s.keys[a.Fold()], s.problems
 	s.mu.RUnlock()
 	var best *Key
 	var why []error
@@ -158,67 +126,18 @@ func (s *Store) Lookup(a addr.Address, now time.Time) (*Key, error) {
 			best = key
 		}
 	}
-	switch {
-	case best != nil:
+	if best != nil {
 		return best, nil
-	case damaged:
-		for _, p := range problems {
-			if p.Key == "" {
-				return nil, fmt.Errorf("OpenPGP keys: %w", p)
-			}
+	}
+	for _, p := range problems {
+		if p.Key == "" { // it could have had the key
+			return nil, fmt.Errorf("OpenPGP keys: %w", p)
 		}
-	case len(why) > 0:
+	}
+	if len(why) > 0 {
 		return nil, errors.Join(why...)
 	}
 	return nil, fmt.Errorf("%w for %s in the files", ErrNoKey, a)
-}
-
-// list returns the files at path, sorted. Path itself must be there.
-func list(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	var files []string
-	for _, entry := range entries {
-		name := entry.Name()
-		if strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") {
-			continue
-		}
-		file := filepath.Join(path, name)
-		info, statErr := os.Stat(file)
-		if errors.Is(statErr, fs.ErrNotExist) {
-			continue // gone since
-		}
-		if statErr != nil {
-			err = errors.Join(err, statErr)
-		} else if info.Mode().IsRegular() {
-			files = append(files, file)
-		}
-	}
-	return files, err
-}
-
-// readFile returns the certificates of a file: binary, or any number of armored
-// blocks. What it can't read is an error, beside the others.
-func readFile(file string) ([][]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(text) > maxFile:
-		return nil, fmt.Errorf("longer than %d octets", maxFile)
-	}
-	return ReadKeys(text)
 }
 
 // ReadKeys cuts a keyring into certificates in binary. It may be binary, or any

@@ -197,7 +197,9 @@ func (d dir) said(name, word string, args ...string) error {
 // CMS are the programs that read S/MIME: OpenSSL, NSS (Thunderbird), GnuPG.
 func CMS() []Reader {
 	p12 := func(d dir, secret string) func() error {
-		return d.step("openssl", "pkcs12", "-export", "-in", secret, "-inkey", secret, "-out", "p12", "-passout", "pass:x", "-name", "me")
+		return d.step("openssl", "pkcs12", "-export", "-in", secret, "-inkey", secret, "-out", "p12", "-passout", "pass:x", "-name", "me",
+			// GnuPG 2.2 reads nothing newer.
+			"-keypbe", "PBE-SHA1-3DES", "-certpbe", "PBE-SHA1-3DES", "-macalg", "sha1")
 	}
 	return []Reader{
 		{Name: "openssl", needs: []string{"openssl"}, open: func(d dir, secret, _, message string) (string, error) {
