@@ -276,10 +276,12 @@ func split(r io.Reader) (keys [][]byte, err error) {
 	packets := packet.NewOpaqueReader(r)
 	for {
 		p, err := packets.Next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF) && len(keys) == 0:
+			return nil, errors.New("no keyring: it has no key")
+		case errors.Is(err, io.EOF):
 			return keys, nil
-		}
-		if err != nil {
+		case err != nil:
 			return keys, err
 		}
 		var b bytes.Buffer
