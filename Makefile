@@ -148,7 +148,7 @@ screenshots: deps-go deps-chromium
 
 # What is missing is installed or fetched, once it is clear that all of it can be: see deps.sh.
 deps:
-	@$(DEPS) go cc mta pcre debootstrap lists postgres package
+	@$(DEPS) go cc mta pcre debootstrap lists postgres package crypto
 
 deps-demo:
 	@$(DEPS) go mta unbound

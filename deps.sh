@@ -2,8 +2,8 @@
 # Gets what the Makefile's targets need. On Debian and its relatives it installs
 # packages with apt-get, elsewhere it says what is missing.
 #
-#   deps.sh NEED...     go cc mta pcre debootstrap lists postgres package python
-#                       unbound bench chromium: get what is missing of these
+#   deps.sh NEED...     go cc mta pcre debootstrap lists postgres package crypto
+#                       python unbound bench chromium: get what is missing of these
 #   deps.sh go-command  print the go command to use: $GO, or the first new enough
 #
 # Nothing is installed before it is clear that all of it can be: each package
@@ -129,6 +129,13 @@ lacks() {
 		ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql ;;
 	package) # rpm installs into a root directory that a test makes; mandoc, lintian and shellcheck are critics
 		! has_apt || for tool in git rpm mandoc lintian shellcheck; do has $tool || echo $tool; done ;;
+	crypto) # programs that open OpenPGP and S/MIME: tests believe them, not our own reading
+		! has_apt || {
+			for tool in gpgsm rnp sq openssl; do has $tool || echo $tool; done
+			has gpg || echo gnupg
+			has cmsutil || echo libnss3-tools
+			[ -d /usr/lib/python3/dist-packages/pgpy ] || echo python3-pgpy
+		} ;;
 	python)
 		[ -x /usr/bin/python3 ] || echo python3 ;;
 	chromium) # a quarter of a gigabyte, only for pictures

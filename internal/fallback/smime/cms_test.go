@@ -121,8 +121,9 @@ func encrypted(t testing.TB, c *Certificate, o Options, inside []byte) []byte {
 	return out.Bytes()
 }
 
-// Every program opens what it says it can, octet for octet. What it can't is
-// named here: the day it can, this test says so.
+// Every program opens what all of them can, octet for octet: RSA v1.5 with
+// AES-256-CBC. OpenSSL opens all. What others open of the rest is octet for
+// octet, too, and what they don't is told.
 func TestOracles(t *testing.T) {
 	inside := make([]byte, 3*pieceSize+5)
 	rand.Read(inside)
@@ -139,7 +140,7 @@ func TestOracles(t *testing.T) {
 			}
 			text := encrypted(t, p.use(t), o, inside)
 			for _, reader := range oracle.CMS() {
-				// Debian 12: NSS 3.87, GnuPG 2.2.40 (which dies of a key for a curve).
+				// NSS 3.87 and GnuPG 2.2.40, which dies of a key for a curve.
 				unread := reader.Name != "openssl" && (o.GCM || o.OAEP || ec)
 				if reader.Name != "openssl" && kind == "RSA 3072" || unread && kind != "RSA 2048" && kind != "P-256" {
 					continue // it is the same as with the other key
@@ -147,8 +148,11 @@ func TestOracles(t *testing.T) {
 				t.Run(kind+name+"/"+reader.Name, func(t *testing.T) {
 					reader.Need(t)
 					got, err := reader.Open(p.pem(t), nil, text)
-					if opened := err == nil && bytes.Equal(got, inside); opened == unread {
-						t.Errorf("opened: %v, want %v; %d octets of %d, %v", opened, !unread, len(got), len(inside), err)
+					if unread && err != nil {
+						t.Skipf("%s doesn't read it: %v", reader.Name, err)
+					}
+					if err != nil || !bytes.Equal(got, inside) {
+						t.Errorf("%d octets of %d, %v", len(got), len(inside), err)
 					}
 				})
 			}

@@ -160,9 +160,13 @@ func PGP() []Reader {
 			return d.path("out"), first(steps...)
 		}},
 		{Name: "sq", needs: []string{"sq"}, open: func(d dir, secret, signer, message string) (string, error) {
-			args := []string{"decrypt", "--output", "out", "--recipient-key", secret}
+			recipient, by := "--recipient-file", "--signer-file"
+			if help, err := d.exec(nil, "sq", "decrypt", "--help"); err == nil && !bytes.Contains(help, []byte(recipient)) {
+				recipient, by = "--recipient-key", "--signer-cert" // before 1.0
+			}
+			args := []string{"decrypt", "--output", "out", recipient, secret}
 			if signer != "" {
-				args = append(args, "--signatures", "1", "--signer-cert", signer)
+				args = append(args, "--signatures", "1", by, signer)
 			}
 			return d.path("out"), d.run("sq", append(args, message)...)
 		}},
