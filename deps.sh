@@ -131,7 +131,7 @@ lacks() {
 		! has_apt || for tool in git rpm mandoc lintian shellcheck; do has $tool || echo $tool; done ;;
 	crypto) # programs that open OpenPGP and S/MIME: tests believe them, not our own reading
 		! has_apt || {
-			for tool in gpgsm rnp sq openssl; do has $tool || echo $tool; done
+			for tool in gpgsm rnp sq openssl notmuch; do has $tool || echo $tool; done
 			has gpg || echo gnupg
 			has cmsutil || echo libnss3-tools
 			[ -d /usr/lib/python3/dist-packages/pgpy ] || echo python3-pgpy

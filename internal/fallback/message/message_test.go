@@ -183,7 +183,7 @@ func TestReadableSubject(t *testing.T) {
 		"=?utf-8?Q?a=0D=0AX:_1?=":      "a  X: 1",
 		"=?iso-8859-1?Q?Gr=F6=DFe?= 3": "Größe 3",
 		"=?koi8-r?B?8NLJ18XU?=":        "Привет",
-		"=?no-such-charset?Q?x?= y":    "=?no-such-charset?Q?x?= y",
+		"=?no-such-charset?Q?x=F6?= y": "x? y",
 		"=?utf-8?Q?unclosed":           "=?utf-8?Q?unclosed",
 		"raw \xf6":                     "raw ?",
 	} {

@@ -217,12 +217,14 @@ func oneLine(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// readable decodes a subject (RFC 2047) to UTF-8, in one line.
+// readable decodes a subject (RFC 2047) to UTF-8, in one line. Of a charset that
+// nobody knows it takes what is ASCII.
 func readable(subject string) string {
 	d := mime.WordDecoder{CharsetReader: func(charset string, r io.Reader) (io.Reader, error) {
 		e, err := htmlindex.Get(charset)
 		if err != nil {
-			return nil, err
+			text, err := io.ReadAll(r)
+			return strings.NewReader(strings.ToValidUTF8(string(text), "?")), err
 		}
 		return e.NewDecoder().Reader(r), nil
 	}}

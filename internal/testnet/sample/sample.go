@@ -94,6 +94,11 @@ func All() []Message {
 	add("folded subject", header+"Subject: Findings of patient\r\n Lindqvist: malignant\r\n\tbiopsy\r\n\r\nhello there\r\n", "Findings of patient", "Lindqvist: malignant", "hello there")
 	add("encoded subject", header+"Subject: =?utf-8?B?QmVmdW5kIExpbmRxdmlzdDogYsO2c2FydGln?=\r\n =?iso-8859-1?Q?_Gr=F6=DFe_drei?=\r\n\r\nhello there\r\n", "Befund Lindqvist: bösartig", " Größe drei", "hello there")
 	add("no subject", header+"\r\nThe biopsy was malignant.\r\n", "The biopsy was malignant.")
+	var many strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&many, ",\r\n Person %d <person%d@host%d.example>", i, i, i%3)
+	}
+	add("100 recipients", strings.Replace(header, "<bob@plain.example>", "<bob@plain.example>"+many.String(), 1)+subject+"\r\nThe biopsy was malignant.\r\n", "The biopsy was malignant.")
 	add("Bcc", header+subject+"Bcc: hidden-person@other.example\r\nResent-Bcc: second-person@other.example\r\n\r\nThe biopsy was malignant.\r\n", "hidden-person", "second-person", "The biopsy was malignant.")
 	add("list", header+subject+"List-Id: <staff.clinic.example>\r\nKeywords: malignant biopsy\r\nComments: see the x-ray\r\nThread-Topic: Findings of patient\r\n\r\nhello there\r\n", "malignant biopsy", "see the x-ray", "hello there")
 	add("SMTPUTF8", "From: Jürgen <jürgen@münchen.example>\r\nTo: δοκιμή@παράδειγμα.example\r\nMessage-ID: <m2@clinic.example>\r\nX-Mailer: Clinicware 7.2\r\n"+
