@@ -116,6 +116,9 @@ func lawful(t *testing.T, header string) {
 		if strings.TrimSpace(line) == "" {
 			t.Errorf("a blank line in %q", header)
 		}
+		if name, _, _ := strings.Cut(line, ":"); !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") && strings.ContainsAny(name, " \t") {
+			t.Errorf("blanks before the colon of %q", line)
+		}
 	}
 }
 

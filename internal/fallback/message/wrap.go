@@ -31,10 +31,13 @@ type Wrapping struct {
 }
 
 // outside names the fields that stay readable. All others are inside only;
-// those of MIME are the content's (RFC 9788, section 1.8: structural).
+// those of MIME are the content's (RFC 9788, section 1.8: structural). Of lists
+// it has the fields of RFC 2369, 2919 and 8058, not all that begin with "List-".
 var outside = map[string]bool{
 	"from": true, "to": true, "cc": true, "date": true, "message-id": true,
 	"in-reply-to": true, "references": true, "reply-to": true, "auto-submitted": true,
+	"list-id": true, "list-help": true, "list-unsubscribe": true, "list-subscribe": true,
+	"list-post": true, "list-owner": true, "list-archive": true, "list-unsubscribe-post": true,
 }
 
 // gone names the fields that are neither outside nor inside. Bcc is nobody's
@@ -59,7 +62,7 @@ const (
 func kindOf(name string) kind {
 	name = strings.ToLower(name)
 	switch {
-	case outside[name] || strings.HasPrefix(name, "list-"):
+	case outside[name]:
 		return shown
 	case name == "mime-version" || strings.HasPrefix(name, "content-"):
 		return content
@@ -192,12 +195,13 @@ func (m *Message) first(name string) string {
 	return ""
 }
 
-// crlf returns a field whose lines end in CRLF, without lines that are blank: a
-// reader could take one for the end of the header. What no header may have,
-// NUL and a CR by itself, is a blank.
+// crlf returns a field whose lines end in CRLF, without lines that are blank and
+// without blanks before the colon: a reader could take either for the end of
+// the header. What no header may have, NUL and a CR by itself, is a blank.
 func crlf(f Field) []byte {
 	var b []byte
-	for line := range bytes.Lines(f.Raw) {
+	_, value, _ := bytes.Cut(f.Raw, []byte(":"))
+	for line := range bytes.Lines(append([]byte(f.Name+":"), value...)) {
 		line = bytes.TrimRight(line, "\r\n")
 		line = bytes.ReplaceAll(bytes.ReplaceAll(line, []byte{0}, []byte(" ")), []byte("\r"), []byte(" "))
 		if len(bytes.TrimLeft(line, " \t")) > 0 {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	pgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 )
@@ -90,7 +89,7 @@ func (k *Key) Encrypt(dst io.Writer, o Options, write func(io.Writer) error) err
 
 // WriteMIME writes what comes behind the outside of an encrypted message: the
 // MIME fields, the empty line and the multipart/encrypted (RFC 3156, section 4)
-// in lines of at most 76 characters with CRLF. The entity inside is what write
+// in short lines with CRLF. The entity inside is what write
 // writes. Errors are as with Encrypt.
 func (k *Key) WriteMIME(dst io.Writer, o Options, write func(io.Writer) error) error {
 	var random [16]byte
@@ -114,39 +113,18 @@ func (k *Key) WriteMIME(dst io.Writer, o Options, write func(io.Writer) error) e
 	if err != nil {
 		return err
 	}
-	armored, err := armor.Encode(&crlfWriter{dst: dst}, "PGP MESSAGE", nil)
+	armored, err := newArmor(dst)
 	if err != nil {
 		return err
 	}
 	if err := k.Encrypt(armored, o, write); err != nil {
 		return err
 	}
-	if err := armored.Close(); err != nil {
+	if err := armored.close(); err != nil {
 		return err
 	}
 	_, err = io.WriteString(dst, "\r\n--"+boundary+"--\r\n")
 	return err
-}
-
-// crlfWriter ends lines in CRLF that end in LF.
-type crlfWriter struct {
-	dst io.Writer
-	buf []byte
-}
-
-func (c *crlfWriter) Write(p []byte) (int, error) {
-	c.buf = c.buf[:0]
-	for line := range bytes.Lines(p) {
-		if text, ended := bytes.CutSuffix(line, []byte("\n")); ended {
-			c.buf = append(append(c.buf, text...), '\r', '\n')
-		} else {
-			c.buf = append(c.buf, line...)
-		}
-	}
-	if _, err := c.dst.Write(c.buf); err != nil {
-		return 0, err
-	}
-	return len(p), nil
 }
 
 // Signer is the key of the site that signs what is encrypted.

@@ -425,3 +425,39 @@ func TestRFC9580(t *testing.T) {
 		}
 	}
 }
+
+// The armor is what the library's is, but for the line ends.
+func TestArmor(t *testing.T) {
+	for _, n := range []int{0, 1, 2, 3, 47, 48, 49, 96, armorLines * lineOctets, armorLines*lineOctets + 1, 3*armorLines*lineOctets + 50} {
+		octets := make([]byte, n)
+		rand.Read(octets)
+		for _, piece := range []int{7, 1000, n + 1} {
+			var out bytes.Buffer
+			a, err := newArmor(&out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rest := octets; len(rest) > 0; {
+				part := rest[:min(piece, len(rest))]
+				rest = rest[len(part):]
+				if _, err := a.Write(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := a.close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := armor.Decode(bytes.NewReader(out.Bytes()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(b.Body); err != nil || !bytes.Equal(got, octets) {
+				t.Errorf("%d octets: %d, %v", n, len(got), err)
+			}
+			want := strings.ReplaceAll(string(armored(t, "PGP MESSAGE", octets)), "\n", "\r\n")
+			if n > 0 && out.String() != want {
+				t.Errorf("%d octets\n%s\nwant\n%s", n, out.String(), want)
+			}
+		}
+	}
+}

@@ -64,7 +64,7 @@ func All() []Message {
 	add("second header", header+subject+"\r\nSubject: Another malignant one\r\nTo: x@example.org\r\n\r\nThe biopsy\r\n", "Another malignant one")
 	add("blank continuation", header+subject+"Comments: a\r\n \r\n malignant biopsy\r\n\r\nNothing more here.\r\n", "malignant biopsy", "Nothing more here.")
 	add("blank continuation of To", header+"To: c@example.org\r\n \t\r\n"+subject+"\r\nThe biopsy was malignant.\r\n", "The biopsy was malignant.")
-	add("blanks before colons", strings.ReplaceAll(header, "X-Mailer:", "X-Mailer \t:")+"Subject : Findings of patient Lindqvist\r\n\r\nThe biopsy was malignant.\r\n", "The biopsy was malignant.")
+	add("blanks before colons", strings.NewReplacer("X-Mailer:", "X-Mailer \t:", "To:", "To \t:").Replace(header)+"Subject : Findings of patient Lindqvist\r\n\r\nThe biopsy was malignant.\r\n", "The biopsy was malignant.")
 	add("html", mime+"Content-Type: text/html\r\n\r\n<html><title>Biopsy report</title><p>malignant</p></html>\r\n", "Biopsy report", "malignant")
 	add("alternative", mime+"Content-Type: multipart/alternative; boundary=alt\r\n\r\n--alt\r\n\r\nThe biopsy was malignant.\r\n--alt\r\n"+
 		"Content-Type: text/html\r\n\r\n<p>The <b>biopsy</b> was malignant.</p>\r\n--alt--\r\n", "was malignant.", "<b>biopsy</b>")
@@ -100,7 +100,7 @@ func All() []Message {
 	}
 	add("100 recipients", strings.Replace(header, "<bob@plain.example>", "<bob@plain.example>"+many.String(), 1)+subject+"\r\nThe biopsy was malignant.\r\n", "The biopsy was malignant.")
 	add("Bcc", header+subject+"Bcc: hidden-person@other.example\r\nResent-Bcc: second-person@other.example\r\n\r\nThe biopsy was malignant.\r\n", "hidden-person", "second-person", "The biopsy was malignant.")
-	add("list", header+subject+"List-Id: <staff.clinic.example>\r\nKeywords: malignant biopsy\r\nComments: see the x-ray\r\nThread-Topic: Findings of patient\r\n\r\nhello there\r\n", "malignant biopsy", "see the x-ray", "hello there")
+	add("list", header+subject+"List-Id: <staff.clinic.example>\r\nList-Topic: oncology ward seven\r\nKeywords: malignant biopsy\r\nComments: see the x-ray\r\nThread-Topic: Findings of patient\r\n\r\nhello there\r\n", "malignant biopsy", "see the x-ray", "oncology ward seven", "hello there")
 	add("SMTPUTF8", "From: Jürgen <jürgen@münchen.example>\r\nTo: δοκιμή@παράδειγμα.example\r\nMessage-ID: <m2@clinic.example>\r\nX-Mailer: Clinicware 7.2\r\n"+
 		"Received: from ward7.inner by mx.clinic.example with UTF8SMTP; Mon, 2 Nov 2026 10:00:00 +0000\r\n"+
 		"Subject: Findings of patient Lindqvist: bösartig\r\n\r\nDie Biopsie ist bösartig.\r\n", "Lindqvist: bösartig", "Die Biopsie ist")
