@@ -142,7 +142,7 @@ func TestOracles(t *testing.T) {
 			for _, reader := range oracle.CMS() {
 				// NSS 3.87 and GnuPG 2.2.40, which dies of a key for a curve.
 				unread := reader.Name != "openssl" && (o.GCM || o.OAEP || ec)
-				if reader.Name != "openssl" && kind == "RSA 3072" || unread && kind != "RSA 2048" && kind != "P-256" {
+				if reader.Name != "openssl" && kind == "RSA 3072" || reader.Name == "gpgsm" && (o.GCM || o.OAEP) || unread && kind != "RSA 2048" && kind != "P-256" {
 					continue // it is the same as with the other key
 				}
 				t.Run(kind+name+"/"+reader.Name, func(t *testing.T) {
@@ -376,12 +376,12 @@ func (f *full) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// 50 MB cost no more memory than the buffers.
+// 16 MB cost no more memory than the buffers do.
 func TestEncryptStreams(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	const size = 50 << 20
+	const size = 16 << 20
 	site, err := parseSigner(issue(t, ecKey(t, elliptic.P256())).pem(t), time.Now())
 	if err != nil {
 		t.Fatal(err)
