@@ -304,6 +304,27 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// A file is read in the forms that editors and programs give it.
+func TestReadKeys(t *testing.T) {
+	octets := public(t, entity(t, "bob@plain.example", made(now.Add(-day))))
+	text := string(armored(t, block, octets))
+	for name, in := range map[string]string{
+		"binary":            string(octets),
+		"armored":           text,
+		"CRLF":              strings.ReplaceAll(text, "\n", "\r\n"),
+		"mark of UTF-8":     "\xef\xbb\xbf" + text,
+		"text around":       "Key of Bob\n\n" + text + "\nend\n",
+		"headers":           strings.Replace(text, "\n\n", "\nVersion: GnuPG v2\nComment: Bob\n\n", 1),
+		"no end of line":    strings.TrimRight(text, "\n"),
+		"GnuPG's own notes": string(octets) + "\xb0\x02\x01\x00",
+	} {
+		keys, err := ReadKeys([]byte(in))
+		if err != nil || len(keys) != 1 || !bytes.Equal(keys[0], octets) {
+			t.Errorf("%s: %d keys, %v", name, len(keys), err)
+		}
+	}
+}
+
 // Whatever a file has: it is read, and what is chosen of it encrypts.
 func FuzzKeys(f *testing.F) {
 	e := entity(f, "bob@plain.example", made(now.Add(-day)))

@@ -145,6 +145,7 @@ func (s *Store) Lookup(a addr.Address, now time.Time) (*Key, error) {
 // beside the certificates that can.
 func ReadKeys(text []byte) ([][]byte, error) {
 	const begin, end = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // an editor's mark of UTF-8
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
 		return nil, errors.New("empty")

@@ -249,6 +249,7 @@ func (s *Store) Lookup(a addr.Address, now time.Time) (*Certificate, error) {
 // DER, or any number in PEM with text between. What can't be read is an error,
 // beside those that can.
 func ReadCertificates(text []byte) ([][]byte, error) {
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // an editor's mark of UTF-8
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, errors.New("empty")
 	}

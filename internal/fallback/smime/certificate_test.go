@@ -209,6 +209,21 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// A file is read in the forms that editors and programs give it.
+func TestReadCertificates(t *testing.T) {
+	p := issue(t, ecKey(t, elliptic.P256()))
+	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.x509.Raw}))
+	for name, in := range map[string]string{
+		"DER": string(p.x509.Raw), "PEM": text, "CRLF": strings.ReplaceAll(text, "\n", "\r\n"), "mark of UTF-8": "\xef\xbb\xbf" + text,
+		"text around": "Bob\n" + text + "end\n", "no end of line": strings.TrimRight(text, "\n"),
+	} {
+		all, err := ReadCertificates([]byte(in))
+		if err != nil || len(all) != 1 || !bytes.Equal(all[0], p.x509.Raw) {
+			t.Errorf("%s: %d certificates, %v", name, len(all), err)
+		}
+	}
+}
+
 // node is an element of BER.
 type node struct {
 	id       byte
