@@ -30,14 +30,14 @@ import (
 	"io"
 )
 
-// Options says how a message is encrypted. The zero value is what every client
-// reads: RSA v1.5 or ECDH, and AES-256-CBC.
+// Options says how a message is encrypted. The zero value is what most clients
+// read: RSA v1.5, which all do, or ECDH, and AES-256-CBC.
 type Options struct {
-	// OAEP encrypts to RSA keys by RSAES-OAEP with SHA-256 (RFC 3560). NSS, and
-	// with it Thunderbird, doesn't read it.
+	// OAEP encrypts to RSA keys by RSAES-OAEP with SHA-256 (RFC 3560). NSS 3.87,
+	// and with it an older Thunderbird, doesn't read it; 3.110 does.
 	OAEP bool
 	// GCM uses AuthEnvelopedData with AES-256-GCM (RFC 5083), which nobody can
-	// change unseen. NSS and GnuPG 2.2 don't read it.
+	// change unseen. NSS 3.110 doesn't read it, nor does GnuPG 2.2.
 	GCM bool
 	// Signer signs the message inside; nil for none.
 	//
