@@ -160,7 +160,7 @@ func TestWrapExactly(t *testing.T) {
 		"HP-Outer: From: a@example.org\r\nHP-Outer: To: b@example.org,\r\n c@example.org\r\nHP-Outer: Subject: ...\r\n" +
 		"HP-Outer: Message-ID: <2@example.org>\r\nHP-Outer: TLS-Only-Sent: openpgp\r\n\r\n" +
 		"--BOUNDARY\r\nContent-Type: text/plain; charset=\"utf-8\"; hp-legacy-display=\"1\";\r\n protected-headers=\"v1\"\r\n" +
-		"Content-Disposition: inline\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nSubject: Gr=C3=BC=C3=9Fe =3D26\r\n\r\n" +
+		"Content-Disposition: inline\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nSubject: Gr=C3=BC=C3=9Fe =3D26\r\n\r\n\r\n" +
 		"--BOUNDARY\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\nHello\r\n\r\n--BOUNDARY--\r\n"
 	if got := strings.ReplaceAll(string(in), boundary, "BOUNDARY"); got != wantIn {
 		t.Errorf("inside\n%s\nwant\n%s", got, wantIn)

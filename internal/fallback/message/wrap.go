@@ -31,7 +31,7 @@ type Wrapping struct {
 }
 
 // outside names the fields that stay readable. All others are inside only;
-// those of MIME are the content's (RFC 9788, section 1.8: structural). Of lists
+// those of MIME are the content's (RFC 9788 calls them structural). Of lists
 // it has the fields of RFC 2369, 2919 and 8058, not all that begin with "List-".
 var outside = map[string]bool{
 	"from": true, "to": true, "cc": true, "date": true, "message-id": true,
@@ -161,7 +161,9 @@ func (m *Message) WriteInside(dst io.Writer, w Wrapping) error {
 			"Content-Disposition: inline\r\n" +
 			"Content-Transfer-Encoding: quoted-printable\r\n\r\n")
 		q := quotedprintable.NewWriter(&h)
-		io.WriteString(q, "Subject: "+readable(subject)+"\r\n")
+		// Up to the empty line, clients that know the parameter leave it out: RFC
+		// 9788's Legacy Display Element.
+		io.WriteString(q, "Subject: "+readable(subject)+"\r\n\r\n")
 		q.Close()
 		h.WriteString("\r\n")
 	}
