@@ -11,7 +11,8 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// OPENPGPKEY returns the OpenPGP certificates at name, in binary (RFC 7929). A failure is an *Error.
+// OPENPGPKEY returns the OpenPGP certificates at name, in binary (RFC 7929). A
+// failure is an *Error.
 func (r *Resolver) OPENPGPKEY(ctx context.Context, name addr.Domain) (Answer[[]byte], error) {
 	f, err := r.lookup(ctx, name, miekg.TypeOPENPGPKEY)
 	if err != nil {
@@ -28,7 +29,8 @@ func (r *Resolver) OPENPGPKEY(ctx context.Context, name addr.Domain) (Answer[[]b
 	return a, nil
 }
 
-// SMIMEA returns the SMIMEA records at name, which are of the form of TLSA records (RFC 8162). A failure is an *Error.
+// SMIMEA returns the SMIMEA records at name, which are of the form of TLSA
+// records (RFC 8162). A failure is an *Error.
 func (r *Resolver) SMIMEA(ctx context.Context, name addr.Domain) (Answer[policy.TLSA], error) {
 	f, err := r.lookup(ctx, name, miekg.TypeSMIMEA)
 	if err != nil {

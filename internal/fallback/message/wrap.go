@@ -32,7 +32,8 @@ type Wrapping struct {
 
 // outside names the fields that stay readable. All others are inside only;
 // those of MIME are the content's (RFC 9788 calls them structural). Of lists
-// it has the fields of RFC 2369, 2919 and 8058, not all that begin with "List-".
+// it has the fields of RFC 2369, 2919 and 8058, not all that begin with
+// "List-".
 var outside = map[string]bool{
 	"from": true, "to": true, "cc": true, "date": true, "message-id": true,
 	"in-reply-to": true, "references": true, "reply-to": true, "auto-submitted": true,
@@ -197,9 +198,9 @@ func (m *Message) first(name string) string {
 	return ""
 }
 
-// crlf returns a field whose lines end in CRLF, without lines that are blank and
-// without blanks before the colon: a reader could take either for the end of
-// the header. What no header may have, NUL and a CR by itself, is a blank.
+// crlf returns a field whose lines end in CRLF, without lines that are blank
+// and without blanks before the colon: a reader could take either for the end
+// of the header. What no header may have, NUL and a CR by itself, is a blank.
 func crlf(f Field) []byte {
 	var b []byte
 	_, value, _ := bytes.Cut(f.Raw, []byte(":"))
@@ -223,8 +224,8 @@ func oneLine(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// readable decodes a subject (RFC 2047) to UTF-8, in one line. Of a charset that
-// nobody knows it takes what is ASCII.
+// readable decodes a subject (RFC 2047) to UTF-8, in one line. Of a charset
+// that nobody knows it takes what is ASCII.
 func readable(subject string) string {
 	d := mime.WordDecoder{CharsetReader: func(charset string, r io.Reader) (io.Reader, error) {
 		e, err := htmlindex.Get(charset)

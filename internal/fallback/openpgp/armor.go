@@ -5,8 +5,9 @@ import (
 	"io"
 )
 
-// armorWriter writes a message in ASCII armor (RFC 9580, section 6.2) with CRLF. The
-// library's writes few octets at a time, and takes longer than encryption.
+// armorWriter writes a message in ASCII armor (RFC 9580, section 6.2) with
+// CRLF. The library's writes few octets at a time, and takes longer than
+// encryption.
 type armorWriter struct {
 	dst io.Writer
 	buf []byte // less than whole lines

@@ -268,7 +268,8 @@ func TestChoices(t *testing.T) {
 	}
 }
 
-// What fails in between is an error, and nothing that was written can be opened.
+// What fails in between is an error, and nothing that was written can be
+// opened.
 func TestEncryptErrors(t *testing.T) {
 	e := entity(t, "bob@plain.example", made(time.Now().Add(-day)))
 	key := chosen(t, e)
@@ -379,8 +380,8 @@ func TestReadSigner(t *testing.T) {
 	}
 }
 
-// The key of RFC 9580, appendices A.3 and A.4, with a user id: it takes SEIPDv2,
-// asked or not.
+// The key of RFC 9580, appendices A.3 and A.4, with a user id: it takes
+// SEIPDv2, asked or not.
 const v6Certificate = `-----BEGIN PGP PRIVATE KEY BLOCK-----
 
 xUsGY4d/4xsAAAAg+U2nu0jWCmHlZ3BqZYfQMxmZu52JGggkLq2EVD34laMAGXKB

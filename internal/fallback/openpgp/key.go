@@ -199,8 +199,8 @@ func speaksFor(e *pgp.Entity, a addr.Address, now time.Time) (yes bool) {
 	return false
 }
 
-// userAddress returns the address of a user id: what stands in angle brackets at
-// its end, or all of it. A user id is free text (RFC 9580, section 5.11).
+// userAddress returns the address of a user id: what stands in angle brackets
+// at its end, or all of it. A user id is free text (RFC 9580, section 5.11).
 func userAddress(id string) (addr.Address, bool) {
 	text := strings.TrimSpace(id)
 	if strings.HasSuffix(text, ">") {

@@ -51,19 +51,22 @@ func (s *Store) Reload() []Problem {
 	var problems []Problem
 	count := 0
 	unread := keyfile.Each(s.paths, func(file string, text []byte) {
+		bad := func(key string, err error) {
+			problems = append(problems, Problem{File: file, Key: key, Err: err})
+		}
 		certificates, err := ReadKeys(text)
 		if err != nil {
-			problems = append(problems, Problem{File: file, Err: err})
+			bad("", err)
 		}
 		for i, octets := range certificates {
 			e, err := readEntity(octets)
 			if err != nil {
-				problems = append(problems, Problem{File: file, Key: fmt.Sprintf("key number %d", i+1), Err: err})
+				bad(fmt.Sprintf("key number %d", i+1), err)
 				continue
 			}
 			named := addresses(e)
 			if len(named) == 0 {
-				problems = append(problems, Problem{File: file, Key: "key " + fingerprint(e.PrimaryKey), Err: errors.New("no user id with an address")})
+				bad("key "+fingerprint(e.PrimaryKey), errors.New("no user id with an address"))
 				continue
 			}
 			count++

@@ -169,7 +169,8 @@ func (w *WKD) get(ctx context.Context, address string) (text []byte, status int,
 	}
 	text, err = io.ReadAll(io.LimitReader(response.Body, maxWKD+1))
 	if err == nil {
-		// A server that sees us leave can end its answer properly before we have left.
+		// A server that sees us leave can end its answer properly before we have
+		// left.
 		err = ctx.Err()
 	}
 	return text, response.StatusCode, err
@@ -217,9 +218,11 @@ func (w *WKD) connect(ctx context.Context, network, address string) (net.Conn, e
 // special are the networks of IANA's registries (RFC 6890) that aren't for
 // everybody, but for those that netip knows.
 var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"),
 }
 
 // global is what IANA gives out of IPv6; within it are ways to IPv4 addresses,
@@ -227,7 +230,8 @@ var special = []netip.Prefix{
 var (
 	global   = netip.MustParsePrefix("2000::/3")
 	special6 = []netip.Prefix{
-		netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
+		netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"),
+		netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
 	}
 )
 

@@ -32,11 +32,11 @@ type Certificate struct {
 	Source      string       // the file, or "dane NAME"
 }
 
-// Use checks that a certificate can be used to encrypt to a at now: it is valid,
-// has exactly this address as its rfc822Name (case doesn't matter), may encrypt
-// keys (keyUsage) for mail (extendedKeyUsage), and isn't weak. What it doesn't
-// say it doesn't forbid (RFC 8550, section 4.4). Who issued it isn't looked at:
-// see Verify. Source is where it comes from.
+// Use checks that a certificate can be used to encrypt to a at now: it is
+// valid, has exactly this address as its rfc822Name (case doesn't matter), may
+// encrypt keys (keyUsage) for mail (extendedKeyUsage), and isn't weak. What it
+// doesn't say it doesn't forbid (RFC 8550, section 4.4). Who issued it isn't
+// looked at: see Verify. Source is where it comes from.
 //
 // Errors wrap ErrNoCertificate.
 func Use(c *x509.Certificate, a addr.Address, source string, now time.Time) (*Certificate, error) {
@@ -112,7 +112,8 @@ func addresses(c *x509.Certificate) []addr.Address {
 	var all []addr.Address
 	for _, n := range names {
 		// What an MTA would take to be an address isn't enough here.
-		if a, err := addr.ParsePath(n); err == nil && !a.IsNull() && !a.Domain.IsZero() && !strings.ContainsAny(n, " <>()\t") {
+		a, err := addr.ParsePath(n)
+		if err == nil && !a.Domain.IsZero() && !strings.ContainsAny(n, " <>()\t") {
 			all = append(all, a.Fold())
 		}
 	}
@@ -153,21 +154,24 @@ func (s *Store) Reload() []Problem {
 	var problems []Problem
 	count := 0
 	unread := keyfile.Each(s.paths, func(file string, text []byte) {
+		bad := func(key string, err error) {
+			problems = append(problems, Problem{File: file, Key: key, Err: err})
+		}
 		blocks, err := ReadCertificates(text)
 		if err != nil {
-			problems = append(problems, Problem{File: file, Err: err})
+			bad("", err)
 		}
 		for i, block := range blocks {
 			number := fmt.Sprintf("certificate number %d", i+1)
 			c, err := x509.ParseCertificate(block)
 			if err != nil {
-				problems = append(problems, Problem{File: file, Key: number, Err: err})
+				bad(number, err)
 				continue
 			}
 			named := addresses(c)
 			if len(named) == 0 {
 				if !c.IsCA { // issuers may stand behind
-					problems = append(problems, Problem{File: file, Key: number, Err: errors.New("no rfc822Name, so nobody's")})
+					bad(number, errors.New("no rfc822Name, so nobody's"))
 				}
 				continue
 			}

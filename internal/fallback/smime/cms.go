@@ -190,8 +190,8 @@ func recipientInfo(c *x509.Certificate, key []byte, o Options) (info []byte, ver
 			id = algorithm(oidOAEP, tlv(tagSequence, tlv(context0, sha), tlv(context1, algorithm(oidMGF1, sha))))
 			encrypted, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, public, key, nil)
 		} else {
-			// What is dangerous is decryption, by who tells whether the padding was good.
-			// Clients that read nothing else are what people have.
+			// What is dangerous is decryption, by who tells whether the padding was
+			// good. Clients that read nothing else are what people have.
 			encrypted, err = rsa.EncryptPKCS1v15(rand.Reader, public, key)
 		}
 		if err != nil {

@@ -60,7 +60,8 @@ func ecKey(t testing.TB, c elliptic.Curve) crypto.Signer {
 	return k
 }
 
-// issue makes a certificate for bob, changed by the functions, signed by itself.
+// issue makes a certificate for bob, changed by the functions, signed by
+// itself.
 func issue(t testing.TB, key crypto.Signer, change ...func(*x509.Certificate)) pair {
 	t.Helper()
 	usage := x509.KeyUsageKeyEncipherment
@@ -252,8 +253,8 @@ func TestReadSigner(t *testing.T) {
 	}
 }
 
-// Each sample arrives whole at openssl, is seen by nobody on the way, and counts
-// as encrypted.
+// Each sample arrives whole at openssl, is seen by nobody on the way, and
+// counts as encrypted.
 func TestSamples(t *testing.T) {
 	openssl := oracle.CMS()[0]
 	p := issue(t, rsaKey(t, 2048))
@@ -308,8 +309,8 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// Of AuthEnvelopedData what is changed isn't opened; of EnvelopedData it may be:
-// that is why a signature belongs inside.
+// Of AuthEnvelopedData what is changed isn't opened; of EnvelopedData it may
+// be: that is why a signature belongs inside.
 func TestChanged(t *testing.T) {
 	openssl := oracle.CMS()[0]
 	openssl.Need(t)

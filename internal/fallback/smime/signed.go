@@ -91,7 +91,8 @@ func parseSigner(text []byte, now time.Time) (*Signer, error) {
 	default:
 		return nil, fmt.Errorf("a key of type %T can't sign here: RSA or ECDSA can", key)
 	}
-	if public, ok := s.key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(s.X509.PublicKey) {
+	public, ok := s.key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(s.X509.PublicKey) {
 		return nil, errors.New("the key isn't that of the first certificate")
 	}
 	if err := valid(s.X509, now); err != nil {
