@@ -16,6 +16,8 @@ import (
 	"time"
 
 	gomilter "github.com/d--j/go-milter"
+
+	"tlsonly/internal/testnet/rig"
 )
 
 // secondRule makes a second class of senders, with a transport of its own.
@@ -106,6 +108,7 @@ func (d *debian) answersAfter(script string) string {
 // from answering, while a process of ours waits for a host that says nothing;
 // and a bare reload does, as Debian's unit is.
 func TestDebianReload(t *testing.T) {
+	rig.Long(t)
 	d := newDebian(t)
 	d.put(built(t, "first", "*.deb"), "/root/first.deb")
 	d.boot()
@@ -214,6 +217,7 @@ func former(t *testing.T) string {
 // upgrade, with mail flowing, also after a boot's start of its sockets; one that
 // nobody asks moves; and what a file says stays.
 func TestDebianPorts(t *testing.T) {
+	rig.Long(t)
 	d := newDebian(t)
 	d.put(former(t), "/root/former.deb")
 	d.put(built(t, "first", "*.deb"), "/root/first.deb")
@@ -261,6 +265,7 @@ func TestDebianPorts(t *testing.T) {
 // A milter of somebody else at the former port is left alone: by the package,
 // and by setup, which keeps it in its place.
 func TestDebianNeighbour(t *testing.T) {
+	rig.Long(t)
 	d := newDebian(t)
 	d.put(built(t, "first", "*.deb"), "/root/first.deb")
 	d.boot()

@@ -245,6 +245,7 @@ func (d *debian) mainPID() string {
 
 // A package's life on a Debian with systemd: installed, configured, restarted, upgraded, removed, installed again, purged.
 func TestDebian(t *testing.T) {
+	rig.Long(t)
 	d := newDebian(t)
 	d.put(built(t, "first", "*.deb"), "/root/first.deb")
 	d.put(laterConffile(t), "/root/later.deb")
@@ -568,6 +569,7 @@ func laterConffile(t *testing.T) string {
 // The .rpm, in a root directory that runs no systemd yet: installed, booted, upgraded, erased. Its dependencies have other names
 // there.
 func TestRPM(t *testing.T) {
+	rig.Long(t)
 	need(t, "rpm")
 	d := newDebian(t)
 	rpm := func(args ...string) {

@@ -43,6 +43,7 @@ type agreeWorld struct {
 // TestMTAAgreement holds our verdicts against what the MTAs do with a message for the
 // same destination that no milter has seen, bound by what setup writes.
 func TestMTAAgreement(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newAgreeWorld(t)
 	t.Run("Postfix", func(t *testing.T) { w.postfix(t, "") })

@@ -189,6 +189,7 @@ func (f *fleet) wait(limit time.Duration, what string, done func() bool) {
 
 // TestFleet has three daemons look at 10,000 destinations on 50 mail hosts, all due at once; one of them dies.
 func TestFleet(t *testing.T) {
+	long(t)
 	server := storetest.StartPostgres(t)
 	f := &fleet{t: t, url: server.URL(t), looks: map[addr.Destination]int{}}
 	first, err := store.Open(t.Context(), store.Config{URL: f.url})

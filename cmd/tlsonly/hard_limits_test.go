@@ -190,6 +190,7 @@ func raced() bool {
 // In a control group with a limit that it can live with the daemon serves all along; where there isn't enough it is killed in
 // the middle of its work, and then no message is accepted that wasn't judged, none that was accepted is lost, and its store opens.
 func TestMTAHardCgroup(t *testing.T) {
+	long(t)
 	isolated(t)
 	// All before the daemon, which has to be gone first in the end.
 	roomy, kills := newCgroup(t), soak(1, 20)
@@ -314,6 +315,7 @@ func jumped(now time.Time, by time.Duration) time.Time {
 // The host's clock jumps to and fro under load: what offers TLS is accepted all along, what doesn't never is, what was seen on a
 // wrong clock isn't believed on the right one, pins and demands stay, and the monitor doesn't make haste.
 func TestMTAHardClock(t *testing.T) {
+	long(t)
 	isolated(t)
 	const hour, month = time.Hour, 30 * 24 * time.Hour
 	if now := time.Now(); jumped(now, -hour).Sub(now) != 0 || !jumped(now, -hour).Round(0).Equal(now.Add(-hour).Round(0)) {

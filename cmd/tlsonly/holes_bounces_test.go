@@ -100,6 +100,7 @@ func requeued(w *wire) {
 }
 
 func TestMTAHolesBounces(t *testing.T) {
+	long(t)
 	local := func(more ...string) map[string]string {
 		main := map[string]string{"mydestination": "local.example, clinic.example", "alias_maps": "texthash:DIR/aliases"}
 		for i := 0; i < len(more); i += 2 {
@@ -130,6 +131,7 @@ func TestMTAHolesBounces(t *testing.T) {
 }
 
 func TestMTAHolesNotices(t *testing.T) {
+	long(t)
 	const ops = "ops@none.example"
 	notice := func(class, recipient string, more ...string) map[string]string {
 		main := map[string]string{"notify_classes": class}
@@ -172,6 +174,7 @@ func TestMTAHolesNotices(t *testing.T) {
 
 // The same in the Postfix that heeds TLS-Required.
 func TestMTAHolesBounces310(t *testing.T) {
+	long(t)
 	root := needPostfix310(t)
 	home := []testnet.Site{answering("clinic.example", "550 5.1.1 no such user either")}
 	runBouncing(t, []bouncing{
@@ -201,6 +204,7 @@ func outlived(w *wire) {
 // The bounce of anybody's mail waits for TLS, and leaves as it ever did where
 // [binding] says so; so does the bounce of protected mail then.
 func TestMTAHolesBouncesOfOthers(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, c := range []struct {
 		tables string
@@ -230,6 +234,7 @@ func TestMTAHolesBouncesOfOthers(t *testing.T) {
 // A probe of an address carries nothing of anybody's mail. It goes by the site's
 // own transports, so that a host without TLS can say who is there.
 func TestMTAHolesProbesOfAddresses(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, tables := range []string{"", sendersTable} {
 		for _, main := range []map[string]string{
@@ -261,6 +266,7 @@ func TestMTAHolesProbesOfAddresses(t *testing.T) {
 
 // What setup has done to the lists is taken back to the letter.
 func TestMTAHolesBouncesUndone(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{main: func(string) map[string]string {
 		return map[string]string{"sender_dependent_default_transport_maps": "inline:{ {x@other.example = smtp:} }",
@@ -301,6 +307,7 @@ func TestMTAHolesBouncesUndone(t *testing.T) {
 // A content filter that knows no DSN loses the wish for headers only: the whole
 // message comes back in the bounce.
 func TestMTAHolesContentFilter(t *testing.T) {
+	long(t)
 	runBouncing(t, []bouncing{{
 		name:   "content filter",
 		main:   aliased("content_filter", "smtp:[127.0.0.1]:10024"),

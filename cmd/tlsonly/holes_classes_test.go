@@ -38,6 +38,7 @@ func (w *wire) hup(text, said string) {
 }
 
 func TestMTAHolesClasses(t *testing.T) {
+	long(t)
 	audit := func(dir string) map[string]string {
 		return map[string]string{"always_bcc": "audit@none.example", "defer_transports": "smtp tlsonly tlsonly1 tlsonly2 tlsonly3"}
 	}
@@ -115,6 +116,7 @@ func TestMTAHolesClasses(t *testing.T) {
 
 // A rule that has ended binds what was accepted before its end.
 func TestMTAHolesRuleEnds(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, main: func(string) map[string]string {
 		return map[string]string{"always_bcc": "audit@none.example"}
@@ -131,6 +133,7 @@ func TestMTAHolesRuleEnds(t *testing.T) {
 // A file that is being written is not taken for whole, and what a whole one
 // takes away is named.
 func TestMTAHolesHalfAFile(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, rules: shopRule + clinicRule, master: []string{unjudged + " inet n - n - - smtpd -o smtpd_milters="}}, true)
 	whole, err := os.ReadFile(w.daemon.file)
@@ -187,6 +190,7 @@ func TestMTAHolesHalfAFile(t *testing.T) {
 // For half a minute Postfix may route a sender as before it had a rule: by
 // that, what is accepted by a new rule would leave.
 func TestMTAHolesRouteCache(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, others := range []string{"off", "published", "pinned"} {
 		t.Run(others, func(t *testing.T) {

@@ -165,6 +165,7 @@ tls = "encrypt"
 
 // FILTER actions, wherever they stand.
 func TestMTAHolesDoctorFilter(t *testing.T) {
+	long(t)
 	const to = "FILTER smtp:[mx1.none.example]"
 	out := func(parameter string) []string { return []string{"-X|" + parameter} }
 	runPlants(t, []plant{
@@ -243,6 +244,7 @@ func TestMTAHolesDoctorWireFilter(t *testing.T) {
 
 // Senders that are others at delivery.
 func TestMTAHolesDoctorSenders(t *testing.T) {
+	long(t)
 	runPlants(t, []plant{
 		{name: "generic", code: "sender-rewritten", where: "main.cf:smtp_generic_maps",
 			calls: []string{"-e|smtp_generic_maps=inline:{ {doctor@inside.example = doctor@clinic.example} }"}, mended: wider},
@@ -272,6 +274,7 @@ func TestMTAHolesDoctorSenders(t *testing.T) {
 
 // Routes, relays and copies.
 func TestMTAHolesDoctorRoutes(t *testing.T) {
+	long(t)
 	runPlants(t, []plant{
 		{name: "relay by sender", rules: exception + clinicRule, code: "relay-excepted", where: "main.cf:sender_dependent_relayhost_maps",
 			calls:  []string{"-e|sender_dependent_relayhost_maps=inline:{ {@clinic.example = good.example} }"},
@@ -331,6 +334,7 @@ func TestMTAHolesDoctorRoutes(t *testing.T) {
 
 // Ways in on which our milter isn't asked.
 func TestMTAHolesDoctorIn(t *testing.T) {
+	long(t)
 	const back = "127.0.0.1:10025 inet n - n - - smtpd -o content_filter= -o smtpd_milters="
 	runPlants(t, []plant{
 		{name: "pickup", code: "milter-overridden", where: "master.cf:pickup/unix/receive_override_options",
@@ -361,6 +365,7 @@ func TestMTAHolesDoctorIn(t *testing.T) {
 
 // What setup takes over, and the remedies that are a setup.
 func TestMTAHolesDoctorSetup(t *testing.T) {
+	long(t)
 	runPlants(t, []plant{
 		{name: "fallback relay of the client", code: "transport-fallback", where: "master.cf:tlsonly/unix/smtp_fallback_relay",
 			calls: []string{"-P|smtp/unix/smtp_fallback_relay=[mx1.none.example]", "-P|tlsonly/unix/smtp_fallback_relay=[mx1.none.example]"}, remedy: []string{"setup"}},

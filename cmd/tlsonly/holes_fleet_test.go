@@ -41,6 +41,7 @@ func (w *wire) joins(bound bool, main map[string]string) *wire {
 // first, and setup runs there only: what waits with the other one, and what it
 // accepts, is no less held.
 func TestMTAHolesFleet(t *testing.T) {
+	long(t)
 	isolated(t)
 	for name, bound := range map[string]bool{"bound": true, "unbound": false} {
 		t.Run(name, func(t *testing.T) {

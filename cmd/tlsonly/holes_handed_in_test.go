@@ -17,6 +17,7 @@ func (w *wire) handedIn(from, to string) {
 // What programs of this host hand in is held at delivery: also where pickup
 // asks no milter, and what answers by itself, with the null sender.
 func TestMTAHolesHandedIn(t *testing.T) {
+	long(t)
 	runWire(t, []wireCase{
 		{name: "pickup without milters", setup: true, send: func(w *wire) {
 			w.run("postconf", "-P", "pickup/unix/receive_override_options=no_milters")

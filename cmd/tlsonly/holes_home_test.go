@@ -80,6 +80,7 @@ func (h home) wireCase() wireCase {
 
 // A bounce to a protected sender whose mail has a route of its own.
 func TestMTAHolesHome(t *testing.T) {
+	long(t)
 	var cases []wireCase
 	for _, h := range homes() {
 		cases = append(cases, h.wireCase())
@@ -90,6 +91,7 @@ func TestMTAHolesHome(t *testing.T) {
 // What goes there besides waits, too, unless the site says that it stays there,
 // or that bounces go as other mail does; and none of it once the route is gone.
 func TestMTAHolesHomeOthers(t *testing.T) {
+	long(t)
 	isolated(t)
 	c := home{main: innerHost}.wireCase()
 	w := newWire(t, c, true)
@@ -134,6 +136,7 @@ func TestMTAHolesHomeFree(t *testing.T) {
 // Doctor says what waits for TLS where the daemon knows the route, and a hole
 // where it does not.
 func TestMTAHolesDoctorHome(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, home{main: innerHost}.wireCase(), true)
 	say := func(status int, level, code string) {
@@ -170,6 +173,7 @@ func TestMTAHolesDoctorHome(t *testing.T) {
 
 // A table that could be read before and now cannot takes nothing away.
 func TestMTAHolesHomeUnread(t *testing.T) {
+	long(t)
 	isolated(t)
 	h := home{main: map[string]string{"relay_domains": "clinic.example", "transport_maps": "texthash:DIR/routes"},
 		files: map[string]string{"routes": "clinic.example relay:[mx1.none.example]\n"}}

@@ -25,6 +25,7 @@ func relayed(w *wire) {
 
 // The ports of next hops by any name that the system has for them.
 func TestMTAHolesPorts(t *testing.T) {
+	long(t)
 	waits := func(w *wire) { w.waits("u@elsewhere.example", noOffer) }
 	var cases []wireCase
 	for _, hop := range []string{"[mx1.good.example]:mail", "[mx1.good.example]:smtp", "[127.0.1.1]:mail"} {
@@ -38,6 +39,7 @@ func TestMTAHolesPorts(t *testing.T) {
 // Unprotected mail goes by a relay whose port has a name, and what doctor proposes
 // for it ends what doctor says.
 func TestMTAHolesPortOfOthers(t *testing.T) {
+	long(t)
 	isolated(t)
 	const hop = "[mx1.none.example]:mail"
 	main := func(string) map[string]string { return map[string]string{"relayhost": hop} }
@@ -128,6 +130,7 @@ tls = "may"
 // A relay that is written as a mail domain carries mail for others, and no
 // exception for the domain of its name is for that mail.
 func TestMTAHolesRelays(t *testing.T) {
+	long(t)
 	main := func(name, value string) func(string) map[string]string {
 		return func(string) map[string]string { return map[string]string{name: value} }
 	}

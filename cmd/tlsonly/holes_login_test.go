@@ -18,6 +18,7 @@ tls = "encrypt"
 // Rules by login, of which delivery sees nothing: what they ask binds copies,
 // forwards and bounces, too.
 func TestMTAHolesLogins(t *testing.T) {
+	long(t)
 	logins := map[string]string{"alice": "secret"}
 	login := func(w *wire) *client {
 		c := dial(w.t, w.address)
@@ -101,6 +102,7 @@ tls = "encrypt"
 // While a sender's mail is bound for a login's sake, what others send in its name
 // is judged when it comes, and doesn't wait in the queue.
 func TestMTAHolesLentSender(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, rules: aliceRule + clinicRule, logins: map[string]string{"alice": "secret"}}, true)
 	const info = "info@other.example"

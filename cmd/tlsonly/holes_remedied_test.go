@@ -10,6 +10,7 @@ import (
 // Settings that only doctor knows as holes, and what doctor proposes: with it
 // the mail is bound, without it the marker is seen.
 func TestMTAHolesRemedied(t *testing.T) {
+	long(t)
 	both := strings.Replace(clinicRule, `"]`, `", "@inside.example"]`, 1)
 	lost := func(from string) func(w *wire) {
 		return func(w *wire) {
@@ -57,6 +58,7 @@ func TestMTAHolesRemedied(t *testing.T) {
 // The same without the remedy: the binding alone does not hold it, as doctor
 // says.
 func TestMTAHolesUnremedied(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, c := range []struct {
 		name, from, code string

@@ -41,6 +41,7 @@ func (w *wire) doctorSays(status int, level, code string) string {
 
 // Doctor speaks of the Postfix that runs, not of its files.
 func TestMTAHolesDoctorRunning(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true}, true)
 	socket := filepath.Join(w.postfix.Dir, "queue", "private", "tlsonly1")
@@ -282,6 +283,7 @@ func masterOf(t *testing.T, w *wire) int {
 
 // Doctor leaves no trace: not in the store, not in the DNS.
 func TestMTAHolesDoctorStore(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true}, true)
 	wellResolved(w.world.DNS)
@@ -335,6 +337,7 @@ func (w *wire) stored() []byte {
 
 // A site accepts what it has judged; monitors get one line.
 func TestMTADoctorAccept(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, main: func(string) map[string]string {
 		return map[string]string{"masquerade_domains": "clinic.example"}

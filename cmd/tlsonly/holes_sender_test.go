@@ -93,6 +93,7 @@ func (w *wire) sentBy(domain, from string) {
 // Another milter changes the sender of a protected message: its copy is held all
 // the same, and the change is on the wire.
 func TestMTAHolesSenderChanged(t *testing.T) {
+	long(t)
 	only := strings.Replace(clinicRule, "@clinic", doctor[:6]+"@clinic", 1)
 	changed := func(name string, to func(string) string, change func(*wireCase)) wireCase {
 		c := wireCase{name: name, setup: true,
@@ -136,6 +137,7 @@ func TestMTAHolesSenderChanged(t *testing.T) {
 }
 
 func TestMTAHolesSenderChanged310(t *testing.T) {
+	long(t)
 	root := needPostfix310(t)
 	runWire(t, []wireCase{{name: "SRS", setup: true, root: root,
 		main: func(string) map[string]string {
@@ -154,6 +156,7 @@ func TestMTAHolesSenderChanged310(t *testing.T) {
 // A list in which the site has put another milter first stays so, and the change
 // that one makes, too. The wish for headers only isn't given then.
 func TestMTAHolesSenderChangedBefore(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, to := range []func(string) string{srs0, batv} {
 		w := newWire(t, wireCase{setup: true}, true)
@@ -203,6 +206,7 @@ func (d *daemonProcess) reload() {
 
 // Senders that Postfix completes after the milter has seen them.
 func TestMTAHolesBareSenders(t *testing.T) {
+	long(t)
 	none := func(from string) func(w *wire) {
 		return func(w *wire) {
 			c := dial(w.t, w.address)
@@ -242,6 +246,7 @@ func TestMTAHolesBareSenders(t *testing.T) {
 // With the names of the running Postfix a sender is judged as what it becomes, and
 // as nothing else.
 func TestMTAHolesBareSendersKnown(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, main: func(string) map[string]string {
 		return map[string]string{"append_dot_mydomain": "yes", "mydomain": "other.example"}

@@ -57,6 +57,7 @@ func generics(table string) func(dir string) []string {
 }
 
 func TestMTAHolesSendmailSender(t *testing.T) {
+	long(t)
 	isolated(t)
 	smtp := func(from string) func(w *wire) {
 		return func(w *wire) { w.message(from, []string{"u@good.example"}, nil) }

@@ -136,6 +136,7 @@ func waiting(rcpt string) func(w *wire) {
 }
 
 func TestMTAHolesSendmailReports(t *testing.T) {
+	long(t)
 	const own = `"@mta.test"`
 	aliases := func(text string) map[string]string { return map[string]string{"aliases": text} }
 	fails := func(from string) func(w *wire) {
@@ -268,6 +269,7 @@ func TestMTAHolesSendmailReports(t *testing.T) {
 
 // A report that is refused is still there, and goes when the host has TLS.
 func TestMTAHolesSendmailKept(t *testing.T) {
+	long(t)
 	var cases []sendmailCase
 	for _, c := range []struct {
 		sendmailCase

@@ -36,6 +36,7 @@ func startWrapped(t *testing.T, address string) *testnet.SMTP {
 // A relay that speaks TLS at once, at port 465, is reached by our transports as
 // by the site's own client.
 func TestMTAHolesWrapped(t *testing.T) {
+	long(t)
 	isolated(t)
 	const relay = "127.0.50.1:465"
 	host := startWrapped(t, relay)

@@ -25,6 +25,9 @@ import (
 var slowTests = []string{"TestMTAHolesDoctorRoutes", "TestMTAHolesBounces", "TestMTAMatrix", "TestMTAForwardMatrixPostfix",
 	"TestMTAForwardMatrixSendmail", "TestMTAHolesNotices", "TestMTAHolesProbesOfAddresses"}
 
+// long begins each test that go test -short leaves out.
+var long = rig.Long
+
 // TestMain makes this binary three things: the tests; the program, when it is called tlsonly; and itself again inside
 // namespaces of its own, where real MTAs can run.
 func TestMain(m *testing.M) {

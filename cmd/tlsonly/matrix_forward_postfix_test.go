@@ -11,6 +11,7 @@ import (
 
 // What forwards and explain say is where a real Postfix delivers.
 func TestMTAForwardMatrixPostfix(t *testing.T) {
+	long(t)
 	l := newForwardLab(t, strings.Fields("alice bob carol dave erin frank grace heidi ivan judy mallory nohome oscar peggy rupert sybil trent ursula victor walter wendy xavier yvonne zoe"))
 	hash := l.postfixFiles()
 	main := map[string]string{

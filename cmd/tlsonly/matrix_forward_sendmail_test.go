@@ -263,6 +263,7 @@ func sendmailForwards() []forwardCase {
 
 // SMART_HOST, LUSER_RELAY, MAIL_HUB and LOCAL_RELAY.
 func TestMTAForwardMatrixSendmailRelays(t *testing.T) {
+	long(t)
 	write := func(l *forwardLab) {
 		l.file("aliases", "plain: one@far.example\nrouted: x@routed.example\ntonobody: nosuchname\n")
 		l.file("virtusertable", "exact@virt.example\tv1@far.example\n")

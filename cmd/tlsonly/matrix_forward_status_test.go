@@ -14,6 +14,7 @@ import (
 // What forwards and explain answer to scripts: 0 all is well, 1 one fails, 2 asked wrongly, 3 not known; what can't be listed is
 // told, and --failing without a failure is silent. The tables are a real Postfix's.
 func TestMTAForwardsStatus(t *testing.T) {
+	long(t)
 	isolated(t)
 	newWorld(t)
 	dir, err := rig.TempDir()

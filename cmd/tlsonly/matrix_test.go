@@ -83,6 +83,7 @@ func (c matrixCase) demand(l policy.Level) policy.Demand {
 // TestMTAMatrix holds what we say of destinations, good and bad, against what a real Postfix does with a message for them,
 // told by a static table what our binding would tell it.
 func TestMTAMatrix(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newMatrixWorld(t)
 	var lines []*matrixLine

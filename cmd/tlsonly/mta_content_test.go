@@ -13,6 +13,7 @@ import (
 // Whatever becomes of a message: nothing of its header and its body gets into the log, at its most talkative, or into a file
 // of the daemon's.
 func TestMTANothingOfContentIsKept(t *testing.T) {
+	long(t)
 	withBoth(t, func(t *testing.T, start func() realMTA) {
 		world := newWorld(t)
 		d := startDaemon(t, "[log]\nlevel = \"debug\"\n"+strings.Replace(daemonHead, "[dns]", "headers = true\n[dns]", 1)+`

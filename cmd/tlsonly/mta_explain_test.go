@@ -29,6 +29,7 @@ func inOrder(t *testing.T, text string, parts ...string) {
 // Postfix gets: a recipient accepted, refused, deferred by the store, held by a
 // pin, and forwarded.
 func TestMTAExplain(t *testing.T) {
+	long(t)
 	isolated(t)
 	world := newWorld(t, testnet.Site{Domain: "new.example", Hosts: []testnet.Host{{}}})
 	aliases := filepath.Join(t.TempDir(), "aliases")

@@ -13,6 +13,7 @@ import (
 // The daemon is killed and started again in the middle of 2,000 messages over 20 sessions: whatever Postfix accepted
 // had been judged, and what wasn't judged got 451.
 func TestMTAKilledUnderLoad(t *testing.T) {
+	long(t)
 	isolated(t)
 	world := newWorld(t)
 	d := startDaemon(t, daemonHead+clinicRule)
@@ -114,6 +115,7 @@ func (c *client) message(from, to, subject string) (string, error) {
 
 // A destination that accepts the connection and says nothing is answered by the deadline; other sessions go on.
 func TestMTAHangingDestination(t *testing.T) {
+	long(t)
 	isolated(t)
 	world := newWorld(t)
 	text := strings.NewReplacer(`deadline = "3s"`, `deadline = "12s"`, `timeout = "2s"`, `timeout = "15s"`).Replace(daemonHead)

@@ -73,6 +73,7 @@ func (k *keeper) binds(began time.Time) {
 // What a suite takes out of Postfix's files is written again at once, without
 // harm to what it writes; what was undone stays undone.
 func TestMTASetupKeep(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWatched(t, "")
 	main, master := filepath.Join(w.postfix.Etc, "main.cf"), filepath.Join(w.postfix.Etc, "master.cf")

@@ -15,6 +15,7 @@ import (
 // Of two setups at once the second does nothing, says who the first is, and
 // asks to try again.
 func TestMTASetupLock(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{}, false)
 	before := w.files()

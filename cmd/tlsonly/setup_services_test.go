@@ -27,6 +27,7 @@ func (w *wire) files() []byte {
 // there, and it is judged afterwards; one where a content filter gives mail
 // back stays as it is. Undo takes all back, to the octet.
 func TestMTASetupServices(t *testing.T) {
+	long(t)
 	isolated(t)
 	const other = "{ inet:127.0.0.1:9, default_action=accept }"
 	services := []string{
@@ -157,6 +158,7 @@ func TestMTASetupStranger(t *testing.T) {
 // Postfix's commands are where [forwarding] postconf says, and an error says
 // where they were looked for.
 func TestMTASetupPostconf(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true}, true)
 	commands := filepath.Join(w.dir, "sbin")

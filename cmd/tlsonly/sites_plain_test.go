@@ -4,6 +4,7 @@ import "testing"
 
 // Distributions' own Postfix, and suites that write plain files once.
 func TestMTASitesPlain(t *testing.T) {
+	long(t)
 	runSites(t, []deployment{
 		{name: "Debian", main: debianMain},
 		{name: "Debian, OpenDKIM at a unix socket", signers: []string{"unix:DIR/opendkim.sock"}, main: debianMain + `

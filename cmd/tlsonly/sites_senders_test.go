@@ -4,6 +4,7 @@ import "testing"
 
 // Panels that give each sender a client with an address of its own.
 func TestMTASitesSenders(t *testing.T) {
+	long(t)
 	panel := func(name, table, client string) deployment {
 		return deployment{
 			name: name, source: "127.0.0.10", signers: []string{"127.0.0.1:8891"}, warnings: []string{"milter-other"},

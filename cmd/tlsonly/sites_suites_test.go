@@ -8,11 +8,13 @@ import (
 
 // Suites that write Postfix's files anew at each start, or every few minutes.
 func TestMTASitesSuites(t *testing.T) {
+	long(t)
 	runSites(t, []deployment{mailcow, dockerMailserver, mailu, proxmox, zimbra})
 }
 
 // Suites that ask a database about everything.
 func TestMTASitesDatabase(t *testing.T) {
+	long(t)
 	runSites(t, []deployment{iRedMail, ispConfig})
 }
 

@@ -84,6 +84,7 @@ const outsider = "x@other.example"
 // A table of addresses, as Plesk's and Virtualmin's: each sender leaves from an
 // address of its own.
 func TestMTATwinsSourceAddress(t *testing.T) {
+	long(t)
 	for _, kind := range []string{"hash", "texthash"} {
 		t.Run(kind, func(t *testing.T) {
 			w := twinned(t, wireCase{
@@ -393,6 +394,7 @@ func (s *siteTable) fail(yes bool) {
 
 // All mail goes to a relay by default_transport, as with Proxmox's smarthost.
 func TestMTATwinsDefault(t *testing.T) {
+	long(t)
 	w := twinned(t, wireCase{main: func(string) map[string]string {
 		return map[string]string{"default_transport": "smtp:[mx1.good.example]:25"}
 	}})
@@ -441,6 +443,7 @@ func (w *wire) undoes() {
 // What setup hasn't seen, or the daemon can't ask, makes mail wait, and doctor
 // says which; what needn't be held goes as the site has it.
 func TestMTATwinsDoctor(t *testing.T) {
+	long(t)
 	isolated(t)
 	site, name := startSiteTable(t, map[string]string{doctor: "slow:", "tlsonly-doctor@clinic.example": "slow:"})
 	w := twinned(t, wireCase{
@@ -546,6 +549,7 @@ func (w *wire) run1(name string, args ...string) string {
 
 // A client that holds its hosts to more than the rules do goes on doing so.
 func TestMTATwinsLevel(t *testing.T) {
+	long(t)
 	w := twinned(t, wireCase{
 		master: []string{"strict unix - - n - - smtp -o smtp_tls_security_level=verify -o syslog_name=postfix/strict"},
 		main: func(dir string) map[string]string {
@@ -576,6 +580,7 @@ func TestMTATwinsLevel(t *testing.T) {
 // says anything of protected senders, doctor finds what was said since, and the
 // remedy that both name keeps the way.
 func TestMTATwinsTable(t *testing.T) {
+	long(t)
 	w := twinned(t, wireCase{
 		master: []string{
 			"smtp-167 unix - - n - - smtp -o smtp_bind_address=127.0.0.10",
@@ -623,6 +628,7 @@ func TestMTATwinsTable(t *testing.T) {
 // client speaks that the site sends there by; without such a client it is a host
 // that never greets.
 func TestMTATwinsWrapped(t *testing.T) {
+	long(t)
 	isolated(t)
 	const relay = "[127.0.60.1]:4650"
 	smtps, submit := startSubmission(t, "127.0.60.1:4650", true), startSubmission(t, "127.0.60.2:5870", false)

@@ -21,6 +21,7 @@ func (w *watched) reloaded() {
 // A main.cf that is cut at a line, as some suites do at each start, is noticed
 // while mail flows, whether Postfix is told or not.
 func TestMTAWatchCut(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, reload := range []bool{false, true} {
 		name := "without a reload"
@@ -61,6 +62,7 @@ func TestMTAWatchCut(t *testing.T) {
 
 // Everything else that takes the binding away, one after the other.
 func TestMTAWatchPostfix(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWatched(t, "[log]\nlevel = \"debug\"\n")
 	main, master := filepath.Join(w.postfix.Etc, "main.cf"), filepath.Join(w.postfix.Etc, "master.cf")
@@ -215,6 +217,7 @@ func TestMTAWatchPostfix(t *testing.T) {
 // The user of the daemon, who may neither read the file of master(8) nor see
 // other users' processes, notices all the same; what can't be seen is said once.
 func TestMTAWatchUnprivileged(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWatched(t, "")
 	main := filepath.Join(w.postfix.Etc, "main.cf")

@@ -33,6 +33,7 @@ func (w *wire) refused(senders ...string) {
 // A protected sender with something put around it is refused as without, and
 // what is accepted of it is held at delivery.
 func TestMTAWireForms(t *testing.T) {
+	long(t)
 	only := strings.Replace(clinicRule, "@clinic", doctor[:6]+"@clinic", 1)
 	forms := []string{
 		batv(doctor), "prvs=doctor=1234abcdef@clinic.example", "btv1==059ab0cf7e4==" + doctor, "PRVS=1234ABCDEF=Doctor@Clinic.Example",
@@ -70,6 +71,7 @@ func TestMTAWireFormsOfOthers(t *testing.T) {
 // Whose mail of a rewritten sender is, is the site's to say, and the same at RCPT
 // and at delivery.
 func TestMTAWireSRS(t *testing.T) {
+	long(t)
 	isolated(t)
 	const stranger = "joe@stranger.example"
 	rewritten := srsOf(stranger, "clinic.example")
@@ -111,6 +113,7 @@ func TestMTAWireSRS(t *testing.T) {
 
 // The MTA's own delimiter of address extensions is read from it.
 func TestMTAWireDelimiter(t *testing.T) {
+	long(t)
 	isolated(t)
 	only := strings.Replace(clinicRule, "@clinic", doctor[:6]+"@clinic", 1)
 	w := newWire(t, wireCase{setup: true, rules: only, tables: "[senders]\ndelimiter = \"\"\n", main: func(string) map[string]string {
@@ -133,6 +136,7 @@ func TestMTAWireDelimiter(t *testing.T) {
 
 // Doctor tells a site that rewrites senders which setting is in force.
 func TestMTAWireSRSDoctor(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, main: func(string) map[string]string {
 		return map[string]string{"sender_canonical_maps": "tcp:127.0.0.1:10001", "sender_canonical_classes": "envelope_sender"}

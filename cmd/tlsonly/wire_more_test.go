@@ -201,6 +201,7 @@ func TestMTAWireStripped(t *testing.T) {
 
 // The message has waited: what the store knows is days old, or gone. The demand isn't.
 func TestMTAWireAged(t *testing.T) {
+	long(t)
 	// while stops the daemon, changes its store, and its rules where there are some, and starts it.
 	while := func(rules string, statements ...string) func(w *wire) {
 		return later(func(w *wire) {
@@ -314,6 +315,7 @@ func TestMTAWireReuse(t *testing.T) {
 
 // on_lost = "bounce": the sender hears at once of a destination that lost TLS, and of no other trouble.
 func TestMTAWireOnLost(t *testing.T) {
+	long(t)
 	const bounce = "[binding]\non_lost = \"bounce\"\n"
 	home := []testnet.Site{{Domain: "clinic.example", Hosts: []testnet.Host{{}}}}
 	runWire(t, []wireCase{
@@ -358,6 +360,7 @@ tls = "encrypt"
 // A rule by login binds mail whose sender's address no rule names, and of which
 // delivery shows no login.
 func TestMTAWireUser(t *testing.T) {
+	long(t)
 	c := wireCase{
 		name:   "login",
 		logins: map[string]string{"alice": "secret"},

@@ -119,6 +119,7 @@ func TestMTAObserveThenEnforce(t *testing.T) {
 
 // Mail that comes without a client isn't kept waiting either, nor held.
 func TestMTAObserveHandedIn(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true, rules: watchedRule}, true)
 	w.handedIn(doctor, "u@none.example")

@@ -75,6 +75,7 @@ func TestMTAWireTLSRequiredNo(t *testing.T) {
 // Around our transports, where the policy map holds mail, the header makes Postfix ignore it unless main.cf says no, too: on an
 // explicit route, under a rule by login, and in a bounce, which takes the header over from what bounced.
 func TestMTAWireTLSRequiredNoPolicy(t *testing.T) {
+	long(t)
 	root := needPostfix310(t)
 	for _, bound := range []bool{true, false} {
 		t.Run(map[bool]string{true: "bound", false: "unbound"}[bound], func(t *testing.T) {
@@ -128,6 +129,7 @@ func TestMTAWireTLSRequiredNoPolicy(t *testing.T) {
 // What Postfix 3.10 is told for its TLS reports (RFC 8460) it takes, and it verifies the host as before. It is told only where the
 // configuration says that it knows; an older one would have the mail wait.
 func TestMTAWireTLSReport(t *testing.T) {
+	long(t)
 	root := needPostfix310(t)
 	const rcpt = "u@sts0.example"
 	for _, c := range []struct {

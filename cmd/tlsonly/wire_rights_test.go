@@ -55,6 +55,7 @@ func (d *daemonProcess) ready() (status int, said string) {
 // Tables that only Postfix's group may read, as sites with passwords in them
 // have: what the daemon can't read nobody says is well, root neither.
 func TestMTARights(t *testing.T) {
+	long(t)
 	isolated(t)
 	newWorld(t)
 	postfixGroup, err := user.LookupGroup("postfix")

@@ -271,6 +271,7 @@ func TestMTAWireSecure(t *testing.T) {
 // What is published binds also when the daemon that accepted the mail has gone with all it knew, and another one is asked at
 // delivery that has never heard of the destination.
 func TestMTAWireSecureForgotten(t *testing.T) {
+	long(t)
 	isolated(t)
 	rules := ruleOf("clinic.example", "encrypt") + ruleOf("lax.example", "encrypt", "honor = []")
 	w := newSecureWire(t, []string{byDANE, bySTS, byDANE, bySTS}, "", rules, func(string) map[string]string {
@@ -323,6 +324,7 @@ func TestMTAWireSecureHonor(t *testing.T) {
 
 // Mail that no rule protects is held to what destinations publish, as [binding] others says.
 func TestMTAWireSecureOthers(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, c := range []struct {
 		others         string
@@ -354,6 +356,7 @@ func TestMTAWireSecureOthers(t *testing.T) {
 // The names that a rule takes for a destination's are good at delivery, too: for its own mail, and for other mail, which is held
 // to what was demanded when that was accepted.
 func TestMTAWireSecureMatch(t *testing.T) {
+	long(t)
 	isolated(t)
 	rules := ruleOf("clinic.example", "secure", `match = ["mail.provider.test"]`) + ruleOf("bank.example", "encrypt")
 	w := newSecureWire(t, []string{byOther}, "", rules, nil)

@@ -39,6 +39,7 @@ func fallback(string) []string { return []string{"define(`confTLS_FALLBACK_TO_CL
 func queueOnly(string) []string { return []string{"define(`confDELIVERY_MODE', `queueonly')dnl"} }
 
 func TestMTAWireSendmail(t *testing.T) {
+	long(t)
 	isolated(t)
 	lost := func(f testnet.Fault) func(w *wire) {
 		return func(w *wire) {

@@ -13,6 +13,7 @@ const sendersTable = "[binding]\nsenders = \"table\"\n"
 
 // The sender map as a static table that setup writes.
 func TestMTAWireSendersTable(t *testing.T) {
+	long(t)
 	lost := func(w *wire) { w.waits("u@good.example", noOffer) }
 	send := func(from string) func(w *wire) {
 		return func(w *wire) {
@@ -39,6 +40,7 @@ func TestMTAWireSendersTable(t *testing.T) {
 
 // With a static table, and nothing to hold others to, unprotected mail doesn't wait for the daemon.
 func TestMTAWireSendersTableOthers(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, c := range []struct {
 		tables string
@@ -79,6 +81,7 @@ func TestMTAWireSendersTableOthers(t *testing.T) {
 
 // doctor finds a table that the rules have left behind, and says what of it matters.
 func TestMTASendersTableStale(t *testing.T) {
+	long(t)
 	isolated(t)
 	later := time.Now().AddDate(0, 1, 0).Format(time.DateOnly)
 	bank := strings.NewReplacer("clinic", "bank").Replace(clinicRule)
@@ -119,6 +122,7 @@ func TestMTASendersTableStale(t *testing.T) {
 // When rules make more classes than Postfix has transports, mail of the surplus ones goes by the strict transport, also when
 // the daemon was started anew and nobody has run setup.
 func TestMTAWireSurplusClass(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true}, true)
 	w.daemon.stop(syscall.SIGTERM)
@@ -141,6 +145,7 @@ func TestMTAWireSurplusClass(t *testing.T) {
 // A client of the site's own may name another host in the local part of an address here: its mail leaves, and is judged by
 // where it goes.
 func TestMTARoutedRecipient(t *testing.T) {
+	long(t)
 	isolated(t)
 	const local = "[forwarding]\nlocal = [\"local.example\", \"mta.test\"]\n"
 	try := func(t *testing.T, d *daemonProcess, address, here string) {

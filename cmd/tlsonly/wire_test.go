@@ -301,6 +301,7 @@ func write(dir, name, text string) string {
 
 // The destination changes between acceptance and delivery.
 func TestMTAWireDestination(t *testing.T) {
+	long(t)
 	runWire(t, []wireCase{
 		{name: "STARTTLS gone", send: lostAfter(testnet.NoSTARTTLS), check: func(w *wire) {
 			w.waits("u@good.example", noOffer)
@@ -344,6 +345,7 @@ func (w *wire) move(domain, host string) {
 
 // Settings of Postfix that lead around, and copies and forwards that the milter never sees.
 func TestMTAWireRoutes(t *testing.T) {
+	long(t)
 	with := func(key, value string) func(string) map[string]string {
 		return func(string) map[string]string { return map[string]string{key: value} }
 	}
@@ -424,6 +426,7 @@ func later(then func(w *wire)) func(w *wire) {
 
 // What happens to Postfix and the daemon between acceptance and delivery.
 func TestMTAWireOperation(t *testing.T) {
+	long(t)
 	lost := func(w *wire) { w.waits("u@good.example", noOffer) }
 	runWire(t, []wireCase{
 		{name: "daemon restarted", main: deferred, send: later(func(w *wire) { w.daemon.stop(syscall.SIGTERM); w.daemon.start() }), check: lost},

@@ -17,6 +17,7 @@ import (
 
 // Each hole is planted by itself into an instance that is well otherwise, and must be found by itself.
 func TestDoctorFinds(t *testing.T) {
+	rig.Long(t)
 	t.Parallel()
 	ctx := patient(t)
 	smap := startAnswers(t, "tcp", "127.0.0.1:0", map[string]string{
@@ -307,6 +308,7 @@ func TestChroot(t *testing.T) {
 
 // What Postfix can't live with is put back.
 func TestApplyPutsBack(t *testing.T) {
+	rig.Long(t)
 	t.Parallel()
 	ctx := patient(t)
 	p := startPostfix(t, ctx, rig.PostfixConfig{})

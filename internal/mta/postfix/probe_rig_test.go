@@ -20,6 +20,7 @@ import (
 // Whatever happens to the probe's message, nothing stays in the queue and
 // Postfix writes no bounce.
 func TestProbeLeavesNothing(t *testing.T) {
+	rig.Long(t)
 	t.Parallel()
 	const toBounces = "pcre:{ {/^4(.*)/ 5$$1} }" // each deferral becomes a bounce
 	const filter = "127.0.0.1:10027"

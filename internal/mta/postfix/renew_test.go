@@ -92,6 +92,7 @@ func await(t *testing.T, what string, done func() bool) {
 // away a transport that is delivering stops Postfix; a restart doesn't, and
 // where the reload was done Renew mends it.
 func TestRenewMayNotKill(t *testing.T) {
+	rig.Long(t)
 	t.Parallel()
 	ctx := patient(t)
 	const address = "127.26.0.1"

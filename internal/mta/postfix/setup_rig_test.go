@@ -270,6 +270,7 @@ func runScript(t *testing.T, ctx context.Context, script string) {
 // Wherever a setup is killed, Postfix has whole files that name no transport
 // that isn't there, and the next one finishes the work.
 func TestApplyKilled(t *testing.T) {
+	rig.Long(t)
 	t.Parallel()
 	ctx := unhurried(t)
 	p := startPostfix(t, ctx, rig.PostfixConfig{})
@@ -345,6 +346,7 @@ func TestApplyKilled(t *testing.T) {
 // What Postfix's own check has against the site, it had before; what setup
 // makes worse, it puts back.
 func TestApplyOnlyWhatIsWorse(t *testing.T) {
+	rig.Long(t)
 	t.Parallel()
 	ctx := unhurried(t)
 	p := startPostfix(t, ctx, rig.PostfixConfig{})

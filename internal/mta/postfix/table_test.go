@@ -12,6 +12,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
+	"tlsonly/internal/testnet/rig"
 	"tlsonly/rules"
 )
 
@@ -137,6 +138,7 @@ func lookUp(table []line, a addr.Address) string {
 
 // For every address that is written in ASCII the table says what the rules say.
 func TestSenderTableIsRules(t *testing.T) {
+	rig.Long(t)
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 1))

@@ -10,6 +10,7 @@ import (
 
 	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
+	"tlsonly/internal/testnet/rig"
 )
 
 // factsOf makes Facts of the two files as postconf(1) would, of the version.
@@ -230,6 +231,7 @@ func randomSite(r *rand.Rand) site {
 // What setup does is undone to the octet, whatever it found; done twice it is
 // done once.
 func TestUndoRestores(t *testing.T) {
+	rig.Long(t)
 	tried, twins := 0, 0
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -292,6 +294,7 @@ func TestUndoRestores(t *testing.T) {
 
 // What the admin does in between stays, wherever that is.
 func TestUndoKeepsEdits(t *testing.T) {
+	rig.Long(t)
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		before, s := randomSite(r), settingsOf(r)
@@ -352,6 +355,7 @@ func TestUndoKeepsEdits(t *testing.T) {
 // Without the record, as where main.cf was made anew, the lists are still
 // undone, by the shape of what is in them; single values stay, and are named.
 func TestUndoWithoutRecord(t *testing.T) {
+	rig.Long(t)
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		before, s := randomSite(r), settingsOf(r)

@@ -122,6 +122,7 @@ func (w *rowWorld) probes(mta profile.MTA) []policy.Observation {
 
 // What Postfix and Sendmail do with a host of each row, and what a probe makes of it.
 func TestRows(t *testing.T) {
+	rig.Long(t)
 	needIsolation(t)
 	rows := append(testnet.Dialects(), testnet.Stacks()...)
 	w := startRows(t, rows)
