@@ -68,13 +68,13 @@ type Decider struct {
 	Relay func(addr.Domain) (addr.Destination, bool)
 	// Forwards says where a recipient's mail ends; nil: all of it at the recipient's own address.
 	Forwards Forwards
-	// Held reports whether delivery holds mail for a recipient to all that a
+	// EnforcedAtDelivery reports whether delivery holds mail for a recipient to all that a
 	// rule asks, wherever it is sent on to; then a forward that can't be read
 	// (forward.Leaf.Unread) and is held there keeps nobody waiting. nil: it
 	// isn't.
-	Held     func(c rules.Candidates, r *rules.Rule) bool
-	Deadline time.Duration // a recipient is decided by then; 20 s
-	Help     string        // a URL added to refusals, or ""
+	EnforcedAtDelivery func(c rules.Candidates, r *rules.Rule) bool
+	Deadline           time.Duration // a recipient is decided by then; 20 s
+	Help               string        // a URL added to refusals, or ""
 	// Dry says that Ledger.Owe stores nothing: it says whether it could.
 	Dry bool
 }
@@ -125,7 +125,7 @@ type place struct {
 	hops      []addr.Destination
 	err       error       // where it leaves to isn't known
 	unread    bool        // because what says so can't be read
-	held      bool        // and delivery holds it, so that it isn't judged
+	enforced  bool        // and delivery holds it, so that it isn't judged
 	governing *rules.Rule // of a forward: the rule for who forwards
 	as        []policy.Assessment
 	// dead are hops that nothing can be sent on to now: the MTA itself says so, or the resolver was lied to.
@@ -150,7 +150,7 @@ func (d *Decider) commit(ctx context.Context, out *Decision) {
 	}
 	for i := range out.rulings {
 		j := &out.rulings[i]
-		if !j.binds() {
+		if !j.promises() {
 			continue
 		}
 		at := &out.plan.places[j.place]
@@ -158,7 +158,7 @@ func (d *Decider) commit(ctx context.Context, out *Decision) {
 		if err != nil {
 			why := fmt.Sprintf("demand not stored: %v", err)
 			if at.leaf != nil {
-				why = way(at.leaf) + ": " + why
+				why = forwardPath(at.leaf) + ": " + why
 			}
 			out.Rule = j.rule
 			d.deferFor(out, policy.StoreFailed, to, why)
@@ -214,8 +214,8 @@ func (d *Decider) places(ctx context.Context, c rules.Candidates, rule *rules.Ru
 		switch {
 		case e.governing == nil && !enforces:
 			continue
-		case leaf.Held && e.governing == nil && d.Held != nil && d.Held(c, rule):
-			e.leaf, e.held = &leaf, true
+		case leaf.Enforced && e.governing == nil && d.EnforcedAtDelivery != nil && d.EnforcedAtDelivery(c, rule):
+			e.leaf, e.enforced = &leaf, true
 		case leaf.Kind == forward.Unknown:
 			e.err, e.unread = errors.New(leaf.Detail), true
 		case len(e.hops) == 0 && leaf.Address.Domain.IsZero():
@@ -228,8 +228,8 @@ func (d *Decider) places(ctx context.Context, c rules.Candidates, rule *rules.Ru
 	return found
 }
 
-// way says where mail is sent on to, and by which files and tables.
-func way(leaf *forward.Leaf) string {
+// forwardPath says where mail is sent on to, and by which files and tables.
+func forwardPath(leaf *forward.Leaf) string {
 	if len(leaf.Path) == 0 {
 		return "forwards of " + leaf.Address.String()
 	}
@@ -248,7 +248,7 @@ func (d *Decider) observe(ctx context.Context, p plan) plan {
 	for i := range p.places {
 		at := &p.places[i]
 		for _, r := range [...]*rules.Rule{p.rule, at.governing} {
-			if r == nil || !r.Level.Enforces() || at.err != nil || at.held {
+			if r == nil || !r.Level.Enforces() || at.err != nil || at.enforced {
 				continue
 			}
 			for _, hop := range at.hops {
@@ -275,7 +275,7 @@ func (d *Decider) observe(ctx context.Context, p plan) plan {
 				at.as = append(at.as, a)
 			}
 		}
-		if at.err != nil && !at.held && (enforces || at.governing != nil) {
+		if at.err != nil && !at.enforced && (enforces || at.governing != nil) {
 			// Where the mail goes isn't known, so nothing is known of it: neither "fine" nor "no TLS".
 			problem := policy.NoRoute
 			if at.unread {

@@ -24,9 +24,9 @@ const maxPacket = 1 << 20
 const (
 	// bufferSize holds nearly every packet sequence an MTA sends between two waits.
 	bufferSize = 4096
-	// ownMemory is how large a connection's buffer gets without asking; what is beyond comes from sharedMemory, of which
+	// connMemory is how large a connection's buffer gets without asking; what is beyond comes from sharedMemory, of which
 	// there is so much for all connections. Else those that send long packets, and not their end, would have it all.
-	ownMemory    = 16 << 10
+	connMemory   = 16 << 10
 	sharedMemory = 32 << 20
 )
 
@@ -74,7 +74,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) next() error {
 	if c.r == c.w {
 		c.r, c.w = 0, 0
-		if len(c.in) > ownMemory {
+		if len(c.in) > connMemory {
 			c.in = make([]byte, bufferSize)
 			c.giveBack()
 		}
@@ -141,7 +141,7 @@ func (c *conn) makeRoom(need int) error {
 	in := c.in
 	if need > len(in) {
 		size := min(2*len(in), need)
-		if more := int64(size-ownMemory) - c.shared; more > 0 {
+		if more := int64(size-connMemory) - c.shared; more > 0 {
 			if c.server.shared.Add(more) > sharedMemory {
 				c.server.shared.Add(-more)
 				return fmt.Errorf("no memory left for a packet of %d octets", need-4)

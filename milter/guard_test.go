@@ -166,7 +166,7 @@ func TestGuardMemory(t *testing.T) {
 		t.Errorf("%d packets take %d octets, the heap %.1f MB more", len(held), n, grown)
 	}
 	other := begin()
-	talk(t, b, other, "> M <alice@clinic.example> "+strings.Repeat("x", ownMemory-100), "< c", "> DR {rcpt_mailer} smtp {rcpt_host} good.example",
+	talk(t, b, other, "> M <alice@clinic.example> "+strings.Repeat("x", connMemory-100), "< c", "> DR {rcpt_mailer} smtp {rcpt_host} good.example",
 		"> R <bob@good.example>", "< c")
 	for _, conn := range held {
 		conn.Close()

@@ -121,7 +121,7 @@ func (s *session) comesIn(in *inbound.Set, from addr.Address, m gomilter.Modifie
 }
 
 // tagsInbound reports whether messages from elsewhere get inboundHeader: not where it would say what nobody was asked.
-func (s *session) tagsInbound() bool { return s.server.c.InboundHeader && s.canAsk }
+func (s *session) tagsInbound() bool { return s.server.c.InboundHeader && s.setsMacros }
 
 // admission is what was decided for one recipient by an [[inbound]] rule.
 type admission struct {

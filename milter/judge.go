@@ -26,7 +26,7 @@ func (d *Decider) judge(p plan) Decision {
 	for i := range p.places {
 		at := &p.places[i]
 		switch {
-		case at.held:
+		case at.enforced:
 			out.Unread = append(out.Unread, *at.leaf)
 			continue
 		case at.leaf == nil:
@@ -57,7 +57,7 @@ func (d *Decider) judge(p plan) Decision {
 	out.Rule, out.Judgement, out.Underlying = j.rule, j.Judgement, j.Reason
 	out.Cause = cause(out.Rule.Demand(), out.Judgement, at.as)
 	if at.leaf != nil && out.Reason != "" {
-		out.Cause = limited(fmt.Sprintf("%s: %s: %s", way(at.leaf), out.Reason, out.Cause))
+		out.Cause = limited(fmt.Sprintf("%s: %s: %s", forwardPath(at.leaf), out.Reason, out.Cause))
 		out.Reason = policy.Forward
 	}
 	if out.Rule.Former && out.Reason != "" {
@@ -79,8 +79,8 @@ func stricter(a, b rules.Judgement) bool {
 	return a.Reason != "" && b.Reason == ""
 }
 
-// binds reports whether mail that is accepted is held to what the rule demands.
-func (j *ruling) binds() bool {
+// promises reports whether mail that is accepted is held to what the rule demands.
+func (j *ruling) promises() bool {
 	return j.rule.Enforcing() &&
 		(j.Reason == "" || j.Reason.Unknown() && j.rule.OnUnknown == policy.ActionAccept)
 }

@@ -115,7 +115,7 @@ func TestRefusalsHaveTheirLine(t *testing.T) {
 				"qid=Q1 rcpt=bob@panic.example rule=clinic reason=internal panic:"}},
 		{"a panic in the background", nil, []string{"> DM i Q1", "> M alice@clinic.example", "< c", "> R bob@panic.example", "< c", "> E", internal},
 			[]string{"qid=Q1 rcpt=bob@panic.example reason=internal panic:"}},
-		{"a panic at MAIL", func(c *Config) { c.Asked = func() { panic("a test's") } }, []string{"> DM i Q1", mail, internal},
+		{"a panic at MAIL", func(c *Config) { c.OnMessage = func() { panic("a test's") } }, []string{"> DM i Q1", mail, internal},
 			[]string{"qid=Q1 from=alice@clinic.example reason=internal panic:"}},
 		{"a panic at the end", func(c *Config) { c.SenderTaken = func() bool { panic("a test's") } },
 			[]string{`> DM v "Postfix 3.7.11" {mail_mailer} smtp`, mail, "< c", route("good.example"), good, "< c", "> DE i Q1", "> E",

@@ -79,8 +79,8 @@ type Config struct {
 
 	// Observe is told of each decision, when it is logged, and how long it took. It doesn't wait; nil: nobody is told.
 	Observe func(d *Decision, took time.Duration)
-	// Asked is told of each message that an MTA begins. It doesn't wait; nil: nobody is told.
-	Asked func()
+	// OnMessage is told of each message that an MTA begins. It doesn't wait; nil: nobody is told.
+	OnMessage func()
 	// ObserveInbound is told of each decision of an [[inbound]] rule, likewise: of
 	// one that only observes, what it would have been.
 	ObserveInbound func(rule *inbound.Rule, would policy.Verdict, reason inbound.Reason)
@@ -123,21 +123,21 @@ type Server struct {
 	watching  chan struct{}  // a slot each
 	draining  atomic.Bool
 
-	connections, messages, panics, malformed, unbound, unwatched atomic.Uint64
-	unboundAt                                                    atomic.Int64 // Unix seconds; 0 for never
-	shared                                                       atomic.Int64 // taken of sharedMemory
+	connections, messages, panics, malformed, unattested, unwatched atomic.Uint64
+	unattestedAt                                                    atomic.Int64 // Unix seconds; 0 for never
+	shared                                                          atomic.Int64 // taken of sharedMemory
 }
 
 // Stats are a server's counters.
 type Stats struct {
-	Sessions    int       // connections now
-	Connections uint64    // connections ever
-	Messages    uint64    // messages some rule could concern
-	Panics      uint64    // recovered ones
-	Malformed   uint64    // packets refused, each with its connection
-	Unbound     uint64    // protected recipients whose transport was found not to enforce TLS
-	UnboundAt   time.Time // of the last of these; zero for none
-	Unwatched   uint64    // recipients that rules only observe and that weren't judged, because too many were
+	Sessions     int       // connections now
+	Connections  uint64    // connections ever
+	Messages     uint64    // messages some rule could concern
+	Panics       uint64    // recovered ones
+	Malformed    uint64    // packets refused, each with its connection
+	Unattested   uint64    // protected recipients whose transport was found not to enforce TLS
+	UnattestedAt time.Time // of the last of these; zero for none
+	Unwatched    uint64    // recipients that rules only observe and that weren't judged, because too many were
 }
 
 // libraryLog directs the library's own warnings, a variable of its package, to the first server's log. They are
@@ -233,20 +233,20 @@ func (s *Server) Stats() Stats {
 	n := len(s.conns)
 	s.mu.Unlock()
 	return Stats{
-		Sessions:    n,
-		Connections: s.connections.Load(),
-		Messages:    s.messages.Load(),
-		Panics:      s.panics.Load(),
-		Malformed:   s.malformed.Load(),
-		Unbound:     s.unbound.Load(),
-		UnboundAt:   s.lastUnbound(),
-		Unwatched:   s.unwatched.Load(),
+		Sessions:     n,
+		Connections:  s.connections.Load(),
+		Messages:     s.messages.Load(),
+		Panics:       s.panics.Load(),
+		Malformed:    s.malformed.Load(),
+		Unattested:   s.unattested.Load(),
+		UnattestedAt: s.lastUnattested(),
+		Unwatched:    s.unwatched.Load(),
 	}
 }
 
-// lastUnbound is when a recipient was last found unbound.
-func (s *Server) lastUnbound() time.Time {
-	if at := s.unboundAt.Load(); at != 0 {
+// lastUnattested is when a recipient was last found unbound.
+func (s *Server) lastUnattested() time.Time {
+	if at := s.unattestedAt.Load(); at != 0 {
 		return time.Unix(at, 0)
 	}
 	return time.Time{}

@@ -173,12 +173,12 @@ func TestBackgroundLooksBounded(t *testing.T) {
 	b := start(t, nil)
 	c := b.dial(t)
 	talk(t, b, c, "> O 6 0 0x1fffff", "< O 0x6 0x0 0x3d3", "> DM i P1", "> M alice@clinic.example", "< c")
-	for range maxLooks {
+	for range maxDecisions {
 		talk(t, b, c, "> DR i P1", "> R bob@hang.example", "< c")
 		<-b.assessor.waiting
 	}
 	talk(t, b, c, "> DR i P1", "> R bob@hang.example")
-	if n := len(b.assessor.questions()); n != maxLooks {
+	if n := len(b.assessor.questions()); n != maxDecisions {
 		t.Errorf("%d looks under way", n)
 	}
 }

@@ -21,7 +21,7 @@ func TestObserve(t *testing.T) {
 	messages := 0
 	b := start(t, func(c *Config) {
 		c.Log = slog.New(slog.DiscardHandler)
-		c.Asked = func() {
+		c.OnMessage = func() {
 			mu.Lock()
 			defer mu.Unlock()
 			messages++

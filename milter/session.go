@@ -24,7 +24,7 @@ import (
 type session struct {
 	server        *Server
 	canQuarantine bool
-	canAsk        bool // the MTA lets itself be asked for macros
+	setsMacros    bool // the MTA lets itself be asked for macros
 	ctx           context.Context
 	cancel        context.CancelFunc
 	msg           *message // from MAIL to the end of the message; nil between messages
@@ -47,12 +47,12 @@ type message struct {
 	// more. "": nothing has.
 	broken        string
 	free          bool // no rule concerns one of its recipients
-	unbound       bool // warned of a transport that doesn't enforce TLS
+	warned        bool // warned of a transport that doesn't enforce TLS
 	copies        int  // headers with our name that came with it
 	tlsRequiredNo bool
 	recipients    []*recipient // that a rule concerns and that were not refused at RCPT
 	watched       []*watched   // those of whom rules only observe
-	looks         sync.WaitGroup
+	decisions     sync.WaitGroup
 	slots         chan struct{}
 
 	arrival       inbound.Arrival // as the macros tell it; see cameIn
@@ -68,13 +68,13 @@ type recipient struct {
 	logged  bool
 }
 
-// maxLooks bounds the decisions under way at the same time for one message without a client.
-const maxLooks = 16
+// maxDecisions bounds the decisions under way at the same time for one message without a client.
+const maxDecisions = 16
 
 func (s *Server) newSession(actions gomilter.OptAction) *session {
 	ctx, cancel := context.WithCancel(s.ctx)
 	return &session{server: s, canQuarantine: actions&gomilter.OptQuarantine != 0,
-		canAsk: actions&gomilter.OptSetMacros != 0, ctx: ctx, cancel: cancel}
+		setsMacros: actions&gomilter.OptSetMacros != 0, ctx: ctx, cancel: cancel}
 }
 
 // recovered turns a panic of a callback into a temporary failure of the message;
@@ -166,14 +166,14 @@ func (s *session) turnDownSender(msg *message, text string, err error) *gomilter
 func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	defer s.recovered("mail", path, &resp, m)
 	s.drop()
-	if asked := s.server.c.Asked; asked != nil {
+	if asked := s.server.c.OnMessage; asked != nil {
 		asked()
 	}
 	set, in := s.server.c.Rules(), s.server.inboundRules()
 	if len(set.Rules())+len(in.Rules()) == 0 && !s.server.c.InboundHeader && s.server.c.Under == nil {
 		return gomilter.RespAccept, nil
 	}
-	if !s.canAsk && len(in.Rules()) > 0 {
+	if !s.setsMacros && len(in.Rules()) > 0 {
 		if in.Demands(s.server.c.Now()) {
 			queueID := m.Get(gomilter.MacroQueueId)
 			s.server.c.Log.Warn("MTA can't be asked how mail comes in, which [[inbound]] rules need: message deferred",
@@ -275,7 +275,7 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		msg.free = true
 		return gomilter.RespContinue, nil
 	}
-	if msg.atEnd && ownName(to.Domain, m) {
+	if msg.atEnd && isMTAName(to.Domain, m) {
 		route.Mailer = "local"
 	}
 	if msg.candidates.Observe(to) {
@@ -310,9 +310,9 @@ func routed(to addr.Address, m gomilter.Modifier) addr.Address {
 	return to
 }
 
-// ownName reports whether d is what the MTA calls itself, or localhost. Without a client it doesn't say that it delivers
+// isMTAName reports whether d is what the MTA calls itself, or localhost. Without a client it doesn't say that it delivers
 // that here: what cron mails to root must not be taken for mail that leaves. If it does leave, delivery holds it.
-func ownName(d addr.Domain, m gomilter.Modifier) bool {
+func isMTAName(d addr.Domain, m gomilter.Modifier) bool {
 	own, err := addr.ParseDomain(m.Get(gomilter.MacroMTAFQDN))
 	return d.String() == "localhost" || err == nil && d == own
 }
@@ -354,13 +354,13 @@ func (s *session) settled(msg *message, d *Decision) {
 func (s *session) decideLater(to addr.Address, route Route) {
 	msg := s.msg
 	if msg.slots == nil {
-		msg.slots = make(chan struct{}, maxLooks)
+		msg.slots = make(chan struct{}, maxDecisions)
 	}
 	r := &recipient{Decision: Decision{Recipient: to}}
 	msg.recipients = append(msg.recipients, r)
 	msg.slots <- struct{}{} // freed within a deadline
 	queueID := msg.queueID
-	msg.looks.Go(func() {
+	msg.decisions.Go(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				s.panicked("rcpt", queueID, p)
@@ -378,7 +378,7 @@ func (s *session) decideLater(to addr.Address, route Route) {
 
 // settle waits for what is decided in the background, and lets go of recipients that no rule turned out to concern.
 func (msg *message) settle() {
-	msg.looks.Wait()
+	msg.decisions.Wait()
 	msg.recipients = slices.DeleteFunc(msg.recipients, func(r *recipient) bool {
 		unconcerned := r.decided && r.Rule == nil && r.Verdict == policy.Accept
 		msg.free = msg.free || unconcerned
@@ -469,7 +469,7 @@ func (s *session) edit(msg *message, m gomilter.Modifier, verdict *policy.Verdic
 			return fmt.Errorf("quarantine: %w", err)
 		}
 	}
-	return s.bind(msg, m)
+	return s.reissueSender(msg, m)
 }
 
 // outcome is the verdict for the whole message: the strictest of its recipients'.

@@ -79,7 +79,7 @@ func (d *Decision) tracePlan(t *policy.Trace) {
 		at := &p.places[i]
 		text := ""
 		if at.leaf == nil {
-			text = "the recipient's own mail " + d.own(at)
+			text = "the recipient's own mail " + d.ownMail(at)
 		} else {
 			text = forwarded(at)
 		}
@@ -103,8 +103,8 @@ func named(name string, line int, former bool, asks, mode string) string {
 	return text
 }
 
-// own says where the recipient's own mail goes, and who says so.
-func (d *Decision) own(at *place) string {
+// ownMail says where the recipient's own mail goes, and who says so.
+func (d *Decision) ownMail(at *place) string {
 	said := "by [relay] or its domain, because no MTA says where it goes"
 	if r := d.plan.route; r != (Route{}) {
 		said = fmt.Sprintf("by what the MTA says (mailer %q, next hop %q)", r.Mailer, r.Host)
@@ -125,7 +125,7 @@ func forwarded(at *place) string {
 		text += fmt.Sprintf("%s (%s) -> ", step.From, step.Source)
 	}
 	switch {
-	case at.held:
+	case at.enforced:
 		return text + fmt.Sprintf("%s can't be read; what it sends on is held at delivery", cmp.Or(at.leaf.Unread, "a file"))
 	case at.leaf.Kind == forward.Unknown, at.err != nil:
 		return text + fmt.Sprintf("not known: %v", at.err)

@@ -21,15 +21,15 @@ import (
 // makes no class and is in none; what it demanded when it accepted mail binds
 // the destination instead, see Ask.
 type Class struct {
-	set    *Set
-	number int
-	own    []int // rules that name some senders; those for everybody (set.anybody) come into question besides
-	whole  []int // of all its rules those that select every recipient, up to the first that never ends
-	most   most
+	set       *Set
+	number    int
+	named     []int // rules that name some senders; those for everybody (set.anybody) come into question besides
+	whole     []int // of all its rules those that select every recipient, up to the first that never ends
+	strictest strictestDemand
 }
 
-// Ask is what rules ask of a next hop, or of one recipient.
-type Ask struct {
+// Requirement is what rules ask of a next hop, or of one recipient.
+type Requirement struct {
 	// Demand has no Level where no rule in force asks anything.
 	Demand policy.Demand
 	// Exempt reports that rules say none or may of every recipient there, and nothing else can have been said: what
@@ -50,8 +50,8 @@ type delivery struct {
 	byUser    []int  // enforcing rules that a login alone can bring into question
 	// Where recipients lead: rules that select all of a domain, all below one, or some of one; ascending.
 	toDomain, toBelow, toPart map[addr.Domain][]int
-	all, toAll                most        // over all enforcing rules, and over those for every recipient
-	ends                      []time.Time // when enforcing rules end
+	all, toAll                strictestDemand // over all enforcing rules, and over those for every recipient
+	ends                      []time.Time     // when enforcing rules end
 }
 
 // Enforcing reports whether r makes mail wait or bounce where it can't be met.
@@ -76,13 +76,13 @@ func Stricter(a, b policy.Demand) policy.Demand {
 	return a
 }
 
-// most is the join of enforcing rules, of which those that end are looked at each time.
-type most struct {
+// strictestDemand is the join of enforcing rules, of which those that end are looked at each time.
+type strictestDemand struct {
 	lasting policy.Demand
 	ending  []int
 }
 
-func (m *most) add(i int, r *Rule) {
+func (m *strictestDemand) add(i int, r *Rule) {
 	switch {
 	case !r.Enforcing():
 	case r.Until.IsZero():
@@ -92,7 +92,7 @@ func (m *most) add(i int, r *Rule) {
 	}
 }
 
-func (m *most) at(rs []*Rule, now time.Time) policy.Demand {
+func (m *strictestDemand) at(rs []*Rule, now time.Time) policy.Demand {
 	d := m.lasting
 	for _, i := range m.ending {
 		if rs[i].Active(now) {
@@ -234,13 +234,13 @@ func (s *Set) classFor(own []int, numbers map[string]int) int {
 	if n, ok := numbers[key.String()]; ok {
 		return n
 	}
-	c := Class{set: s, own: own}
+	c := Class{set: s, named: own}
 	ends := true // every rule for all recipients so far does
 	asks := false
 	for i := range c.indexes() {
 		r := s.rules[i]
 		asks = asks || r.Level.Enforces()
-		c.most.add(i, r)
+		c.strictest.add(i, r)
 		if r.toAll() && ends {
 			c.whole = append(c.whole, i)
 			ends = !r.Until.IsZero()
@@ -257,7 +257,7 @@ func (s *Set) classFor(own []int, numbers map[string]int) int {
 // indexes walks the rules of the class in their order.
 func (c *Class) indexes() iter.Seq[int] {
 	return func(yield func(int) bool) {
-		own, rest := c.own, c.set.anybody
+		own, rest := c.named, c.set.anybody
 		for len(own)+len(rest) > 0 {
 			var i int
 			if len(rest) == 0 || len(own) > 0 && own[0] < rest[0] {
@@ -279,7 +279,7 @@ func (c *Class) has(i int) bool {
 	if c.set.delivery.everybody[i] {
 		return true
 	}
-	_, ok := slices.BinarySearch(c.own, i)
+	_, ok := slices.BinarySearch(c.named, i)
 	return ok
 }
 
@@ -321,17 +321,19 @@ func (c *Class) Observes(now time.Time) bool {
 }
 
 // Strictest returns the most that any rule of the class asks at now; no Level when none enforces.
-func (c *Class) Strictest(now time.Time) policy.Demand { return c.most.at(c.set.rules, now) }
+func (c *Class) Strictest(now time.Time) policy.Demand { return c.strictest.at(c.set.rules, now) }
 
 // Enforces reports whether a rule of the class enforces at now.
 func (c *Class) Enforces(now time.Time) bool { return c.Strictest(now).Level.Enforces() }
 
-// Ask returns what the class's rules ask of mail to recipients of d: the first rule that selects one decides for it.
+// Requirement returns what the class's rules ask of mail to recipients of d: the first rule that selects one decides for it.
 // Where rules tell addresses of one domain apart the strictest holds for all of it, because an MTA binds next hops.
-func (c *Class) Ask(d addr.Domain, now time.Time) Ask { return c.ask(d, now, nil) }
+func (c *Class) Requirement(d addr.Domain, now time.Time) Requirement {
+	return c.requirement(d, now, nil)
+}
 
-// ask is Ask; heed, if not nil, is told of each rule that counts.
-func (c *Class) ask(d addr.Domain, now time.Time, heed func(*Rule)) Ask {
+// requirement is Ask; heed, if not nil, is told of each rule that counts.
+func (c *Class) requirement(d addr.Domain, now time.Time, heed func(*Rule)) Requirement {
 	type hit struct {
 		rule  int
 		whole bool
@@ -353,13 +355,13 @@ func (c *Class) ask(d addr.Domain, now time.Time, heed func(*Rule)) Ask {
 	}
 	gather(s.delivery.toPart[d], false)
 	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(a.rule, b.rule) })
-	ask := Ask{Exempt: true}
+	ask := Requirement{Exempt: true}
 	for _, h := range hits {
 		r := s.rules[h.rule]
 		if !r.Active(now) {
 			continue
 		}
-		ask.add(s.askOf(h.rule, now))
+		ask.add(s.requirementOf(h.rule, now))
 		if heed != nil {
 			heed(r)
 		}
@@ -371,35 +373,35 @@ func (c *Class) ask(d addr.Domain, now time.Time, heed func(*Rule)) Ask {
 	return ask
 }
 
-// AskFor returns what the class's rules ask of mail to one recipient, and the rule that decides, nil for none.
-func (c *Class) AskFor(to addr.Address, now time.Time) (Ask, *Rule) {
+// RequirementFor returns what the class's rules ask of mail to one recipient, and the rule that decides, nil for none.
+func (c *Class) RequirementFor(to addr.Address, now time.Time) (Requirement, *Rule) {
 	for i := range c.indexes() {
 		r := c.set.rules[i]
 		if r.Active(now) && (len(r.To) == 0 || matches(r.To, to)) {
-			return c.set.askOf(i, now), r
+			return c.set.requirementOf(i, now), r
 		}
 	}
-	return Ask{}, nil
+	return Requirement{}, nil
 }
 
-// askOf returns what one rule asks where it decides. One that only observes changes nothing, so it asks nothing.
-func (s *Set) askOf(i int, now time.Time) Ask {
+// requirementOf returns what one rule asks where it decides. One that only observes changes nothing, so it asks nothing.
+func (s *Set) requirementOf(i int, now time.Time) Requirement {
 	r := s.rules[i]
 	switch {
 	case r.Mode != policy.Enforce:
-		return Ask{}
+		return Requirement{}
 	case r.Level.Enforces():
-		return Ask{Demand: r.Demand()}
+		return Requirement{Demand: r.Demand()}
 	}
 	for _, u := range s.delivery.byUser {
 		if u < i && s.rules[u].Active(now) {
-			return Ask{Demand: r.Demand()} // that rule may have decided, for a login
+			return Requirement{Demand: r.Demand()} // that rule may have decided, for a login
 		}
 	}
-	return Ask{Demand: r.Demand(), Exempt: true}
+	return Requirement{Demand: r.Demand(), Exempt: true}
 }
 
-func (a *Ask) add(b Ask) {
+func (a *Requirement) add(b Requirement) {
 	a.Demand = Stricter(a.Demand, b.Demand)
 	a.Exempt = a.Exempt && b.Exempt
 }

@@ -49,14 +49,14 @@ func TestExceptionsAreExact(t *testing.T) {
 		{"x@lab.example", "legacy.example", 3, policy.LevelEncrypt, false},
 	} {
 		k := class(t, set, c.from, noon())
-		ask := k.Ask(addr.MustDomain(c.to), noon())
+		ask := k.Requirement(addr.MustDomain(c.to), noon())
 		if k.Number() != c.number || ask.Demand.Level != c.want || ask.Exempt != c.exempt {
 			t.Errorf("%s to %s: class %d, %+v", c.from, c.to, k.Number(), ask)
 		}
 		if d := k.Strictest(noon()); d.Level != policy.LevelEncrypt {
 			t.Errorf("%s by a relay: %+v", c.from, d)
 		}
-		exact, rule := k.AskFor(addr.MustAddress("x@"+c.to), noon())
+		exact, rule := k.RequirementFor(addr.MustAddress("x@"+c.to), noon())
 		if exact.Demand.Level != ask.Demand.Level || exact.Exempt != ask.Exempt || rule == nil {
 			t.Errorf("%s to x@%s: %+v, its domain %+v", c.from, c.to, exact, ask)
 		}
@@ -123,7 +123,7 @@ func TestUserBeforeException(t *testing.T) {
 		{[]*Rule{login, legacy, clinic}, noon().Add(time.Hour), true},
 		{[]*Rule{legacy, login, clinic}, noon(), true},
 	} {
-		ask := class(t, New(c.rules), "x@clinic.example", c.now).Ask(addr.MustDomain("legacy.example"), c.now)
+		ask := class(t, New(c.rules), "x@clinic.example", c.now).Requirement(addr.MustDomain("legacy.example"), c.now)
 		if ask.Exempt != c.exempt || ask.Demand.Level != policy.LevelMay {
 			t.Errorf("%s first: %+v", c.rules[0].Name, ask)
 		}
@@ -186,8 +186,8 @@ func TestClassIsNeverWeaker(t *testing.T) {
 			if !slices.Equal(active, candidates.rules) {
 				t.Fatalf("%s: rules %+v, class has %+v", from, candidates.rules, active)
 			}
-			ask, relay := c.Ask(to.Domain, now), c.Strictest(now)
-			exact, rule := c.AskFor(to, now)
+			ask, relay := c.Requirement(to.Domain, now), c.Strictest(now)
+			exact, rule := c.RequirementFor(to, now)
 			if rule != decides {
 				t.Fatalf("%s to %s: %+v decides, want %+v", from, to, rule, decides)
 			}
@@ -244,7 +244,7 @@ func BenchmarkClassAsk(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c := &set.Classes()[set.Class(from, now)-1]
-		if c.Ask(to, now).Demand.Level != policy.LevelEncrypt {
+		if c.Requirement(to, now).Demand.Level != policy.LevelEncrypt {
 			b.Fatal("nothing asked")
 		}
 	}

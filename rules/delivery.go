@@ -268,10 +268,10 @@ func (d *Delivery) class(of func(*delivery) int, now time.Time) int {
 	return 0
 }
 
-// Ask returns what number n is asked of mail to recipients of a domain; the
+// Requirement returns what number n is asked of mail to recipients of a domain; the
 // zero Domain stands for a next hop that carries anybody's mail. It is false
 // for a number that means nothing.
-func (d *Delivery) Ask(n int, to addr.Domain, now time.Time) (ask Ask, known bool) {
+func (d *Delivery) Requirement(n int, to addr.Domain, now time.Time) (ask Requirement, known bool) {
 	for _, m := range d.meanings[n] {
 		s := &d.live[m.stage]
 		if !d.alive(s, now) {
@@ -279,11 +279,11 @@ func (d *Delivery) Ask(n int, to addr.Domain, now time.Time) (ask Ask, known boo
 		}
 		c := &s.set.delivery.classes[m.class]
 		d.moments(s, now, func(t time.Time) {
-			var a Ask
+			var a Requirement
 			if to.IsZero() {
 				a.Demand = c.Strictest(t)
 			} else {
-				a = c.Ask(to, t)
+				a = c.Requirement(to, t)
 			}
 			ask.join(a, known)
 			known = true
@@ -292,12 +292,12 @@ func (d *Delivery) Ask(n int, to addr.Domain, now time.Time) (ask Ask, known boo
 	return ask, known
 }
 
-// AskFor returns what mail of a sender to one recipient is asked, and the
+// RequirementFor returns what mail of a sender to one recipient is asked, and the
 // rule that decides, nil for none.
-func (d *Delivery) AskFor(from, to addr.Address, now time.Time) (Ask, *Rule) {
+func (d *Delivery) RequirementFor(from, to addr.Address, now time.Time) (Requirement, *Rule) {
 	var rule *Rule
-	ask := d.askOf(from, now, func(c *Class, t time.Time) Ask {
-		a, r := c.AskFor(to, t)
+	ask := d.requirementOf(from, now, func(c *Class, t time.Time) Requirement {
+		a, r := c.RequirementFor(to, t)
 		if rule == nil || r != nil && r.Level.Rank() > rule.Level.Rank() {
 			rule = r
 		}
@@ -306,13 +306,13 @@ func (d *Delivery) AskFor(from, to addr.Address, now time.Time) (Ask, *Rule) {
 	return ask, rule
 }
 
-// AskAt is AskFor for a recipient of whom only the domain is known.
-func (d *Delivery) AskAt(from addr.Address, to addr.Domain, now time.Time) Ask {
-	return d.askOf(from, now, func(c *Class, t time.Time) Ask { return c.Ask(to, t) })
+// RequirementAt is RequirementFor for a recipient of whom only the domain is known.
+func (d *Delivery) RequirementAt(from addr.Address, to addr.Domain, now time.Time) Requirement {
+	return d.requirementOf(from, now, func(c *Class, t time.Time) Requirement { return c.Requirement(to, t) })
 }
 
-func (d *Delivery) askOf(from addr.Address, now time.Time, of func(*Class, time.Time) Ask) Ask {
-	var ask Ask
+func (d *Delivery) requirementOf(from addr.Address, now time.Time, of func(*Class, time.Time) Requirement) Requirement {
+	var ask Requirement
 	some := false
 	for i := range d.live {
 		s := &d.live[i]
@@ -329,7 +329,7 @@ func (d *Delivery) askOf(from addr.Address, now time.Time, of func(*Class, time.
 }
 
 // join makes an Ask the stricter of two; it is b where there was none before.
-func (a *Ask) join(b Ask, some bool) {
+func (a *Requirement) join(b Requirement, some bool) {
 	if !some {
 		*a = b
 		return

@@ -74,7 +74,7 @@ func TestDeliveryNeverWeaker(t *testing.T) {
 				}
 				is := d.Class(p.from, now)
 				for _, n := range []int{p.number, is} {
-					ask, known := d.Ask(n, p.to, now)
+					ask, known := d.Requirement(n, p.to, now)
 					if !known || Stricter(ask.Demand, p.demand).Level != ask.Demand.Level || ask.Exempt {
 						t.Fatalf("seed %d, step %d: mail of %s to %q was accepted for %s as class %d; class %d is asked %+v, known %t",
 							seed, step, p.from, p.to, p.demand.Level, p.number, n, ask, known)
@@ -83,7 +83,7 @@ func TestDeliveryNeverWeaker(t *testing.T) {
 				if p.to.IsZero() {
 					continue
 				}
-				if ask := d.AskAt(p.from, p.to, now); Stricter(ask.Demand, p.demand).Level != ask.Demand.Level || ask.Exempt {
+				if ask := d.RequirementAt(p.from, p.to, now); Stricter(ask.Demand, p.demand).Level != ask.Demand.Level || ask.Exempt {
 					t.Fatalf("seed %d, step %d: by its sender mail of %s to %s is asked %+v, not %s", seed, step, p.from, p.to, ask, p.demand.Level)
 				}
 			}
@@ -92,7 +92,7 @@ func TestDeliveryNeverWeaker(t *testing.T) {
 				for _, from := range deliverySenders {
 					n := accepts.Class(from, now)
 					for _, to := range domains {
-						ask, _ := accepts.Ask(n, to, now) // the rules in force alone accept
+						ask, _ := accepts.Requirement(n, to, now) // the rules in force alone accept
 						if n > 0 && ask.Demand.Level.Enforces() {
 							promises = append(promises, promise{now, from, to, ask.Demand, n})
 						}
@@ -163,10 +163,10 @@ func TestDeliveryKeepsExceptions(t *testing.T) {
 	was := Stage{Set: old, Numbers: Assign(old, nil), Until: now}
 	d := NewDelivery(Stage{Set: set, Numbers: Assign(set, []Stage{was})}, []Stage{was}, time.Hour)
 	to := addr.MustDomain("d.example")
-	if ask, known := d.Ask(d.Class(addr.MustAddress("x@a.example"), now), to, now); !known || !ask.Exempt || ask.Demand.Level != policy.LevelMay {
+	if ask, known := d.Requirement(d.Class(addr.MustAddress("x@a.example"), now), to, now); !known || !ask.Exempt || ask.Demand.Level != policy.LevelMay {
 		t.Errorf("the exception is gone: %+v", ask)
 	}
-	if ask, _ := d.Ask(d.Class(addr.MustAddress("z@a.example"), now), to, now); ask.Demand.Level != policy.LevelEncrypt {
+	if ask, _ := d.Requirement(d.Class(addr.MustAddress("z@a.example"), now), to, now); ask.Demand.Level != policy.LevelEncrypt {
 		t.Errorf("the exception holds for others: %+v", ask)
 	}
 }
@@ -220,7 +220,7 @@ func TestObservingReserves(t *testing.T) {
 	if live.Highest() != 2 || live.Class(a, noon()) != 2 || live.Class(b, noon()) != 1 {
 		t.Errorf("when it enforces: highest %d, a %d, b %d", live.Highest(), live.Class(a, noon()), live.Class(b, noon()))
 	}
-	if ask, known := live.Ask(2, addr.MustDomain("far.example"), noon()); !known || ask.Demand.Level != policy.LevelEncrypt {
+	if ask, known := live.Requirement(2, addr.MustDomain("far.example"), noon()); !known || ask.Demand.Level != policy.LevelEncrypt {
 		t.Errorf("asked of it: %+v, known %t", ask, known)
 	}
 }

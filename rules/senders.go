@@ -165,8 +165,8 @@ func (s *Set) Beginning(label addr.Domain) []addr.Domain {
 	return found
 }
 
-// Binds reports whether mail of a sender is bound at delivery, by whatever rule.
-func (d *Delivery) Binds(from addr.Address, now time.Time) bool {
+// EnforcesFor reports whether mail of a sender is bound at delivery, by whatever rule.
+func (d *Delivery) EnforcesFor(from addr.Address, now time.Time) bool {
 	whose, err := d.Forms(now).Senders(from)
 	return err != nil && d.Enforces(now) ||
 		slices.ContainsFunc(whose, func(a addr.Address) bool { return d.Class(a, now) > 0 })

@@ -100,7 +100,7 @@ func fillStore(b *testing.B, database string, destinations, hosts int) {
 	}
 	defer s.Close()
 	now := time.Now()
-	var batch []store.Found
+	var batch []store.Assessment
 	for i := range destinations {
 		host := policy.Host{Name: addr.MustDomain(fmt.Sprintf("mx%d.provider.example", i%hosts)), Preference: 10, Observations: []policy.Observation{{
 			Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i % hosts >> 16), byte(i % hosts >> 8), byte(i % hosts)}), 25),
@@ -110,7 +110,7 @@ func fillStore(b *testing.B, database string, destinations, hosts int) {
 				NotBefore: now, NotAfter: now.AddDate(0, 3, 0), Key: "ECDSA P-256", Signature: "SHA256-RSA", Fingerprint: strings.Repeat("0a", 32)}},
 		}}}
 		d := addr.MustDestination(fmt.Sprintf("customer%d.example", i))
-		batch = append(batch, store.Found{Port: 25, Assessment: policy.Assessment{Destination: d, Hosts: []policy.Host{host}, When: now, Until: now.AddDate(0, 0, 1)}})
+		batch = append(batch, store.Assessment{Port: 25, Assessment: policy.Assessment{Destination: d, Hosts: []policy.Host{host}, When: now, Until: now.AddDate(0, 0, 1)}})
 		if len(batch) == 5000 || i == destinations-1 {
 			if err := s.Put(ctx, batch...); err != nil {
 				b.Fatal(err)
@@ -120,7 +120,7 @@ func fillStore(b *testing.B, database string, destinations, hosts int) {
 	}
 	for i := range 100 {
 		d := addr.MustDestination(fmt.Sprintf("customer%d.example", i*997))
-		if _, err := s.RecordLook(ctx, store.Look{Destination: d, When: now, Next: now.AddDate(0, 0, 1)}); err != nil {
+		if _, err := s.RecordAssessment(ctx, store.Result{Destination: d, When: now, Next: now.AddDate(0, 0, 1)}); err != nil {
 			b.Fatal(err)
 		}
 	}

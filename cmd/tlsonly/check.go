@@ -79,7 +79,7 @@ func (p *program) check(ctx context.Context, args []string) int {
 	one := func(name string, resolver func() string) checked {
 		d, err := addr.ParseDestination(name)
 		if err != nil {
-			return checked{Destination: name, Report: judge.Report{Asked: demand.Level}, Error: err.Error()}
+			return checked{Destination: name, Report: judge.Report{Demanded: demand.Level}, Error: err.Error()}
 		}
 		a := assessor.Refresh(ctx, d, 0)
 		problem := ""

@@ -196,7 +196,7 @@ func waitingUnder(ctx context.Context, i postfix.Instance, d *rules.Delivery, bo
 			from, err = addr.Address{}, nil
 		}
 		// Its end may have come after the change: a margin for sessions.
-		if early := time.Unix(m.Arrival, 0).Before(born.Add(time.Minute)); early && (err != nil || from.IsNull() || d.Binds(from, time.Now())) {
+		if early := time.Unix(m.Arrival, 0).Before(born.Add(time.Minute)); early && (err != nil || from.IsNull() || d.EnforcesFor(from, time.Now())) {
 			found = append(found, m.ID)
 		}
 	}

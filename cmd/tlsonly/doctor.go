@@ -207,7 +207,7 @@ func (p *program) doctorResolver(ctx context.Context, c *config.Config, forPostf
 	}
 	found = append(found, validates(ctx, resolver.Server()))
 	if system, err := dns.New(dns.Config{}); forPostfix && err == nil && system.Server() != resolver.Server() {
-		if f := validates(ctx, system.Server()); f.Level != mta.OK {
+		if f := validates(ctx, system.Server()); f.Severity != mta.OK {
 			found = append(found, warning("resolver-postfix", system.Server(), "name "+resolver.Server()+" in /etc/resolv.conf, too",
 				"Postfix asks another resolver, and mail held to DANE waits: %s", f.Text))
 		}
@@ -232,14 +232,14 @@ func disbelief(ctx context.Context, c *config.Config, ask func(context.Context, 
 	if !resolver.Believed() {
 		return resolver.Server() + " isn't on this host, so its word on DNSSEC isn't believed"
 	}
-	if f := ask(ctx, resolver.Server()); f.Level != mta.OK {
+	if f := ask(ctx, resolver.Server()); f.Severity != mta.OK {
 		return f.Text
 	}
 	return ""
 }
 
 // resolverFinding is about a resolver.
-func resolverFinding(level mta.Level, code, server, format string, args ...any) mta.Finding {
+func resolverFinding(level mta.Severity, code, server, format string, args ...any) mta.Finding {
 	return finding(level, code, server, "have it validate, in unbound with auto-trust-anchor-file, or name another one in [dns] resolver",
 		"%s: %s", server, fmt.Sprintf(format, args...))
 }
@@ -264,7 +264,7 @@ func seesSigned(ctx context.Context, server string) mta.Finding {
 // validates asks a resolver for what is signed and for what is signed wrongly.
 func validates(ctx context.Context, server string) mta.Finding {
 	found := seesSigned(ctx, server)
-	if found.Level != mta.OK {
+	if found.Severity != mta.OK {
 		return found
 	}
 	resolver, err := dns.New(dns.Config{Server: server, TrustResolver: true})

@@ -37,9 +37,9 @@ func startDNS(t *testing.T, listen string) *testnet.DNS {
 func findings(c *config.Config, forPostfix bool) (levels, text string) {
 	p := &program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
 	for _, f := range p.doctorResolver(context.Background(), c, forPostfix) {
-		levels += " " + string(f.Level)
+		levels += " " + string(f.Severity)
 		text += f.Text + " -> " + f.Remedy + "\n"
-		if f.Check != "resolver" || f.Level != mta.OK && f.Remedy == "" {
+		if f.Check != "resolver" || f.Severity != mta.OK && f.Remedy == "" {
 			text += "no remedy, or another check\n"
 		}
 	}

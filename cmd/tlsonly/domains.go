@@ -101,7 +101,7 @@ func (p *program) domains(ctx context.Context, args []string) int {
 		case action == "unpin" && *demand:
 			what = "is not pinned, and nothing is demanded of it"
 		case action == "unpin":
-			what = "is not pinned" + heldBy(standing)
+			what = "is not pinned" + demandNote(standing)
 		}
 		fmt.Fprintf(p.stderr, "tlsonly: %s: %s\n", d, what)
 		return exitNo
@@ -203,7 +203,7 @@ func (p *program) unpinDomain(ctx context.Context, s *store.Store, d addr.Destin
 		}
 		text := "not pinned any more"
 		if !demand {
-			text += heldBy(standing)
+			text += demandNote(standing)
 		}
 		done = append(done, text)
 	}
@@ -219,9 +219,9 @@ func (p *program) unpinDomain(ctx context.Context, s *store.Store, d addr.Destin
 	return nil
 }
 
-// heldBy says that mail may wait without a pin, too, and what ends that; "" where
+// demandNote says that mail may wait without a pin, too, and what ends that; "" where
 // nothing is demanded.
-func heldBy(d store.Demand) string {
+func demandNote(d store.Demand) string {
 	if d.Level == "" {
 		return ""
 	}

@@ -111,15 +111,15 @@ func newDecider(c *config.Config, assessor milter.Assessor, ledger milter.Ledger
 	}
 }
 
-// heldAtDelivery returns what says whether delivery holds a forward that can't
+// enforcedAtDelivery returns what says whether delivery holds a forward that can't
 // be read to what a rule asks; nil where that isn't to count. Rules are those
 // by which the MTA is answered now.
-func heldAtDelivery(c *config.Config, rs func() *rules.Delivery) func(rules.Candidates, *rules.Rule) bool {
+func enforcedAtDelivery(c *config.Config, rs func() *rules.Delivery) func(rules.Candidates, *rules.Rule) bool {
 	if c.Forwarding.Unreadable != contract.UnreadableLocal || c.Socketmap.Listen == (config.Endpoint{}) || c.Binding.Senders != contract.SendersMap {
 		return nil
 	}
 	// In Postfix all mail of a sender is bound whose mail a rule by login
 	// accepted; Sendmail knows its recipients only.
 	_, lends := usesPostfix(c.Forwarding)
-	return func(from rules.Candidates, r *rules.Rule) bool { return rs().Holds(from, r, lends) }
+	return func(from rules.Candidates, r *rules.Rule) bool { return rs().Covers(from, r, lends) }
 }

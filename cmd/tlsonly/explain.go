@@ -114,7 +114,7 @@ func (p *program) explain(ctx context.Context, args []string) int {
 		return p.notOpened(err)
 	}
 	decider.Forwards = forwards
-	decider.Held = heldAtDelivery(c, func() *rules.Delivery { return bound })
+	decider.EnforcedAtDelivery = enforcedAtDelivery(c, func() *rules.Delivery { return bound })
 	senders, err := newSenders(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return p.fail("%v", err)

@@ -97,9 +97,9 @@ func (d *service) explainDelivery(
 	}
 }
 
-// heldSince says since when a destination is pinned and what was demanded of it
+// promisedSince says since when a destination is pinned and what was demanded of it
 // stands.
-func (d *service) heldSince(ctx context.Context, to addr.Destination) (socketmap.History, error) {
+func (d *service) promisedSince(ctx context.Context, to addr.Destination) (socketmap.History, error) {
 	ctx, cancel := context.WithTimeout(ctx, saveTime)
 	defer cancel()
 	e, err := d.store.Get(ctx, to)

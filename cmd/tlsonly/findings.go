@@ -10,9 +10,9 @@ import (
 )
 
 // finding makes one of doctor's findings.
-func finding(level mta.Level, code, where, remedy, format string, args ...any) mta.Finding {
+func finding(level mta.Severity, code, where, remedy, format string, args ...any) mta.Finding {
 	check, _ := mta.CheckOf(code) // a test looks that all are known
-	return mta.Finding{Level: level, Code: code, Where: strings.Join(strings.Fields(where), "_"), Check: check,
+	return mta.Finding{Severity: level, Code: code, Where: strings.Join(strings.Fields(where), "_"), Check: check,
 		Text: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
@@ -22,11 +22,11 @@ func accept(found []mta.Finding, accepted []config.Acceptance) []mta.Finding {
 	used := make([]bool, len(accepted))
 	for i, f := range found {
 		for n, a := range accepted {
-			if f.Level == mta.OK || a.Code != f.Code || a.Where != "" && a.Where != f.Where {
+			if f.Severity == mta.OK || a.Code != f.Code || a.Where != "" && a.Where != f.Where {
 				continue
 			}
 			used[n] = true
-			found[i].Level, found[i].Reason = mta.Accepted, cmp.Or(found[i].Reason, a.Reason)
+			found[i].Severity, found[i].Reason = mta.Accepted, cmp.Or(found[i].Reason, a.Reason)
 		}
 	}
 	for n, a := range accepted {
@@ -45,7 +45,7 @@ const mostAlike = 20
 // and says how many: a table may have any number of lines that are alike.
 func capped(found []mta.Finding) []mta.Finding {
 	type kind struct {
-		level      mta.Level
+		level      mta.Severity
 		code, file string
 	}
 	of := func(f mta.Finding) kind {
@@ -53,7 +53,7 @@ func capped(found []mta.Finding) []mta.Finding {
 		if i := strings.LastIndexByte(file, ':'); i >= 0 && strings.Trim(file[i+1:], "0123456789") == "" {
 			file = file[:i]
 		}
-		return kind{f.Level, f.Code, file}
+		return kind{f.Severity, f.Code, file}
 	}
 	count := make(map[kind]int)
 	for _, f := range found {
@@ -78,23 +78,23 @@ func capped(found []mta.Finding) []mta.Finding {
 
 // printFindings shows one finding a line, and what to do about it below.
 func (p *program) printFindings(found []mta.Finding) {
-	colours := map[mta.Level]string{mta.OK: green, mta.Accepted: green, mta.Warning: yellow, mta.Broken: red, mta.Down: red, mta.Hole: red}
+	colours := map[mta.Severity]string{mta.OK: green, mta.Accepted: green, mta.Warning: yellow, mta.Broken: red, mta.Down: red, mta.Hole: red}
 	for _, f := range found {
 		where := ""
 		if f.Where != "" {
 			where = "  " + f.Where
 		}
-		fmt.Fprintf(p.stdout, "%s  %s%s: %s\n", paint(terminal(p.stdout), colours[f.Level], fmt.Sprintf("%-11s", f.Level)), cmp.Or(f.Code, f.Check), where, oneLine(f.Text))
+		fmt.Fprintf(p.stdout, "%s  %s%s: %s\n", paint(terminal(p.stdout), colours[f.Severity], fmt.Sprintf("%-11s", f.Severity)), cmp.Or(f.Code, f.Check), where, oneLine(f.Text))
 		switch {
-		case f.Level == mta.Accepted:
+		case f.Severity == mta.Accepted:
 			fmt.Fprintf(p.stdout, "             accepted: %s\n", oneLine(f.Reason))
-		case f.Remedy != "" && f.Level != mta.OK:
+		case f.Remedy != "" && f.Severity != mta.OK:
 			fmt.Fprintf(p.stdout, "             -> %s\n", oneLine(f.Remedy))
 		}
 	}
 	count := countLevels(found)
 	fmt.Fprintf(p.stdout, "%d ok, %s, %s", count[mta.OK], plural(count[mta.Warning], "warning"), plural(count[mta.Hole], "hole"))
-	for _, level := range []mta.Level{mta.Broken, mta.Down, mta.Accepted} {
+	for _, level := range []mta.Severity{mta.Broken, mta.Down, mta.Accepted} {
 		if n := count[level]; n > 0 {
 			fmt.Fprintf(p.stdout, ", %d %s", n, level)
 		}
@@ -104,10 +104,10 @@ func (p *program) printFindings(found []mta.Finding) {
 
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
 
-func countLevels(found []mta.Finding) map[mta.Level]int {
-	count := make(map[mta.Level]int)
+func countLevels(found []mta.Finding) map[mta.Severity]int {
+	count := make(map[mta.Severity]int)
 	for _, f := range found {
-		count[f.Level]++
+		count[f.Severity]++
 	}
 	return count
 }
@@ -150,9 +150,9 @@ func (p *program) nagios(found []mta.Finding, err error) int {
 
 // worstOf returns the first finding of the highest level above accepted.
 func worstOf(found []mta.Finding) (mta.Finding, bool) {
-	for _, level := range []mta.Level{mta.Hole, mta.Down, mta.Broken, mta.Warning} {
+	for _, level := range []mta.Severity{mta.Hole, mta.Down, mta.Broken, mta.Warning} {
 		for _, f := range found {
-			if f.Level == level {
+			if f.Severity == level {
 				return f, true
 			}
 		}

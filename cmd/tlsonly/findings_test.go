@@ -21,7 +21,7 @@ func TestDoctorCapped(t *testing.T) {
 	if n := len(kept); n != mostAlike+3 {
 		t.Errorf("%d findings", n)
 	}
-	if last := kept[mostAlike]; last.Level != mta.Hole || last.Where != "/etc/postfix/access" || last.Text != "and 9980 more like these" {
+	if last := kept[mostAlike]; last.Severity != mta.Hole || last.Where != "/etc/postfix/access" || last.Text != "and 9980 more like these" {
 		t.Errorf("%+v", last)
 	}
 	var accepted []config.Acceptance

@@ -76,12 +76,12 @@ func (f *fleet) start(name string) *member {
 	check()
 	m.ledger, err = ledger.New(ledger.Config{Store: m.store, Now: f.now})
 	check()
-	m.assessor, err = destination.New(destination.Config{Resolver: m, Prober: m, Now: f.now, Found: m.found})
+	m.assessor, err = destination.New(destination.Config{Resolver: m, Prober: m, Now: f.now, OnResult: m.found})
 	check()
 	err = m.ledger.Load(f.t.Context(), m)
 	check()
 	// Every makes haste here; when a destination is due again is the ledger's to say.
-	watch, err := monitor.New(monitor.Config{Schedule: m, Looker: m.assessor, Ledger: m.ledger, Every: time.Minute,
+	watch, err := monitor.New(monitor.Config{Schedule: m, Assessor: m.assessor, Ledger: m.ledger, Every: time.Minute,
 		Tick: 20 * time.Millisecond, Concurrency: 16, Now: f.now})
 	check()
 	for _, run := range []func(context.Context){watch.Run, m.ledger.Run} {
@@ -118,7 +118,7 @@ func (m *member) found(found policy.Assessment) {
 	}
 	m.looks++
 	m.fleet.looks[found.Destination]++
-	m.ledger.Found(found)
+	m.ledger.Record(found)
 }
 
 // Seed and Drop are the Assessor's.

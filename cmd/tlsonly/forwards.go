@@ -207,7 +207,7 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 	}
 	closed := 0
 	for _, u := range sum.Unlisted {
-		if u.Own {
+		if u.User {
 			if closed++; closed > 1 {
 				continue // one says it of all
 			}
@@ -328,7 +328,7 @@ func (d *service) newWatcher(ctx context.Context) *audit.Watcher {
 		Every:   auditEvery,
 		Began:   tell(store.ForwardFails, slog.LevelWarn),
 		Ceased:  tell(store.ForwardMended, slog.LevelInfo),
-		Known: func(f audit.Finding) bool {
+		FailedBefore: func(f audit.Finding) bool {
 			ctx, cancel := context.WithTimeout(ctx, saveTime)
 			defer cancel()
 			history, err := d.store.History(ctx, f.Destination, 100)

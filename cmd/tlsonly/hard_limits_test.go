@@ -352,7 +352,7 @@ func TestMTAHardClock(t *testing.T) {
 			_, err = s.Pin(ctx, to, "rule:clinic")
 		}
 		if err == nil {
-			_, err = s.RecordLook(ctx, store.Look{Destination: to, When: time.Now(), OK: true, Next: time.Now().Add(hour / 2)})
+			_, err = s.RecordAssessment(ctx, store.Result{Destination: to, When: time.Now(), OK: true, Next: time.Now().Add(hour / 2)})
 		}
 		if err != nil {
 			t.Fatal(err)

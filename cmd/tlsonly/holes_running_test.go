@@ -385,7 +385,7 @@ func TestMTADoctorAccept(t *testing.T) {
 		t.Fatalf("exit status %d, %v\n%s", status, err, out)
 	}
 	for _, f := range answer.Findings {
-		if f.Code == "" || f.Check == "" || strings.Contains(f.Where, " ") || (f.Level == mta.Accepted) != (f.Reason != "") {
+		if f.Code == "" || f.Check == "" || strings.Contains(f.Where, " ") || (f.Severity == mta.Accepted) != (f.Reason != "") {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -57,14 +57,14 @@ func TestClosedHomes(t *testing.T) {
 			}
 			passwd += fmt.Sprintf("u%d:x:%d:100::%s:/usr/sbin/nologin\n", i, number, filepath.Join(top, home))
 		}
-		for waits, want := range map[string]mta.Level{"": mta.OK, "nobody knows": mta.Broken} {
+		for waits, want := range map[string]mta.Severity{"": mta.OK, "nobody knows": mta.Broken} {
 			found := closedHomes(c.who, passwd, waits)
 			got := ""
 			if len(found) > 0 {
 				_, got, _ = strings.Cut(strings.ReplaceAll(found[0].Text, top+"/", ""), "mail to ")
 				got, _, _ = strings.Cut(got, " is ")
 			}
-			if got != c.want || len(found) > 1 || len(found) > 0 && (found[0].Level != want || !strings.Contains(found[0].Text, waits)) {
+			if got != c.want || len(found) > 1 || len(found) > 0 && (found[0].Severity != want || !strings.Contains(found[0].Text, waits)) {
 				t.Errorf("%v, homes %s: %q, %v, want %q", c.who, c.homes, got, found, c.want)
 			}
 		}

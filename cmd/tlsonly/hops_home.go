@@ -42,7 +42,7 @@ func (d *service) readHomes(a *around, told postfix.Around) {
 			continue // doctor names next hops that are none
 		}
 		add(hop, h.Domain)
-		if !slices.Contains(old.homes[hop], h.Domain) && d.holdsHome(h.Domain) {
+		if !slices.Contains(old.homes[hop], h.Domain) && d.enforcesHome(h.Domain) {
 			d.log.Info("mail to protected senders leaves over TLS or waits, whoever sends it: their bounces go there",
 				"domain", h.Domain.String(), "nexthop", hop.String())
 		}
@@ -61,8 +61,8 @@ func (d *service) readHomes(a *around, told postfix.Around) {
 	}
 }
 
-// holdsHome reports whether mail to a domain of protected senders is held to TLS.
-func (d *service) holdsHome(domain addr.Domain) bool {
+// enforcesHome reports whether mail to a domain of protected senders is held to TLS.
+func (d *service) enforcesHome(domain addr.Domain) bool {
 	return d.config.Load().Binding.Bounces != contract.BouncesOthers && !d.isLocal(domain)
 }
 

@@ -23,24 +23,24 @@ import (
 	"tlsonly/rules"
 )
 
-// tally is what is counted and changed at run time, whether it is shown or not.
-type tally struct {
+// stats is what is counted and changed at run time, whether it is shown or not.
+type stats struct {
 	meter *web.Meter
 	level *slog.LevelVar // of the log
 }
 
-func newTally(now func() time.Time) tally {
-	return tally{web.NewMeter(now), new(slog.LevelVar)}
+func newTally(now func() time.Time) stats {
+	return stats{web.NewMeter(now), new(slog.LevelVar)}
 }
 
 // watch has an engine tell of its looks.
-func (s tally) watch(c *destination.Config) {
-	c.Looked, c.Probed = s.meter.Assessed, s.meter.Probed
+func (s stats) watch(c *destination.Config) {
+	c.OnAssessed, c.Probed = s.meter.Assessed, s.meter.Probed
 	c.Confirmed = func(second destination.Second) { s.meter.Second(string(second)) }
 }
 
 // observe counts a decision.
-func (s tally) observe(d *milter.Decision, took time.Duration) {
+func (s stats) observe(d *milter.Decision, took time.Duration) {
 	one := web.Decision{Rule: d.Rule.Name, Verdict: d.Verdict, Reason: d.Reason, Mode: d.Rule.Mode}
 	if one.Mode == policy.Observe {
 		one.Verdict = d.Would
@@ -49,7 +49,7 @@ func (s tally) observe(d *milter.Decision, took time.Duration) {
 }
 
 // observeInbound counts a decision about how mail comes in.
-func (s tally) observeInbound(rule *inbound.Rule, would policy.Verdict, reason inbound.Reason) {
+func (s stats) observeInbound(rule *inbound.Rule, would policy.Verdict, reason inbound.Reason) {
 	s.meter.Admitted(web.Decision{Rule: rule.Name, Verdict: would, Reason: policy.Reason(reason), Mode: rule.Mode})
 }
 
@@ -125,17 +125,17 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 	}
 	w := web.Config{
 		Version: buildVersion(),
-		Survey: func(each func(web.Known) bool) {
-			d.ledger.Survey(func(k ledger.Known) bool { return each(web.Known(k)) })
+		Survey: func(each func(web.Summary) bool) {
+			d.ledger.All(func(k ledger.Summary) bool { return each(web.Summary(k)) })
 		},
-		Known: d.assessor.Known,
+		Remembered: d.assessor.Remembered,
 		Assess: func(ctx context.Context, to addr.Destination) policy.Assessment {
 			return d.assessor.Refresh(ctx, to, 0)
 		},
 		Store:   d.store,
 		Rules:   d.ruleSet,
 		Inbound: func() *inbound.Set { return d.config.Load().Inbound },
-		Meter:   d.tally.meter,
+		Meter:   d.stats.meter,
 		Counts:  d.counts,
 		Checks: []web.Check{
 			{Name: "store", Test: func(context.Context) error { return d.store.Healthy() }},
@@ -146,7 +146,7 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 		Explain: func(ctx context.Context, from, to addr.Address, user string) any {
 			decider := newDecider(d.config.Load(), d.assessor, readOnly{d})
 			decider.Dry = true
-			decider.Forwards, decider.Held = d.forwards, heldAtDelivery(d.config.Load(), d.delivery.Load)
+			decider.Forwards, decider.EnforcedAtDelivery = d.forwards, enforcedAtDelivery(d.config.Load(), d.delivery.Load)
 			e := explained(ctx, decider, d.delivery.Load(), append([]addr.Address{from}, d.senders.Written(from)...), to, user)
 			e.By, e.Config = "the running daemon, "+answeredBy(), d.state.Load()
 			return e
@@ -156,10 +156,10 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 			return lines(found)
 		},
 		Resolver:    disbelief,
-		OwnNetwork:  d.ledger.Suspect,
+		Outage:      d.ledger.Suspect,
 		Binding:     d.bindingState,
-		LastAsked:   d.asked.Last,
-		LogLevel:    d.tally.level,
+		LastAsked:   d.activity.Last,
+		LogLevel:    d.stats.level,
 		Host:        c.HTTP.Host(),
 		Password:    c.HTTP.Password,
 		Cert:        c.HTTP.Cert,
@@ -173,7 +173,7 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 	}
 	w.Observed = func(ctx context.Context, since time.Time) (observe.Summary, error) {
 		rows, err := d.store.ObservedSince(ctx, since)
-		return observe.Summarize(d.ruleSet(), rows, since, d.now(), d.assessor.Known), err
+		return observe.Summarize(d.ruleSet(), rows, since, d.now(), d.assessor.Remembered), err
 	}
 	w.Forwards = func() []web.Forward {
 		failing, _, _ := d.audit.Failing()
@@ -211,11 +211,11 @@ func (d *service) ruleSet() *rules.Set { return d.config.Load().Rules }
 func (d *service) counts() web.Counts {
 	m, l, a := d.server.Stats(), d.ledger.Stats(), d.assessor.Stats()
 	n := web.Counts{
-		Sessions: m.Sessions, Connections: m.Connections, Messages: m.Messages, Malformed: m.Malformed, Unbound: m.Unbound, UnboundAt: m.UnboundAt,
+		Sessions: m.Sessions, Connections: m.Connections, Messages: m.Messages, Malformed: m.Malformed, Unattested: m.Unattested, UnattestedAt: m.UnattestedAt,
 		Unwatched: m.Unwatched,
 		Panics:    map[string]uint64{"milter": m.Panics},
 		Cached:    map[string]int{"destinations": a.Destinations, "hosts": a.Hosts},
-		Lookups:   map[string]uint64{"memory": a.Served, "joined": a.Joined, "look": a.Looked},
+		Lookups:   map[string]uint64{"memory": a.Served, "joined": a.Joined, "look": a.Assessed},
 		Changes:   map[string]int64{},
 		Waiting:   l.Waiting,
 	}

@@ -77,7 +77,7 @@ tls = "verified"
 	now := time.Now()
 	look := policy.Assessment{Destination: known, When: now, Until: now.Add(time.Hour), Hosts: []policy.Host{{Name: addr.MustDomain("mx.lab.example"),
 		Observations: []policy.Observation{{Address: netip.MustParseAddrPort("192.0.2.1:25"), Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256, When: now}}}}}
-	if err := filled.Put(ctx, store.Found{Assessment: look, Port: 25}); err != nil {
+	if err := filled.Put(ctx, store.Assessment{Assessment: look, Port: 25}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := filled.Pin(ctx, known, store.ByAdmin); err != nil {
@@ -123,7 +123,7 @@ tls = "verified"
 	}
 	has(ask("GET", "/readyz", "", 200), "store: ok\nresolver: ok\nforwards: ok\nsessions: ok\n")
 	has(ask("GET", "/", "", 200), "Whether the MTA is bound isn’t watched here.", "clinic", "insurer", "not suspected")
-	d.tally.observeInbound(&inbound.Rule{Name: "insurer", Mode: policy.Enforce}, policy.Reject, inbound.NoTLS)
+	d.stats.observeInbound(&inbound.Rule{Name: "insurer", Mode: policy.Enforce}, policy.Reject, inbound.NoTLS)
 	has(ask("GET", "/metrics", "", 200), `tlsonly_inbound_decisions_total{mode="enforce",reason="no-tls",rule="insurer",verdict="reject"} 1`, "tlsonly_own_network_suspect 0")
 	if !postfixSettings(c, rules.Alone(c.Rules)).Verified {
 		t.Error("doctor isn't told that certificates must be verified")
@@ -139,8 +139,8 @@ tls = "verified"
 	has(ask("POST", "/v1/forwards/test", `{"owner":"a@clinic.example","target":"b@lab.example"}`, 200), `"findings"`)
 	has(ask("GET", "/v1/forwards", "", 200), `"forwards": []`)
 	has(ask("PUT", "/v1/log-level", `{"level":"debug"}`, 200), "debug")
-	if d.tally.level.Level() != slog.LevelDebug {
-		t.Error("the level of the log is", d.tally.level.Level())
+	if d.stats.level.Level() != slog.LevelDebug {
+		t.Error("the level of the log is", d.stats.level.Level())
 	}
 	var checked struct{ Assessment policy.Assessment }
 	if err := json.Unmarshal([]byte(ask("POST", "/v1/check", `{"destination":"lab.example"}`, 200)), &checked); err != nil || checked.Assessment.When.Before(now) {

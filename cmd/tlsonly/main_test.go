@@ -118,7 +118,7 @@ func known(ts *testscript.TestScript, neg bool, args []string) {
 		host := policy.Host{Name: addr.MustDomain("mx." + d.Host().String()), Preference: 10, Observations: []policy.Observation{{
 			Address: netip.MustParseAddrPort("127.0.1.1:25"), Outcome: outcome, Version: policy.TLS13, Bits: 128, When: now}}}
 		for range times {
-			_, err := s.RecordLook(ctx, store.Look{Destination: d, When: now, OK: ok, Next: now.Add(time.Hour), Found: &store.Found{
+			_, err := s.RecordAssessment(ctx, store.Result{Destination: d, When: now, OK: ok, Next: now.Add(time.Hour), Assessment: &store.Assessment{
 				Assessment: policy.Assessment{Destination: d, Hosts: []policy.Host{host}, When: now, Until: now.Add(time.Hour)}, Port: 25}})
 			ts.Check(err)
 		}

@@ -234,12 +234,12 @@ func TestMTACheck(t *testing.T) {
 		a := answers[i]
 		var ways []string
 		for _, m := range a.Missing {
-			ways = append(ways, strings.TrimSpace(string(m.Level)+" "+m.Way))
+			ways = append(ways, strings.TrimSpace(string(m.Level)+" "+m.Mechanism))
 		}
 		if got := strings.Join(slices.Compact(ways), ", "); got != c.ways {
 			t.Errorf("%s: missing for %q, want %q", c.destination, got, c.ways)
 		}
-		if a.Level != c.level || a.Next != c.next || a.Reason != c.reason || a.Satisfied != (c.reason == "") || a.Asked != policy.LevelEncrypt {
+		if a.Level != c.level || a.Next != c.next || a.Reason != c.reason || a.Satisfied != (c.reason == "") || a.Demanded != policy.LevelEncrypt {
 			t.Errorf("%s: level %q, next %q, reason %q, satisfied %t; want %q, %q, %q", c.destination, a.Level, a.Next, a.Reason, a.Satisfied,
 				c.level, c.next, c.reason)
 		}
@@ -302,7 +302,7 @@ func TestMTACheck(t *testing.T) {
 			t.Errorf("%s: of the resolver %q", answers[i].Destination, answers[i].Resolver)
 		}
 		for _, m := range answers[i].Missing {
-			if m.Way == judge.ByDANE {
+			if m.Mechanism == judge.ByDANE {
 				t.Errorf("%s: %s", answers[i].Destination, m.Text)
 			}
 		}

@@ -29,13 +29,13 @@ func profileOf(ctx context.Context, c *config.Config) (profile.MTA, error) {
 	return profile.MTA{}, nil
 }
 
-// knownMTA is what is known of the MTA.
-type knownMTA struct {
+// mtaProfile is what is known of the MTA.
+type mtaProfile struct {
 	atomic.Pointer[profile.MTA]
 	failed string // why not all could be found out the last time
 }
 
-func (k *knownMTA) get() profile.MTA {
+func (k *mtaProfile) get() profile.MTA {
 	if m := k.Load(); m != nil {
 		return *m
 	}

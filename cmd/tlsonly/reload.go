@@ -103,7 +103,7 @@ func (d *service) reload(ctx context.Context) {
 		// What binds at delivery comes first: it is never weaker than before.
 		err = d.use(ctx, fresh.Rules, old.Rules)
 	}
-	d.tally.meter.Reloaded(d.now(), err)
+	d.stats.meter.Reloaded(d.now(), err)
 	if err != nil {
 		d.log.Error("reload refused, the old rules stay in force", "err", err)
 		return
@@ -112,7 +112,7 @@ func (d *service) reload(ctx context.Context) {
 		d.log.Warn("only rules, [senders], [relay], [doctor], [forwarding] local and [binding] watch are in force now, what else changed needs a restart")
 	}
 	if fresh.Log.Level != old.Log.Level {
-		d.tally.level.Set(fresh.Log.Level) // else what was set meanwhile stays
+		d.stats.level.Set(fresh.Log.Level) // else what was set meanwhile stays
 	}
 	d.config.Store(fresh)
 	d.readAround(ctx)

@@ -61,7 +61,7 @@ func (p *program) serve(ctx context.Context, args []string) int {
 	if err != nil {
 		return p.notOpened(err)
 	}
-	d.tally.level = level
+	d.stats.level = level
 	if err := d.run(ctx); err != nil {
 		log.Error("stopped", "err", err)
 		return exitNo
@@ -93,11 +93,11 @@ type service struct {
 	observed *observe.Recorder
 	server   *milter.Server
 	maps     *socketmap.Server // nil: off
-	tally    tally
+	stats    stats
 	around   surroundings
-	mta      knownMTA
+	mta      mtaProfile
 	reading  sync.Mutex // held while they are read
-	asked    *binding.Asked
+	activity *binding.Activity
 	binding  *binding.Watcher
 	sources  sourceFaults
 }
@@ -116,7 +116,7 @@ const saveTime = 5 * time.Second
 
 // newService opens the store, reads it into memory and builds everything else around it. now is the time of day.
 func newService(ctx context.Context, file string, c *config.Config, log *slog.Logger, now func() time.Time) (_ *service, err error) {
-	d := &service{file: file, log: log, now: now, tally: newTally(now), rulesets: make(chan struct{}, 1), asked: binding.NewAsked(now)}
+	d := &service{file: file, log: log, now: now, stats: newTally(now), rulesets: make(chan struct{}, 1), activity: binding.NewActivity(now)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -176,10 +176,10 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	}
 	d.learnMTA(ctx)
 	d.assessor, err = newEngine(c, log, save, func(_ *engine, dc *destination.Config) {
-		dc.Found, dc.Now = d.ledger.Found, now
+		dc.OnResult, dc.Now = d.ledger.Record, now
 		dc.Wanted = func() policy.Demand { return wanted(d.delivery.Load(), now()) }
 		dc.MTA = d.mta.get
-		d.tally.watch(dc)
+		d.stats.watch(dc)
 	})
 	if err != nil {
 		return nil, err
@@ -189,7 +189,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	}
 	d.monitor, err = monitor.New(monitor.Config{
 		Schedule:    d.store,
-		Looker:      d.assessor,
+		Assessor:    d.assessor,
 		Ledger:      d.ledger,
 		Every:       c.Monitor.Every,
 		Forget:      c.Monitor.Forget,
@@ -214,7 +214,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	}
 	who := instance.New(buildVersion(), c.Store.URL)
 	decider := newDecider(c, d.assessor, d.ledger)
-	decider.Forwards, decider.Held = d.forwards, heldAtDelivery(c, d.delivery.Load)
+	decider.Forwards, decider.EnforcedAtDelivery = d.forwards, enforcedAtDelivery(c, d.delivery.Load)
 	decider.Local = d.isLocal
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
@@ -234,8 +234,8 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Forms:          func() addr.Forms { return d.delivery.Load().Forms(d.now()) },
 		Settled:        func(from addr.Address) bool { return d.maps == nil || d.maps.Settled(from) },
 		Observe:        d.observe,
-		Asked:          d.asked.Message,
-		ObserveInbound: d.tally.observeInbound,
+		OnMessage:      d.activity.Message,
+		ObserveInbound: d.stats.observeInbound,
 		MaxConnections: c.Milter.Connections,
 		Relayed:        d.relayed,
 		Lent:           d.lent,
@@ -265,9 +265,9 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		},
 		Local:       d.isLocal,
 		Homes:       d.homes,
-		Asked:       func(m socketmap.Map, protected addr.Address) { d.asked.Question(string(m), protected) },
-		Site:        siteWays(d.forwards, reads),
-		History:     d.heldSince,
+		OnQuestion:  func(m socketmap.Map, protected addr.Address) { d.activity.Question(string(m), protected) },
+		Site:        siteRoutes(d.forwards, reads),
+		History:     d.promisedSince,
 		Others:      c.Binding.Others,
 		FreeBounces: c.Binding.Bounces == contract.BouncesOthers,
 		Bounce:      c.Binding.OnLost == contract.OnLostBounce,

@@ -186,7 +186,7 @@ func (p *program) planPostfix(ctx context.Context, c *config.Config, i postfix.I
 	if plan, err = postfix.Plan(settings, facts); err != nil {
 		return facts, settings, plan, err
 	}
-	notes, err := askedOf(ctx, facts, settings)
+	notes, err := answererOf(ctx, facts, settings)
 	if err != nil && how.apply {
 		return facts, settings, plan, err
 	} else if err != nil {
@@ -197,15 +197,15 @@ func (p *program) planPostfix(ctx context.Context, c *config.Config, i postfix.I
 	return facts, settings, plan, nil
 }
 
-// askedOf finds out who answers where Postfix is about to be bound to. The error
+// answererOf finds out who answers where Postfix is about to be bound to. The error
 // is for anybody but this daemon: mail would be judged by others, or by nobody.
-func askedOf(ctx context.Context, f postfix.Facts, s postfix.Settings) (notes []string, err error) {
+func answererOf(ctx context.Context, f postfix.Facts, s postfix.Settings) (notes []string, err error) {
 	found, err := f.Answering(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	for _, finding := range found {
-		switch finding.Level {
+		switch finding.Severity {
 		case mta.OK:
 		case mta.Down:
 			notes = append(notes, fmt.Sprintf("%s; to start it: %s", finding.Text, finding.Remedy))
@@ -257,7 +257,7 @@ func (p *program) renewPostfix(ctx context.Context, s postfix.Settings, i postfi
 	}
 	found, err := postfix.Running(ctx, s, i, !undo)
 	for _, f := range found {
-		if f.Level != mta.OK {
+		if f.Severity != mta.OK {
 			err = errors.Join(err, fmt.Errorf("%s; %s", f.Text, f.Remedy))
 		}
 	}
@@ -355,7 +355,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 	now := time.Now()
 	s.Verified = slices.ContainsFunc(c.Inbound.Rules(), func(r *inbound.Rule) bool { return r.Level == inbound.Verified && r.Active(now) })
 	for n := 1; n <= delivery.Highest(); n++ {
-		ask, _ := delivery.Ask(n, addr.Domain{}, now)
+		ask, _ := delivery.Requirement(n, addr.Domain{}, now)
 		lowest := ask.Demand.MinVersion
 		for _, m := range delivery.Meanings(n, now) {
 			if m.Until.IsZero() && m.Class.Observes(now) {
@@ -417,7 +417,7 @@ func sendmailSettings(c *config.Config) (sendmail.Settings, error) {
 		return s, err
 	}
 	for _, from := range examples(c.Rules) {
-		s.Held = append(s.Held, sendmail.Question{From: from, To: addr.MustAddress("doctor@" + contract.DoctorDomain)})
+		s.Protected = append(s.Protected, sendmail.Question{From: from, To: addr.MustAddress("doctor@" + contract.DoctorDomain)})
 	}
 	return s, nil
 }

@@ -156,7 +156,7 @@ const unknownLevel = "not known"
 func (c checked) verdict(colour bool) string {
 	switch {
 	case c.Satisfied && c.Level == "":
-		return fmt.Sprintf("%s (asked %s)", paint(colour, yellow, unknownLevel), c.Asked)
+		return fmt.Sprintf("%s (asked %s)", paint(colour, yellow, unknownLevel), c.Demanded)
 	case c.Satisfied:
 		return paint(colour, green, string(c.Level))
 	}
@@ -168,7 +168,7 @@ func (c checked) verdict(colour bool) string {
 	if level := c.Instead(); level != "" {
 		reached = ", reached " + string(level)
 	}
-	return fmt.Sprintf("%s (asked %s%s)", paint(colour, hue, string(c.Reason)), c.Asked, reached)
+	return fmt.Sprintf("%s (asked %s%s)", paint(colour, hue, string(c.Reason)), c.Demanded, reached)
 }
 
 // host shows one mail host.
@@ -232,7 +232,7 @@ func (p page) advice(c checked) {
 	var last judge.Advice
 	ways := 0
 	for i, m := range c.Missing {
-		if i == 0 || m.Level != last.Level || m.Way != last.Way {
+		if i == 0 || m.Level != last.Level || m.Mechanism != last.Mechanism {
 			if m.Level != last.Level {
 				ways = 0
 			}
@@ -240,7 +240,7 @@ func (p page) advice(c checked) {
 			fmt.Fprintf(p.w, "  %s:\n", heading(c.Report, m, ways > 1))
 		}
 		last = m
-		alike := func(o judge.Advice) bool { return o.Level == m.Level && o.Way == m.Way && o.Text == m.Text }
+		alike := func(o judge.Advice) bool { return o.Level == m.Level && o.Mechanism == m.Mechanism && o.Text == m.Text }
 		if slices.ContainsFunc(c.Missing[:i], alike) {
 			continue
 		}
@@ -270,12 +270,12 @@ func heading(r judge.Report, m judge.Advice, or bool) string {
 		text += " at every host"
 	}
 	switch {
-	case m.Way == "" || m.Level == policy.LevelDane:
+	case m.Mechanism == "" || m.Level == policy.LevelDane:
 		return text
 	case or:
 		text = "or"
 	}
-	return text + ", by " + map[string]string{judge.ByDANE: "DANE", judge.BySTS: "MTA-STS", judge.ByCertificate: "its certificate"}[m.Way]
+	return text + ", by " + map[string]string{judge.ByDANE: "DANE", judge.BySTS: "MTA-STS", judge.ByCertificate: "its certificate"}[m.Mechanism]
 }
 
 // some lists the first few.

@@ -57,7 +57,7 @@ func readSources(ctx context.Context, c *config.Config) (sourcesRead, error) {
 	}
 	for _, u := range unlisted {
 		switch fields := strings.Fields(u.Source); {
-		case u.Own:
+		case u.User:
 			said.Closed++
 		case len(fields) == 0 || !broken[fields[len(fields)-1]]:
 			said.Unlisted = append(said.Unlisted, u)

@@ -34,7 +34,7 @@ func (d *service) newBinding(ctx context.Context) (*binding.Watcher, error) {
 // [forwarding] names, or else the one on this host.
 func (d *service) watchPlan() binding.Plan {
 	c := d.config.Load()
-	p := binding.Plan{Every: c.Binding.Watch, Silent: d.asked.Silent}
+	p := binding.Plan{Every: c.Binding.Watch, Silent: d.activity.Silent}
 	switch {
 	case c.Binding.Watch == 0:
 		p.Idle = `[binding] watch = "off"`
@@ -47,29 +47,29 @@ func (d *service) watchPlan() binding.Plan {
 		return p
 	}
 	which, i, in := watchedMTA(c.Forwarding)
-	var look func(context.Context) (mta.Look, error)
+	var look func(context.Context) (mta.Inspection, error)
 	switch p.MTA = which; which {
 	case "postfix":
-		look = func(ctx context.Context) (mta.Look, error) {
-			return postfix.Bound(ctx, postfixSettings(c, d.delivery.Load()), i)
+		look = func(ctx context.Context) (mta.Inspection, error) {
+			return postfix.CheckBinding(ctx, postfixSettings(c, d.delivery.Load()), i)
 		}
 	case "sendmail":
-		look = func(ctx context.Context) (mta.Look, error) {
+		look = func(ctx context.Context) (mta.Inspection, error) {
 			settings, err := sendmailSettings(c)
 			if err != nil {
-				return mta.Look{}, err
+				return mta.Inspection{}, err
 			}
-			return in.Bound(ctx, settings)
+			return in.CheckBinding(ctx, settings)
 		}
 	default:
 		p.Idle = "no MTA on this host"
 	}
-	p.Look = func(ctx context.Context) (mta.Look, error) {
+	p.Inspect = func(ctx context.Context) (mta.Inspection, error) {
 		found, err := look(ctx)
 		found.Findings = accept(found.Findings, c.Doctor.Accept)
 		return found, err
 	}
-	p.Silent = func(now time.Time) []mta.Finding { return accept(d.asked.Silent(now), c.Doctor.Accept) }
+	p.Silent = func(now time.Time) []mta.Finding { return accept(d.activity.Silent(now), c.Doctor.Accept) }
 	return p
 }
 
@@ -137,7 +137,7 @@ func (d *service) bindingState() (web.Binding, bool) {
 
 // observe counts a decision, and that it was asked for.
 func (d *service) observe(decision *milter.Decision, took time.Duration) {
-	d.tally.observe(decision, took)
+	d.stats.observe(decision, took)
 	d.keepObserved(decision)
-	d.asked.Decided(decision.Verdict == policy.Accept && decision.Rule != nil && decision.Rule.Enforcing() && len(decision.Destinations) > 0)
+	d.activity.Decided(decision.Verdict == policy.Accept && decision.Rule != nil && decision.Rule.Enforcing() && len(decision.Destinations) > 0)
 }

@@ -81,8 +81,8 @@ type Summary struct {
 	Unlisted     []forward.Unlisted `json:"unlisted,omitempty"`
 }
 
-// looks is how many destinations are assessed at the same time.
-const looks = 256
+// maxAssessments is how many destinations are assessed at the same time.
+const maxAssessments = 256
 
 // Run tells of every forward on this host, or only of those of some owners, in the order of owners. each isn't called
 // concurrently.
@@ -221,7 +221,7 @@ func (a *Auditor) judge(ctx context.Context, found []Finding, known map[addr.Des
 	}
 	seen := make([]policy.Assessment, len(ask))
 	var group errgroup.Group
-	group.SetLimit(looks)
+	group.SetLimit(maxAssessments)
 	for i, d := range ask {
 		group.Go(func() error {
 			seen[i] = a.Assessor.Assess(ctx, d, nil)

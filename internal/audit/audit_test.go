@@ -232,7 +232,7 @@ func watched(t *testing.T, ends map[string]string, known func(Finding) bool, tes
 				news = append(news, what+" "+f.Owner+" "+f.Leaves)
 			}
 		}
-		w := &Watcher{Auditor: auditor, Changed: changed, Every: time.Hour, Known: known, Log: slog.New(slog.DiscardHandler),
+		w := &Watcher{Auditor: auditor, Changed: changed, Every: time.Hour, FailedBefore: known, Log: slog.New(slog.DiscardHandler),
 			Began: add("began"), Ceased: add("ceased")}
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup

@@ -19,7 +19,7 @@ type Watcher struct {
 	// Began is told of a forward that breaks a rule and didn't before, Ceased of one that did and doesn't. Of the first audit
 	// known says what failed before this process began; nil: nothing did.
 	Began, Ceased func(Finding)
-	Known         func(Finding) bool
+	FailedBefore  func(Finding) bool
 	Log           *slog.Logger
 
 	mu      sync.Mutex
@@ -119,8 +119,8 @@ func (w *Watcher) tell(before map[string]Finding, failing []Finding, unlisted []
 				now[f.key()] = old
 			}
 			continue
-		case before == nil && w.Known != nil:
-			failed = w.Known(f)
+		case before == nil && w.FailedBefore != nil:
+			failed = w.FailedBefore(f)
 		}
 		now[f.key()] = f
 		if !failed {

@@ -35,9 +35,9 @@ type Plan struct {
 	Every time.Duration // a look without a change
 	// Idle says why nothing is watched; "" where something is.
 	Idle string
-	// Look looks at the configuration of the MTA. It has marked what the site
+	// Inspect looks at the configuration of the MTA. It has marked what the site
 	// accepts.
-	Look func(context.Context) (mta.Look, error)
+	Inspect func(context.Context) (mta.Inspection, error)
 	// Silent says who doesn't ask any more, as findings; nil: nobody knows.
 	Silent func(now time.Time) []mta.Finding
 }
@@ -48,12 +48,12 @@ type State struct {
 	Known bool   // some look has said so; else the rest says nothing
 	// OK: no finding says that mail passes the daemon by, or is stopped by
 	// settings. An MTA that doesn't run is no less bound.
-	OK       bool
-	Since    time.Time       // when OK became what it is
-	Findings []mta.Finding   // those that fail, the worst first
-	Checks   map[string]bool // what was looked at, by Finding.Check; what couldn't be isn't there
-	Looked   time.Time       // the last look that saw something
-	Problem  string          // why the last look saw nothing, "" for a good one
+	OK        bool
+	Since     time.Time       // when OK became what it is
+	Findings  []mta.Finding   // those that fail, the worst first
+	Checks    map[string]bool // what was looked at, by Finding.Check; what couldn't be isn't there
+	Inspected time.Time       // the last look that saw something
+	Problem   string          // why the last look saw nothing, "" for a good one
 }
 
 // Config is what a Watcher works with. Plan and Told are needed, zero fields
@@ -83,8 +83,8 @@ const (
 	stands = 5 * time.Second
 	// standsRunning is that of what a reload or a restart ends by itself.
 	standsRunning = time.Minute
-	// lookTime is how long a look may take.
-	lookTime = 30 * time.Second
+	// inspectTime is how long a look may take.
+	inspectTime = 30 * time.Second
 	// again is after how long what still fails is logged again.
 	again = 24 * time.Hour
 	// idling is between two questions whether there is something to watch.
@@ -113,7 +113,7 @@ type Watcher struct {
 	// awaits is when to look again whether the MTA has read its files, which
 	// nothing tells; 0: it has.
 	awaits time.Duration
-	seen   mta.Look // of the last good look
+	seen   mta.Inspection // of the last good look
 	// clean: since a look saw the MTA run with its files as they are, none has
 	// seen files that don't bind it.
 	clean bool
@@ -200,7 +200,7 @@ func (w *Watcher) Run(ctx context.Context) {
 			if files.changed() {
 				w.awaits = 0
 			}
-			w.look(ctx, plan, files)
+			w.inspect(ctx, plan, files)
 			last = time.Now()
 		}
 		if ctx.Err() != nil {
@@ -225,15 +225,15 @@ func (w *Watcher) rest(why string) {
 	w.idle = why
 	clear(w.began)
 	clear(w.logged)
-	w.due, w.seen, w.clean, w.awaits = time.Time{}, mta.Look{}, false, 0
+	w.due, w.seen, w.clean, w.awaits = time.Time{}, mta.Inspection{}, false, 0
 	w.set(State{})
 }
 
-// look takes one look.
-func (w *Watcher) look(ctx context.Context, plan Plan, files *files) {
+// inspect takes one look.
+func (w *Watcher) inspect(ctx context.Context, plan Plan, files *files) {
 	started := time.Now()
-	limited, cancel := context.WithTimeout(ctx, lookTime)
-	look, err := plan.Look(limited)
+	limited, cancel := context.WithTimeout(ctx, inspectTime)
+	look, err := plan.Inspect(limited)
 	cancel()
 	if ctx.Err() != nil {
 		return
@@ -260,7 +260,7 @@ func (w *Watcher) look(ctx context.Context, plan Plan, files *files) {
 		}
 	}
 	state := w.State()
-	state.Looked, state.Problem = w.c.Now(), ""
+	state.Inspected, state.Problem = w.c.Now(), ""
 	w.set(state)
 	w.judge(plan)
 }
@@ -273,7 +273,7 @@ func (w *Watcher) loaded(found []mta.Finding) []mta.Finding {
 		switch {
 		case isStale(f):
 			stale = true
-		case f.Level == mta.Hole || f.Level == mta.Broken:
+		case f.Severity == mta.Hole || f.Severity == mta.Broken:
 			other = true
 		}
 	}
@@ -316,11 +316,11 @@ func (w *Watcher) once(where, text string) {
 // judge says of the last look, and of who asks, how things stand now.
 func (w *Watcher) judge(plan Plan) {
 	state, now := w.State(), w.c.Now()
-	if state.Looked.IsZero() {
+	if state.Inspected.IsZero() {
 		return // nothing has been seen yet
 	}
 	found := slices.Clone(w.seen.Findings)
-	down := slices.ContainsFunc(found, func(f mta.Finding) bool { return f.Level == mta.Down })
+	down := slices.ContainsFunc(found, func(f mta.Finding) bool { return f.Severity == mta.Down })
 	if plan.Silent != nil && !down {
 		found = append(found, plan.Silent(now)...)
 	}
@@ -330,7 +330,7 @@ func (w *Watcher) judge(plan Plan) {
 	}
 	was := state
 	state.MTA, state.Findings, state.Checks = plan.MTA, failing, checks(found, failing, plan.Silent != nil)
-	state.OK = !slices.ContainsFunc(failing, func(f mta.Finding) bool { return f.Level == mta.Hole || f.Level == mta.Broken })
+	state.OK = !slices.ContainsFunc(failing, func(f mta.Finding) bool { return f.Severity == mta.Hole || f.Severity == mta.Broken })
 	pending := !w.due.IsZero()
 	if !was.Known && pending && state.OK {
 		return // not said before it stands
@@ -371,7 +371,7 @@ func (w *Watcher) standing(found []mta.Finding, now time.Time) []mta.Finding {
 	var failing []mta.Finding
 	began := make(map[key]time.Time)
 	for _, f := range found {
-		if !f.Level.Fails() && f.Check != checkAsked || f.Level == mta.Accepted {
+		if !f.Severity.Fails() && f.Check != checkActivity || f.Severity == mta.Accepted {
 			continue
 		}
 		since, stood := w.began[keyOf(f)]
@@ -381,7 +381,7 @@ func (w *Watcher) standing(found []mta.Finding, now time.Time) []mta.Finding {
 		began[keyOf(f)] = since
 		end := since
 		switch {
-		case f.Check == checkAsked: // it has stood by then
+		case f.Check == checkActivity: // it has stood by then
 		case f.Check == "running":
 			end = since.Add(standsRunning)
 		default:
@@ -396,12 +396,12 @@ func (w *Watcher) standing(found []mta.Finding, now time.Time) []mta.Finding {
 		failing = append(failing, f)
 	}
 	w.began = began
-	slices.SortStableFunc(failing, func(a, b mta.Finding) int { return cmp.Compare(rank(b.Level), rank(a.Level)) })
+	slices.SortStableFunc(failing, func(a, b mta.Finding) int { return cmp.Compare(rank(b.Severity), rank(a.Severity)) })
 	return failing
 }
 
-func rank(l mta.Level) int {
-	return slices.Index([]mta.Level{mta.OK, mta.Accepted, mta.Warning, mta.Down, mta.Broken, mta.Hole}, l)
+func rank(l mta.Severity) int {
+	return slices.Index([]mta.Severity{mta.OK, mta.Accepted, mta.Warning, mta.Down, mta.Broken, mta.Hole}, l)
 }
 
 // checks says of each check whether all is well. One that could only be found
@@ -414,7 +414,7 @@ func checks(found, failing []mta.Finding, asked bool) map[string]bool {
 		}
 	}
 	if asked {
-		all[checkAsked] = true
+		all[checkActivity] = true
 	}
 	for _, f := range failing {
 		all[f.Check] = false
@@ -435,7 +435,7 @@ func (w *Watcher) log(state State, now time.Time) {
 		}
 		logged[keyOf(f)] = now
 		level := slog.LevelError
-		if f.Level == mta.Down || f.Level == mta.Warning {
+		if f.Severity == mta.Down || f.Severity == mta.Warning {
 			level = slog.LevelWarn
 		}
 		if _, there := worst[level]; there {
@@ -452,7 +452,7 @@ func (w *Watcher) log(state State, now time.Time) {
 	w.logged = logged
 	for level, f := range worst {
 		text := "the MTA isn't bound"
-		switch f.Level {
+		switch f.Severity {
 		case mta.Broken:
 			text = "the MTA isn't bound as it should be"
 		case mta.Down:
@@ -471,7 +471,7 @@ func (s State) Describe() string {
 		return ""
 	}
 	f := s.Findings[0]
-	text := string(f.Level) + ": " + strings.TrimSpace(f.Code+" "+f.Where) + ": " + f.Text
+	text := string(f.Severity) + ": " + strings.TrimSpace(f.Code+" "+f.Where) + ": " + f.Text
 	if f.Remedy != "" {
 		text += "; " + f.Remedy
 	}

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fake is a doctor, and who is told.
 type fake struct {
 	mu      sync.Mutex
-	look    mta.Look
+	look    mta.Inspection
 	err     error
 	idle    string
 	every   time.Duration
@@ -66,7 +66,7 @@ func (f *fake) config() Config {
 			if every == 0 {
 				every = 5 * time.Minute
 			}
-			return Plan{MTA: "postfix", Every: every, Look: func(context.Context) (mta.Look, error) {
+			return Plan{MTA: "postfix", Every: every, Inspect: func(context.Context) (mta.Inspection, error) {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				f.looks++
@@ -76,7 +76,7 @@ func (f *fake) config() Config {
 					default:
 					}
 				}
-				return mta.Look{Findings: slices.Clone(f.look.Findings), Files: f.look.Files}, f.err
+				return mta.Inspection{Findings: slices.Clone(f.look.Findings), Files: f.look.Files}, f.err
 			}, Silent: func(time.Time) []mta.Finding {
 				f.mu.Lock()
 				defer f.mu.Unlock()
@@ -133,15 +133,15 @@ func pass(d time.Duration) {
 }
 
 var (
-	milterWell = mta.Finding{Level: mta.OK, Code: "milter-asked", Check: "milter"}
-	runs       = mta.Finding{Level: mta.OK, Code: "postfix-running", Check: "running"}
-	noMilter   = mta.Finding{Level: mta.Hole, Code: "milter-missing", Where: "main.cf:smtpd_milters", Check: "milter", Text: "not asked", Remedy: "setup"}
-	noPolicy   = mta.Finding{Level: mta.Broken, Code: "policy-failing", Check: "policy", Text: "waits"}
-	stopped    = mta.Finding{Level: mta.Down, Code: "postfix-down", Check: "running", Text: "doesn't run"}
-	stale      = mta.Finding{Level: mta.Hole, Code: "not-reloaded", Where: "/etc/postfix/main.cf", Check: "running"}
-	unseen     = mta.Finding{Level: mta.Warning, Code: "not-looked-at", Where: "qmgr", Check: "running", Text: "can't be seen"}
-	accepted   = mta.Finding{Level: mta.Accepted, Code: "milter-missing", Where: "main.cf:smtpd_milters", Check: "milter"}
-	odd        = mta.Finding{Level: mta.Warning, Code: "milter-other", Check: "milter"}
+	milterWell = mta.Finding{Severity: mta.OK, Code: "milter-asked", Check: "milter"}
+	runs       = mta.Finding{Severity: mta.OK, Code: "postfix-running", Check: "running"}
+	noMilter   = mta.Finding{Severity: mta.Hole, Code: "milter-missing", Where: "main.cf:smtpd_milters", Check: "milter", Text: "not asked", Remedy: "setup"}
+	noPolicy   = mta.Finding{Severity: mta.Broken, Code: "policy-failing", Check: "policy", Text: "waits"}
+	stopped    = mta.Finding{Severity: mta.Down, Code: "postfix-down", Check: "running", Text: "doesn't run"}
+	stale      = mta.Finding{Severity: mta.Hole, Code: "not-reloaded", Where: "/etc/postfix/main.cf", Check: "running"}
+	unseen     = mta.Finding{Severity: mta.Warning, Code: "not-looked-at", Where: "qmgr", Check: "running", Text: "can't be seen"}
+	accepted   = mta.Finding{Severity: mta.Accepted, Code: "milter-missing", Where: "main.cf:smtpd_milters", Check: "milter"}
+	odd        = mta.Finding{Severity: mta.Warning, Code: "milter-other", Check: "milter"}
 )
 
 func well() []mta.Finding { return []mta.Finding{milterWell, runs, odd} }
@@ -336,7 +336,7 @@ func TestDown(t *testing.T) {
 	live(t, f, func(t *testing.T, w *Watcher) {
 		pass(0)
 		f.find(milterWell, stopped)
-		f.set(func() { f.silent = []mta.Finding{{Level: mta.Warning, Code: "nobody-asks", Check: "asked"}} })
+		f.set(func() { f.silent = []mta.Finding{{Severity: mta.Warning, Code: "nobody-asks", Check: "asked"}} })
 		pass(48 * time.Hour)
 		s := w.State()
 		if !s.OK || len(s.Findings) != 1 || s.Findings[0].Code != "postfix-down" || s.Checks["running"] || !s.Checks["milter"] {
@@ -424,12 +424,12 @@ func TestSilentTold(t *testing.T) {
 	f.find(well()...)
 	live(t, f, func(t *testing.T, w *Watcher) {
 		pass(time.Second)
-		f.set(func() { f.silent = []mta.Finding{{Level: mta.Hole, Code: "milter-silent", Check: "asked"}} })
+		f.set(func() { f.silent = []mta.Finding{{Severity: mta.Hole, Code: "milter-silent", Check: "asked"}} })
 		pass(20 * time.Second)
 		if s := w.State(); s.OK || s.Checks["asked"] || len(f.words()) != 1 {
 			t.Errorf("%+v", s)
 		}
-		f.set(func() { f.silent = []mta.Finding{{Level: mta.Warning, Code: "nobody-asks", Check: "asked"}} })
+		f.set(func() { f.silent = []mta.Finding{{Severity: mta.Warning, Code: "nobody-asks", Check: "asked"}} })
 		pass(20 * time.Second)
 		if s := w.State(); !s.OK || s.Checks["asked"] || len(f.words()) != 2 || f.lines("level=WARN") != 1 {
 			t.Errorf("%+v, log %s", s, f.logged.String())

@@ -157,10 +157,10 @@ func everybody(ps []addr.Pattern) bool {
 
 // recipientIndex holds active rules by what they say of a domain (patterns for domains, and for addresses by their
 // domain) and, under each, by what they ask, so that the many that ask the same are passed over at once.
-type recipientIndex map[addr.Pattern]map[asked][]*rules.Rule
+type recipientIndex map[addr.Pattern]map[mtaDemand][]*rules.Rule
 
-// asked is a demand as an MTA would be bound to it; the zero value is none, or only TLS when offered.
-type asked struct {
+// mtaDemand is a demand as an MTA would be bound to it; the zero value is none, or only TLS when offered.
+type mtaDemand struct {
 	level   policy.Level
 	version policy.Version
 	bits    int
@@ -168,11 +168,11 @@ type asked struct {
 	match   string // certificate names
 }
 
-func askedBy(r *rules.Rule) asked {
+func mtaDemandOf(r *rules.Rule) mtaDemand {
 	if !r.Level.Enforces() {
-		return asked{}
+		return mtaDemand{}
 	}
-	return asked{r.Level, r.MinVersion, r.MinBits, r.Honor, fmt.Sprint(r.Match)}
+	return mtaDemand{r.Level, r.MinVersion, r.MinBits, r.Honor, fmt.Sprint(r.Match)}
 }
 
 // maxCompared is how many rules of one demand for one domain are looked at: one that differs is enough for a
@@ -197,11 +197,11 @@ func indexRecipients(rs []*rules.Rule, now time.Time) recipientIndex {
 		if len(to) == 0 {
 			to = []addr.Pattern{addr.MustPattern("*")}
 		}
-		demand := askedBy(r)
+		demand := mtaDemandOf(r)
 		for _, p := range to {
 			k := domainKey(p)
 			if index[k] == nil {
-				index[k] = map[asked][]*rules.Rule{}
+				index[k] = map[mtaDemand][]*rules.Rule{}
 			}
 			at := index[k][demand]
 			if len(at) < maxCompared && (len(at) == 0 || at[len(at)-1] != r) {
@@ -223,7 +223,7 @@ func (index recipientIndex) differs(r *rules.Rule) (addr.Domain, *rules.Rule) {
 		}
 		for _, w := range domainKey(p).Wider() {
 			for demand, others := range index[w] {
-				if demand == askedBy(r) {
+				if demand == mtaDemandOf(r) {
 					continue
 				}
 				i := slices.IndexFunc(others, func(other *rules.Rule) bool { return sendersMeet(r, other) })

@@ -37,8 +37,8 @@ type SenderMap struct {
 	// Site: its own tables of senders are to be asked, because the transports
 	// that they name have twins.
 	Site bool
-	// Own are the senders of its own mail, where they aren't the usual ones.
-	Own []string
+	// Notices are the senders of its own mail, where they aren't the usual ones.
+	Notices []string
 }
 
 // Map returns the name: "sender3", "sender3/+site/bounces%40mx.example".
@@ -50,7 +50,7 @@ func (m SenderMap) Map() Map {
 	if m.Site {
 		name += "/" + siteWord
 	}
-	for _, sender := range m.Own {
+	for _, sender := range m.Notices {
 		name += "/" + escaped(sender)
 	}
 	return Map(name)
@@ -84,7 +84,7 @@ func ParseSenderMap(name []byte) (m SenderMap, ok bool) {
 		if err != nil || sender == "" {
 			return SenderMap{}, false
 		}
-		m.Own = append(m.Own, sender)
+		m.Notices = append(m.Notices, sender)
 	}
 	return m, true
 }

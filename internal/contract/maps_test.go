@@ -13,9 +13,9 @@ func TestSenderMap(t *testing.T) {
 		"sender0":        {},
 		"sender12":       {Transports: 12},
 		"sender1/+site":  {Transports: 1, Site: true},
-		"sender0/errors": {Own: []string{"errors"}},
+		"sender0/errors": {Notices: []string{"errors"}},
 		"sender3/+site/no%40body.example/a%20b%3A/%2Bsite": {
-			Transports: 3, Site: true, Own: []string{"no@body.example", "a b:", "+site"}},
+			Transports: 3, Site: true, Notices: []string{"no@body.example", "a b:", "+site"}},
 	} {
 		if got := m.Map(); got != name {
 			t.Errorf("%+v: %q, want %q", m, got, name)

@@ -11,25 +11,25 @@ type cache[K comparable, V any] struct {
 	mu      sync.Mutex
 	limit   int
 	entries map[K]entry[V]
-	flights map[K]*flight[V]
+	calls   map[K]*call[V]
 }
 
 type entry[V any] struct {
-	value V
-	when  time.Time // it was found
-	until time.Time // it serves
-	soft  time.Time // it serves without another look being begun; zero: until
-	again time.Time // no earlier than this one who isn't satisfied has it looked at again
+	value        V
+	when         time.Time // it was found
+	expires      time.Time // it serves
+	refreshAfter time.Time // it serves without another look being begun; zero: until
+	again        time.Time // no earlier than this one who isn't satisfied has it looked at again
 }
 
 // serves reports whether the answer is good at now and was found no earlier than after. One from the future was found
 // before the clock was set back: nobody knows how old it is.
 func (e entry[V]) serves(now, after time.Time) bool {
-	return now.Before(e.until) && !e.when.Before(after) && !e.when.After(now.Add(time.Minute))
+	return now.Before(e.expires) && !e.when.Before(after) && !e.when.After(now.Add(time.Minute))
 }
 
-// flight is one question being worked on.
-type flight[V any] struct {
+// call is one question being worked on.
+type call[V any] struct {
 	mu      sync.Mutex
 	value   V
 	done    bool
@@ -43,20 +43,20 @@ type flight[V any] struct {
 func (c *cache[K, V]) init(limit int) {
 	c.limit = limit
 	c.entries = map[K]entry[V]{}
-	c.flights = map[K]*flight[V]{}
+	c.calls = map[K]*call[V]{}
 }
 
 // get returns the value if it was found no earlier than after, or the flight to wait for; mine says that the caller
 // has to fly it and end it with land and finish.
-func (c *cache[K, V]) get(key K, now, after time.Time) (value V, f *flight[V], mine bool) {
+func (c *cache[K, V]) get(key K, now, after time.Time) (value V, f *call[V], mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[key]; ok && e.serves(now, after) {
 		return e.value, nil, false
 	}
-	if f = c.flights[key]; f == nil {
-		f = &flight[V]{changed: make(chan struct{}), begun: make(chan struct{})}
-		c.flights[key] = f
+	if f = c.calls[key]; f == nil {
+		f = &call[V]{changed: make(chan struct{}), begun: make(chan struct{})}
+		c.calls[key] = f
 		mine = true
 	}
 	return value, f, mine
@@ -67,10 +67,10 @@ func (c *cache[K, V]) stale(key K, now time.Time, pause time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.entries[key]
-	if !ok || e.soft.IsZero() || now.Before(e.soft) {
+	if !ok || e.refreshAfter.IsZero() || now.Before(e.refreshAfter) {
 		return false
 	}
-	e.soft = now.Add(pause)
+	e.refreshAfter = now.Add(pause)
 	c.entries[key] = e
 	return true
 }
@@ -89,15 +89,15 @@ func (c *cache[K, V]) again(key K, now time.Time, pause time.Duration) bool {
 	return true
 }
 
-// land keeps what a flight found; an answer kept so far stays where it serves still and keep says so. Those who wait are
+// complete keeps what a flight found; an answer kept so far stays where it serves still and keep says so. Those who wait are
 // told by finish.
-func (c *cache[K, V]) land(key K, found entry[V], keep func(old, found V) bool) {
+func (c *cache[K, V]) complete(key K, found entry[V], keep func(old, found V) bool) {
 	c.mu.Lock()
 	old, ok := c.entries[key]
 	if !ok || !old.serves(found.when, time.Time{}) || !keep(old.value, found.value) {
 		c.store(key, found)
 	}
-	delete(c.flights, key)
+	delete(c.calls, key)
 	c.mu.Unlock()
 }
 
@@ -123,8 +123,8 @@ func (c *cache[K, V]) expire(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, e := range c.entries {
-		if e.until.After(now) {
-			e.until = now
+		if e.expires.After(now) {
+			e.expires = now
 			c.entries[key] = e
 		}
 	}
@@ -157,7 +157,7 @@ func (c *cache[K, V]) evict() {
 }
 
 // update tells those who wait what is known so far.
-func (f *flight[V]) update(value V) {
+func (f *call[V]) update(value V) {
 	f.mu.Lock()
 	f.value = value
 	close(f.changed)
@@ -166,7 +166,7 @@ func (f *flight[V]) update(value V) {
 }
 
 // finish tells those who wait what was found.
-func (f *flight[V]) finish(value V) {
+func (f *call[V]) finish(value V) {
 	f.mu.Lock()
 	f.value, f.done = value, true
 	close(f.changed)
@@ -174,7 +174,7 @@ func (f *flight[V]) finish(value V) {
 }
 
 // state returns what is known, a channel closed at the next change, and whether that was all.
-func (f *flight[V]) state() (value V, changed <-chan struct{}, done bool) {
+func (f *call[V]) state() (value V, changed <-chan struct{}, done bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.value, f.changed, f.done

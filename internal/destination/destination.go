@@ -95,12 +95,12 @@ type Config struct {
 	// Versions, where set, says which TLS versions an address takes, each tried on a connection of its own.
 	Versions func(ctx context.Context, t starttls.Target) starttls.Versions
 
-	// Found is told of every finished look, before those who wait for it. It doesn't wait; nil: nobody is told.
-	Found func(policy.Assessment)
-	// Looked is told of every finished look at a destination and how long it took, Probed of one at an address. They don't wait;
+	// OnResult is told of every finished look, before those who wait for it. It doesn't wait; nil: nobody is told.
+	OnResult func(policy.Assessment)
+	// OnAssessed is told of every finished look at a destination and how long it took, Probed of one at an address. They don't wait;
 	// nil: nobody is told.
-	Looked func(policy.Assessment, time.Duration)
-	Probed func(policy.Observation)
+	OnAssessed func(policy.Assessment, time.Duration)
+	Probed     func(policy.Observation)
 	// Confirmed is told what a second probe of a destination's hosts came to.
 	Confirmed func(Second)
 
@@ -204,7 +204,7 @@ func (a *Assessor) assess(ctx context.Context, d addr.Destination, enough func(p
 		return answer
 	}
 	known, f, mine := a.destinations.get(d, a.c.Now(), time.Time{})
-	a.counts.asked(f != nil, mine)
+	a.counts.count(f != nil, mine)
 	if f == nil {
 		// At the end of the MX answer it is asked for again, while what is known goes on to serve; hosts are known still.
 		if now := a.c.Now(); a.destinations.stale(d, now, a.c.Unknown) {
@@ -227,7 +227,7 @@ func (a *Assessor) assess(ctx context.Context, d addr.Destination, enough func(p
 }
 
 // begin begins a look, or joins one, unless an answer found since after serves; hosts seen since hostsAfter serve.
-func (a *Assessor) begin(d addr.Destination, after, hostsAfter time.Time) *flight[policy.Assessment] {
+func (a *Assessor) begin(d addr.Destination, after, hostsAfter time.Time) *call[policy.Assessment] {
 	_, f, mine := a.destinations.get(d, a.c.Now(), after)
 	if mine {
 		f.after = hostsAfter
@@ -242,8 +242,8 @@ func (a *Assessor) begin(d addr.Destination, after, hostsAfter time.Time) *fligh
 // taken for it, for hosts are shared. It returns what the look found, which memory may have good reason not to keep.
 func (a *Assessor) Refresh(ctx context.Context, d addr.Destination, age time.Duration) policy.Assessment {
 	if answer, ok := a.nowhere(d); ok {
-		if a.c.Found != nil {
-			a.c.Found(answer) // a store of old may know the name, and wants to hear of it
+		if a.c.OnResult != nil {
+			a.c.OnResult(answer) // a store of old may know the name, and wants to hear of it
 		}
 		return answer
 	}
@@ -265,15 +265,15 @@ func (a *Assessor) Seed(known ...policy.Assessment) {
 	digest := a.c.MTA().Digest()
 	for _, k := range known {
 		if k.For != digest || slices.ContainsFunc(k.Hosts, personal) {
-			a.destinations.put(k.Destination, entry[policy.Assessment]{value: k, when: k.When, until: k.When})
+			a.destinations.put(k.Destination, entry[policy.Assessment]{value: k, when: k.When, expires: k.When})
 			continue
 		}
-		a.destinations.put(k.Destination, entry[policy.Assessment]{value: k, when: k.When, until: k.Until, soft: k.DNSUntil})
+		a.destinations.put(k.Destination, entry[policy.Assessment]{value: k, when: k.When, expires: k.Until, refreshAfter: k.DNSUntil})
 		for _, h := range k.Hosts {
 			if len(h.Observations) > 0 {
 				when := h.Observations[0].When
 				h.Preference, h.Implicit = 0, false
-				a.hosts.put(hostKey{h.Name, k.Destination.PortOr(a.c.Port)}, entry[policy.Host]{value: h, when: when, until: a.until(when, "", []policy.Host{h})})
+				a.hosts.put(hostKey{h.Name, k.Destination.PortOr(a.c.Port)}, entry[policy.Host]{value: h, when: when, expires: a.until(when, "", []policy.Host{h})})
 			}
 		}
 	}
@@ -289,13 +289,15 @@ func (a *Assessor) Expire() {
 	a.hosts.expire(a.c.Now())
 }
 
-// Known returns what memory has of d, also when that is too old to serve; false for nothing. It never looks.
-func (a *Assessor) Known(d addr.Destination) (policy.Assessment, bool) { return a.destinations.peek(d) }
+// Remembered returns what memory has of d, also when that is too old to serve; false for nothing. It never looks.
+func (a *Assessor) Remembered(d addr.Destination) (policy.Assessment, bool) {
+	return a.destinations.peek(d)
+}
 
 // Drop forgets what is known of d.
 func (a *Assessor) Drop(d addr.Destination) { a.destinations.drop(d) }
 
-func await(ctx context.Context, d addr.Destination, f *flight[policy.Assessment], enough func(policy.Assessment) bool) policy.Assessment {
+func await(ctx context.Context, d addr.Destination, f *call[policy.Assessment], enough func(policy.Assessment) bool) policy.Assessment {
 	for {
 		known, changed, done := f.state()
 		if done || enough != nil && known.Partial && enough(known) {
@@ -313,7 +315,7 @@ func await(ctx context.Context, d addr.Destination, f *flight[policy.Assessment]
 }
 
 // walk assesses d, telling f of each step and in the end memory. Hosts seen since after serve from memory.
-func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after time.Time) {
+func (a *Assessor) walk(d addr.Destination, f *call[policy.Assessment], after time.Time) {
 	start := time.Now()
 	mta := a.c.MTA()
 	result := policy.Assessment{Destination: d, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
@@ -330,12 +332,12 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 		if end := result.MTASTS.Until; result.MTASTS.Enforces() && end.Before(result.Until) {
 			result.Until = end // RFC 8461, section 5.1: a policy that is over neither binds nor proves anything
 		}
-		a.destinations.land(d, entry[policy.Assessment]{value: result, when: result.When, until: result.Until, soft: result.DNSUntil}, keepAssessment)
-		if a.c.Found != nil && a.ctx.Err() == nil {
-			a.c.Found(result)
+		a.destinations.complete(d, entry[policy.Assessment]{value: result, when: result.When, expires: result.Until, refreshAfter: result.DNSUntil}, keepAssessment)
+		if a.c.OnResult != nil && a.ctx.Err() == nil {
+			a.c.OnResult(result)
 		}
-		if a.c.Looked != nil {
-			a.c.Looked(result, time.Since(start))
+		if a.c.OnAssessed != nil {
+			a.c.OnAssessed(result, time.Since(start))
 		}
 		f.finish(result)
 	}()
@@ -375,7 +377,7 @@ func (a *Assessor) walk(d addr.Destination, f *flight[policy.Assessment], after 
 	}
 	list := newList(mta, hosts, d.PortOr(a.c.Port))
 	for i, h := range hosts {
-		if list.known(i) {
+		if list.isProbed(i) {
 			continue // by its name alone
 		}
 		a.wg.Go(func() {
@@ -451,7 +453,7 @@ func (a *Assessor) host(key hostKey, after time.Time, resolved func(policy.Host)
 		return known
 	}
 	if mine {
-		a.wg.Go(func() { a.look(key, f) })
+		a.wg.Go(func() { a.assessHost(key, f) })
 	}
 	for {
 		known, changed, done := f.state()
@@ -466,14 +468,14 @@ func (a *Assessor) host(key hostKey, after time.Time, resolved func(policy.Host)
 	}
 }
 
-func (a *Assessor) look(key hostKey, f *flight[policy.Host]) {
+func (a *Assessor) assessHost(key hostKey, f *call[policy.Host]) {
 	h := policy.Host{Name: key.name, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
 	defer func() {
 		if p := recover(); p != nil {
 			a.c.Log.Error("panic in a look", "host", key.name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 		now := a.c.Now()
-		a.hosts.land(key, entry[policy.Host]{value: h, when: now, until: a.until(now, "", []policy.Host{h})}, keepHost)
+		a.hosts.complete(key, entry[policy.Host]{value: h, when: now, expires: a.until(now, "", []policy.Host{h})}, keepHost)
 		f.finish(h)
 	}()
 	old, _ := a.hosts.peek(key)

@@ -421,7 +421,7 @@ func TestRefresh(t *testing.T) {
 	h := &fakeHosts{outcomes: map[string]policy.Outcome{}}
 	var told []string
 	a, clock := newTest(t, d, h, func(c *Config) {
-		c.Found = func(found policy.Assessment) { told = append(told, hostsOf(found)) }
+		c.OnResult = func(found policy.Assessment) { told = append(told, hostsOf(found)) }
 	})
 	x, y := addr.MustDestination("x.test"), addr.MustDestination("y.test")
 	ask := func(d addr.Destination) string { return hostsOf(a.Assess(context.Background(), d, nil)) }
@@ -469,7 +469,7 @@ func TestDNSEnd(t *testing.T) {
 	}
 	h := &fakeHosts{}
 	told := make(chan policy.Assessment, 100)
-	a, clock := newTest(t, d, h, func(c *Config) { c.Found = func(found policy.Assessment) { told <- found } })
+	a, clock := newTest(t, d, h, func(c *Config) { c.OnResult = func(found policy.Assessment) { told <- found } })
 	x := addr.MustDestination("x.test")
 	ask := func() string { return hostsOf(a.Assess(context.Background(), x, nil)) }
 	ask()

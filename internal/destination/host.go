@@ -20,7 +20,7 @@ import (
 
 // probeHost finds a host's addresses, tells f of them and looks at them, the
 // preferred family first. What is the MTA's own isn't looked at.
-func (a *Assessor) probeHost(key hostKey, f *flight[policy.Host]) policy.Host {
+func (a *Assessor) probeHost(key hostKey, f *call[policy.Host]) policy.Host {
 	h := policy.Host{Name: key.name}
 	mta := a.c.MTA()
 	var ips []netip.Addr

@@ -164,12 +164,12 @@ func newList(mta profile.MTA, hosts []policy.Host, port uint16) *list {
 	return l
 }
 
-func (l *list) known(i int) bool { return l.state[i] == probed }
+func (l *list) isProbed(i int) bool { return l.state[i] == probed }
 
 // left is how many hosts are to be looked at.
 func (l *list) left() (n int) {
 	for i := range l.hosts {
-		if !l.known(i) {
+		if !l.isProbed(i) {
 			n++
 		}
 	}

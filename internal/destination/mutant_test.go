@@ -182,7 +182,7 @@ func TestSeedTakesTheLater(t *testing.T) {
 		{at(time.Hour, "at the same time"), "at the same time"},
 	} {
 		a.Seed(c.seed)
-		if got, ok := a.Known(x); !ok || got.Detail != c.want {
+		if got, ok := a.Remembered(x); !ok || got.Detail != c.want {
 			t.Errorf("after %q: %q, %t", c.seed.Detail, got.Detail, ok)
 		}
 	}
@@ -195,7 +195,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	kept := func(n int) int {
 		found := 0
 		for i := range n {
-			if _, ok := a.Known(addr.MustDestination(fmt.Sprintf("d%d.test", i))); ok {
+			if _, ok := a.Remembered(addr.MustDestination(fmt.Sprintf("d%d.test", i))); ok {
 				found++
 			}
 		}

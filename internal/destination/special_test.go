@@ -18,7 +18,7 @@ func TestInvalid(t *testing.T) {
 		{"invalid.example", false}, {"xinvalid", false}, {"[192.0.2.1]", false},
 	} {
 		found := 0
-		a, err := New(Config{Resolver: noResolver{}, Prober: noProber{}, Found: func(policy.Assessment) { found++ }})
+		a, err := New(Config{Resolver: noResolver{}, Prober: noProber{}, OnResult: func(policy.Assessment) { found++ }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +31,7 @@ func TestInvalid(t *testing.T) {
 			if got.Problem != policy.NoSuchDomain || got.Destination != d || !got.Until.After(got.When) || got.Partial {
 				t.Errorf("%s: %+v", c.name, got)
 			}
-			if _, known := a.Known(d); known || found > 0 {
+			if _, known := a.Remembered(d); known || found > 0 {
 				t.Errorf("%s: it is kept, or told of", c.name)
 			}
 			// A look that was asked for is told of, for who has the name of old.

@@ -7,16 +7,16 @@ type Stats struct {
 	Destinations, Hosts int    // answers in memory
 	Served              uint64 // questions answered from memory
 	Joined              uint64 // questions that waited for a look under way
-	Looked              uint64 // questions that began a look
+	Assessed            uint64 // questions that began a look
 }
 
-type counters struct{ served, joined, looked atomic.Uint64 }
+type counters struct{ served, joined, assessed atomic.Uint64 }
 
-// asked counts a question: flying says that there is no answer in memory, mine that the question begins the look.
-func (c *counters) asked(flying, mine bool) {
+// count counts a question: flying says that there is no answer in memory, mine that the question begins the look.
+func (c *counters) count(flying, mine bool) {
 	switch {
 	case mine:
-		c.looked.Add(1)
+		c.assessed.Add(1)
 	case flying:
 		c.joined.Add(1)
 	default:
@@ -31,7 +31,7 @@ func (a *Assessor) Stats() Stats {
 		Hosts:        a.hosts.len(),
 		Served:       a.counts.served.Load(),
 		Joined:       a.counts.joined.Load(),
-		Looked:       a.counts.looked.Load(),
+		Assessed:     a.counts.assessed.Load(),
 	}
 }
 

@@ -20,7 +20,7 @@ func TestStats(t *testing.T) {
 	var looked []string
 	probed := 0
 	a, _ := newTest(t, d, &fakeHosts{}, func(c *Config) {
-		c.Looked = func(found policy.Assessment, took time.Duration) {
+		c.OnAssessed = func(found policy.Assessment, took time.Duration) {
 			mu.Lock()
 			defer mu.Unlock()
 			looked = append(looked, found.Destination.String()+" "+hostsOf(found))
@@ -45,11 +45,11 @@ func TestStats(t *testing.T) {
 	if len(looked) != 2 || looked[0] != "a.test h.test=tls" || looked[1] != "b.test h.test=tls" || probed != 1 {
 		t.Error(looked, probed)
 	}
-	if s := a.Stats(); s != (Stats{Destinations: 2, Hosts: 1, Served: 2, Looked: 2}) {
+	if s := a.Stats(); s != (Stats{Destinations: 2, Hosts: 1, Served: 2, Assessed: 2}) {
 		t.Errorf("%+v", s)
 	}
 	var c counters
-	c.asked(true, false)
+	c.count(true, false)
 	if c.joined.Load() != 1 {
 		t.Error("who waits for another's look isn't counted")
 	}

@@ -15,7 +15,7 @@ import (
 //
 // It doesn't know FILTER actions of access tables and header_checks, which
 // doctor calls holes.
-func (n *site) aside(r *run) string {
+func (n *postfixConfig) aside(r *expansion) string {
 	if b, ok := r.tables.(Binder); !ok || !b.Bound() {
 		return "sender_dependent_default_transport_maps doesn't ask tlsonly first, see tlsonly setup"
 	}
@@ -49,7 +49,7 @@ func (n *site) aside(r *run) string {
 
 // leavesBy reports whether a transport that a table names may take mail to
 // another host, other than one of ours.
-func (n *site) leavesBy(name string) bool {
+func (n *postfixConfig) leavesBy(name string) bool {
 	if name == "" || contract.IsTransport(name) {
 		return false
 	}
@@ -59,14 +59,14 @@ func (n *site) leavesBy(name string) bool {
 
 // aside is the same of Sendmail, which asks about each recipient that it names
 // to a host, whatever the route.
-func (p *plain) aside() string {
+func (p *fileRules) aside() string {
 	if p.cfg.Bound == nil || !p.cfg.Bound() {
 		return "the MTA doesn't ask tlsonly, see tlsonly setup"
 	}
 	return ""
 }
 
-func (p *plain) hasAlias(name string) bool {
+func (p *fileRules) hasAlias(name string) bool {
 	return slices.ContainsFunc(p.aliases, func(f aliasFile) bool {
 		_, ok := f.find(name)
 		return ok

@@ -28,7 +28,7 @@ type Forwarder struct {
 type Unlisted struct {
 	Source string `json:"source"`
 	Reason string `json:"reason"`
-	Own    bool   `json:"own,omitempty"` // a file of a user's own: .forward, or a Sieve script
+	User   bool   `json:"own,omitempty"` // a file of a user's own: .forward, or a Sieve script
 }
 
 // All tells of everybody on this host who has an entry that may send mail on: aliases, virtual addresses, rewritten and copied
@@ -38,7 +38,7 @@ func (e *Expander) All(ctx context.Context, yield func(Forwarder) bool) ([]Unlis
 	l := &lister{sources: e.sources, ctx: ctx, cfg: e.cfg, yield: yield}
 	var err error
 	if e.cfg.Tables != nil {
-		var n *site
+		var n *postfixConfig
 		if n, err = e.sources.settings(ctx); err == nil {
 			err = l.postfix(n)
 		}
@@ -64,11 +64,11 @@ var (
 
 type lister struct {
 	*sources
-	ctx      context.Context
-	cfg      Config
-	yield    func(Forwarder) bool
-	own      map[string]bool // users' files
-	unlisted []Unlisted
+	ctx       context.Context
+	cfg       Config
+	yield     func(Forwarder) bool
+	userFiles map[string]bool // users' files
+	unlisted  []Unlisted
 }
 
 func (l *lister) tell(f Forwarder) error {
@@ -85,7 +85,7 @@ func (l *lister) cannot(source string, err error) {
 	l.unlisted = append(l.unlisted, Unlisted{Source: source, Reason: err.Error()})
 }
 
-func (l *lister) postfix(n *site) error {
+func (l *lister) postfix(n *postfixConfig) error {
 	home := n.home()
 	for _, name := range []string{"alias_maps", "virtual_alias_maps", "recipient_canonical_maps", "canonical_maps",
 		"recipient_bcc_maps", "sender_bcc_maps"} {
@@ -106,7 +106,7 @@ func (l *lister) postfix(n *site) error {
 }
 
 // home is the domain of addresses that aliases stand for.
-func (n *site) home() addr.Domain {
+func (n *postfixConfig) home() addr.Domain {
 	local := n.maps("mydestination")
 	if slices.ContainsFunc(local, func(item string) bool { return strings.EqualFold(item, n.origin.String()) }) {
 		return n.origin
@@ -280,12 +280,12 @@ func (l *lister) homes(home addr.Domain, templates []string) error {
 func (l *lister) file(path, what string, a addr.Address) error {
 	_, err := soon(l.ctx, l.slow, path, func() (fs.FileInfo, error) { return os.Lstat(path) })
 	if err == nil {
-		l.own[path] = true
-		l.known.look([]string{path})
+		l.userFiles[path] = true
+		l.fileStates.check([]string{path})
 		return l.tell(Forwarder{Address: a, Source: what + path})
 	}
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		l.unlisted = append(l.unlisted, Unlisted{Source: what + path, Reason: err.Error(), Own: true})
+		l.unlisted = append(l.unlisted, Unlisted{Source: what + path, Reason: err.Error(), User: true})
 	}
 	return nil
 }

@@ -16,9 +16,9 @@ type Fault struct {
 	Reason  string `json:"reason"`
 }
 
-// askedAll are Postfix's settings with tables that are asked for every
+// queriedForAll are Postfix's settings with tables that are asked for every
 // recipient, or for every local one.
-func askedAll() []string {
+func queriedForAll() []string {
 	return []string{"mydestination", "virtual_alias_domains", "virtual_mailbox_domains", "relay_domains",
 		"recipient_canonical_maps", "canonical_maps", "recipient_bcc_maps", "sender_bcc_maps",
 		"virtual_alias_maps", "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps",
@@ -42,7 +42,7 @@ func (e *Expander) Check(ctx context.Context) ([]Fault, error) {
 	}
 	type asked struct{ setting, table string }
 	var all []asked
-	for _, setting := range askedAll() {
+	for _, setting := range queriedForAll() {
 		for _, item := range n.maps(setting) {
 			item = strings.TrimLeft(item, "!")
 			if !strings.Contains(item, ":") || strings.HasPrefix(item, "[") || strings.HasPrefix(item, "/") {
@@ -57,7 +57,7 @@ func (e *Expander) Check(ctx context.Context) ([]Fault, error) {
 	for _, a := range all {
 		_, _, _ = s.lookup(a.table, nobody)
 	}
-	s.ask()
+	s.flushLookups()
 	var found []Fault
 	for _, a := range all {
 		_, _, err := s.lookup(a.table, nobody)
@@ -88,7 +88,7 @@ func (e *Expander) Aside(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return n.aside(&run{session: s}), ctx.Err()
+	return n.aside(&expansion{session: s}), ctx.Err()
 }
 
 func (s *session) checkPlain() []Fault {

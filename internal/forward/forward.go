@@ -119,9 +119,9 @@ type Leaf struct {
 	// in time. The MTA reads it, as the user, at delivery; beside it stands what
 	// becomes of the mail if there is none.
 	Unread string `json:"unread,omitempty"`
-	// Held says that what Unread sends on leaves in the name of the mail's
+	// Enforced says that what Unread sends on leaves in the name of the mail's
 	// sender, by the way on which the MTA asks tlsonly.
-	Held bool `json:"held,omitempty"`
+	Enforced bool `json:"held,omitempty"`
 }
 
 // Forwarded reports whether the mail was sent on, other than by being delivered to the recipient's own address.
@@ -232,4 +232,4 @@ func (e *Expander) ExpandAll(ctx context.Context, all []addr.Address, from addr.
 }
 
 // Changed tells that some forward may have changed; several changes are told once. It needs Run.
-func (e *Expander) Changed() <-chan struct{} { return e.sources.known.changed }
+func (e *Expander) Changed() <-chan struct{} { return e.sources.fileStates.changed }

@@ -12,8 +12,8 @@ import (
 	"tlsonly/internal/forward/aliases"
 )
 
-// where is what local(8) remembers while it expands.
-type where struct {
+// localState is what local(8) remembers while it expands.
+type localState struct {
 	alias string   // the alias being expanded: found in its own expansion it is the user
 	owner string   // the user in whose .forward it is
 	kind  string   // "alias", "include" or "forward"
@@ -22,8 +22,8 @@ type where struct {
 
 // local is what local(8) does: aliases, .forward, mailbox. What an alias stands for is delivered at once when it is local again;
 // everything else, and what users forward to other users, is sent on as a new message through cleanup(8).
-func (n *site) local(r *run, a addr.Address, w at, in where) {
-	place := w.place("local " + in.alias + " " + in.owner)
+func (n *postfixConfig) local(r *expansion, a addr.Address, w cursor, in localState) {
+	place := w.stage("local " + in.alias + " " + in.owner)
 	w, ok := r.follow(place, a, w)
 	if !ok {
 		return
@@ -60,7 +60,7 @@ func (n *site) local(r *run, a addr.Address, w at, in where) {
 			return
 		}
 		owner := addr.Address{Local: key, Domain: a.Domain} // not of the domain that led here
-		n.targets(r, targets, a, rest, w.step(owner.String(), table), where{alias: key, kind: "alias", done: in.done})
+		n.targets(r, targets, a, rest, w.step(owner.String(), table), localState{alias: key, kind: "alias", done: in.done})
 		return
 	}
 	if in.owner != "" && in.owner != name {
@@ -79,7 +79,7 @@ func (n *site) local(r *run, a addr.Address, w at, in where) {
 }
 
 // listOwner has what an alias stands for sent on in its owner's name, where it has one: aliases(5).
-func (n *site) listOwner(r *run, key string, w at) (at, error) {
+func (n *postfixConfig) listOwner(r *expansion, key string, w cursor) (cursor, error) {
 	if n.set["owner_request_special"] != "no" && (strings.HasPrefix(key, "owner-") || strings.HasSuffix(key, "-request")) {
 		return w, nil
 	}
@@ -96,7 +96,7 @@ func (n *site) listOwner(r *run, key string, w at) (at, error) {
 	return w, nil
 }
 
-func (n *site) alias(r *run, key string) (table, value string, found bool, err error) {
+func (n *postfixConfig) alias(r *expansion, key string) (table, value string, found bool, err error) {
 	for _, table := range n.maps("alias_maps") {
 		// local(8), SECURITY: proxymap isn't asked for aliases.
 		table = strings.TrimPrefix(table, "proxy:")
@@ -108,7 +108,7 @@ func (n *site) alias(r *run, key string) (table, value string, found bool, err e
 }
 
 // forward follows a user's .forward file. It is false when there is none that counts.
-func (n *site) forward(r *run, a addr.Address, u User, w at, in where) bool {
+func (n *postfixConfig) forward(r *expansion, a addr.Address, u User, w cursor, in localState) bool {
 	whole := lower(a.Local)
 	name, delimiter, extension := n.split(whole)
 	values := map[string]string{"user": name, "home": u.Home, "extension": extension, "domain": a.Domain.String(), "local": whole,
@@ -141,14 +141,14 @@ func (n *site) forward(r *run, a addr.Address, u User, w at, in where) bool {
 			rest = delimiter + extension
 		}
 		n.targets(r, targets, a, rest, w.step(a.String(), path),
-			where{alias: in.alias, owner: name, kind: "forward", done: append(slices.Clip(in.done), u.Name)})
+			localState{alias: in.alias, owner: name, kind: "forward", done: append(slices.Clip(in.done), u.Name)})
 		return true
 	}
 	return false
 }
 
 // targets follows the values of an alias, a .forward file or a list.
-func (n *site) targets(r *run, targets []aliases.Target, a addr.Address, extension string, w at, in where) {
+func (n *postfixConfig) targets(r *expansion, targets []aliases.Target, a addr.Address, extension string, w cursor, in localState) {
 	for _, t := range targets {
 		switch {
 		case isAddress(t):
@@ -189,7 +189,7 @@ func (n *site) targets(r *run, targets []aliases.Target, a addr.Address, extensi
 	}
 }
 
-func (n *site) target(r *run, t aliases.Target, a addr.Address, extension string, w at, in where) {
+func (n *postfixConfig) target(r *expansion, t aliases.Target, a addr.Address, extension string, w cursor, in localState) {
 	b := t.Address
 	b.Local += extension
 	b = n.qualify(b)
@@ -207,7 +207,7 @@ func (n *site) target(r *run, t aliases.Target, a addr.Address, extension string
 }
 
 // mailbox is the end of local(8); postconf(5) tells the order under mailbox_transport_maps.
-func (n *site) mailbox(r *run, a addr.Address, w at) {
+func (n *postfixConfig) mailbox(r *expansion, a addr.Address, w cursor) {
 	name, _, extension := n.split(lower(a.Local))
 	u, err := r.user(name)
 	known := err == nil
@@ -238,7 +238,7 @@ func (n *site) mailbox(r *run, a addr.Address, w at) {
 		if spec == "" {
 			continue
 		}
-		rt := route{to: a, deliveredHere: true, own: true}
+		rt := route{to: a, deliveredHere: true, local: true}
 		rt.transport, rt.nexthop, _ = strings.Cut(spec, ":")
 		if rt.nexthop == "" {
 			rt.nexthop, rt.byMX = a.Domain.String(), true
@@ -258,11 +258,11 @@ func (n *site) mailbox(r *run, a addr.Address, w at) {
 	}
 	base := a
 	base.Local = name
-	r.scripts(base, u, w, func(b addr.Address, on at) { n.cleanup(r, b, true, on) })
+	r.scripts(base, u, w, func(b addr.Address, on cursor) { n.cleanup(r, b, true, on) })
 }
 
 // luser is what becomes of mail for nobody.
-func (n *site) luser(r *run, a addr.Address, w at, name, extension string) {
+func (n *postfixConfig) luser(r *expansion, a addr.Address, w cursor, name, extension string) {
 	relay := n.set["luser_relay"]
 	if relay == "" {
 		r.leaf(Refused, a, w, nil, "no such user")
@@ -279,6 +279,6 @@ func (n *site) luser(r *run, a addr.Address, w at, name, extension string) {
 	next, ok := r.follow("luser_relay", a, w)
 	if ok {
 		to := aliases.Target{Kind: aliases.Address, Address: b}
-		n.target(r, to, a, "", next.step(a.String(), "luser_relay"), where{kind: "alias"})
+		n.target(r, to, a, "", next.step(a.String(), "luser_relay"), localState{kind: "alias"})
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"tlsonly/internal/forward/virtual"
 )
 
-// plain is what plain files say, for an MTA that can't be asked.
-type plain struct {
+// fileRules is what plain files say, for an MTA that can't be asked.
+type fileRules struct {
 	sendmail bool
 	local    map[addr.Domain]bool
 	aliases  []aliasFile
@@ -27,9 +27,9 @@ type plain struct {
 }
 
 // readPlain reads the files that have changed. One that doesn't exist is empty.
-func (s *session) readPlain() *plain {
+func (s *session) readPlain() *fileRules {
 	cfg := s.files
-	p := &plain{sendmail: cfg.Dialect == aliases.Sendmail, local: map[addr.Domain]bool{}, forward: cfg.Forward, cfg: cfg}
+	p := &fileRules{sendmail: cfg.Dialect == aliases.Sendmail, local: map[addr.Domain]bool{}, forward: cfg.Forward, cfg: cfg}
 	for _, d := range cfg.Local {
 		p.local[d] = true
 	}
@@ -64,7 +64,7 @@ func (s *session) readPlain() *plain {
 // aliasFile is a file and those of its entries whose names have a domain of the MTA's own: Sendmail takes it off.
 type aliasFile struct {
 	*aliases.File
-	own map[string]aliases.Entry
+	local map[string]aliases.Entry
 }
 
 func newAliasFile(f *aliases.File, local map[addr.Domain]bool) aliasFile {
@@ -84,7 +84,7 @@ func (f aliasFile) find(name string) (aliases.Entry, bool) {
 	if entry, ok := f.Lookup(name); ok {
 		return entry, true
 	}
-	entry, ok := f.own[name]
+	entry, ok := f.local[name]
 	return entry, ok
 }
 
@@ -102,15 +102,15 @@ func readParsed[T any](s *session, path, what string, parse func([]byte) (T, err
 
 // recipient is Sendmail's way: virtusertable, then local delivery or the mailertable. What comes out of a table or a file goes
 // the same way again: cf/README, "virtusertable" and "mailertable"; aliases(5).
-func (p *plain) recipient(r *run, a addr.Address, w at) {
+func (p *fileRules) recipient(r *expansion, a addr.Address, w cursor) {
 	if p.err != nil {
 		r.unknown(a, w, p.err)
 		return
 	}
-	p.follow(r, a, w, where{})
+	p.follow(r, a, w, localState{})
 }
 
-func (p *plain) follow(r *run, a addr.Address, w at, in where) {
+func (p *fileRules) follow(r *expansion, a addr.Address, w cursor, in localState) {
 	if routed := p.unroute(a); p.sendmail && routed != a {
 		a, w = routed, w.step(a.String(), inAddress)
 	}
@@ -148,7 +148,7 @@ func (p *plain) follow(r *run, a addr.Address, w at, in where) {
 
 // unroute turns "user%remote@here", "remote!user@here" and "user@remote"@here into what Sendmail sends them to, unless
 // FEATURE(nopercenthack) or FEATURE(nouucp) forbids it: then nothing leaves.
-func (p *plain) unroute(a addr.Address) addr.Address {
+func (p *fileRules) unroute(a addr.Address) addr.Address {
 	for p.local[a.Domain] {
 		local, domain := a.Local, ""
 		if i := strings.LastIndexByte(local, '@'); i >= 0 {
@@ -168,7 +168,7 @@ func (p *plain) unroute(a addr.Address) addr.Address {
 }
 
 // unfollowed adds an end for each table of these names that may say something about a, and can't be followed.
-func (p *plain) unfollowed(r *run, a addr.Address, w at, names ...string) {
+func (p *fileRules) unfollowed(r *expansion, a addr.Address, w cursor, names ...string) {
 	for _, u := range p.cfg.Unfollowed {
 		if slices.Contains(names, u.Name) {
 			r.leaf(Unknown, a, w, nil, "%s: can't be followed", u.Line)
@@ -178,7 +178,7 @@ func (p *plain) unfollowed(r *run, a addr.Address, w at, names ...string) {
 
 // renamed is for tables that give an address another domain, host or form before all else. Of the recipient itself Sendmail
 // has asked them when it tells its {rcpt_host}, as it has its mailertable; of what it is forwarded to nobody tells.
-func (p *plain) renamed(r *run, a addr.Address, w at) {
+func (p *fileRules) renamed(r *expansion, a addr.Address, w cursor) {
 	if len(w.path) == 0 || a.Domain.IsZero() {
 		return
 	}
@@ -189,7 +189,7 @@ func (p *plain) renamed(r *run, a addr.Address, w at) {
 }
 
 // isVirtual reports whether addresses of a domain are looked up in the virtual tables.
-func (p *plain) isVirtual(d addr.Domain) bool {
+func (p *fileRules) isVirtual(d addr.Domain) bool {
 	if d.IsZero() || p.cfg.VirtualIn == nil || p.local[d] {
 		return !d.IsZero()
 	}
@@ -198,7 +198,7 @@ func (p *plain) isVirtual(d addr.Domain) bool {
 	})
 }
 
-func (p *plain) deliver(r *run, a addr.Address, w at, in where) {
+func (p *fileRules) deliver(r *expansion, a addr.Address, w cursor, in localState) {
 	if a.Domain.IsZero() || p.local[a.Domain] {
 		p.alias(r, a, w, in)
 		return
@@ -229,7 +229,7 @@ func relayOf(spec string) virtual.Route {
 }
 
 // elsewhere follows local mail that is given to a relay for it.
-func (p *plain) elsewhere(r *run, a addr.Address, w at, what, spec string, in where) {
+func (p *fileRules) elsewhere(r *expansion, a addr.Address, w cursor, what, spec string, in localState) {
 	if spec == "" {
 		return
 	}
@@ -242,7 +242,7 @@ func (p *plain) elsewhere(r *run, a addr.Address, w at, what, spec string, in wh
 }
 
 // route follows a mailertable's answer.
-func (p *plain) route(r *run, a addr.Address, w at, table string, to virtual.Route, in where) {
+func (p *fileRules) route(r *expansion, a addr.Address, w cursor, table string, to virtual.Route, in localState) {
 	switch to.Mailer {
 	case "local":
 		if to.Host != "" {
@@ -289,7 +289,7 @@ func hostList(text string) ([]addr.Destination, error) {
 }
 
 // alias is local delivery: aliases, then .forward, then the mailbox.
-func (p *plain) alias(r *run, a addr.Address, w at, in where) {
+func (p *fileRules) alias(r *expansion, a addr.Address, w cursor, in localState) {
 	whole := lower(a.Local)
 	name, detail, extended := strings.Cut(whole, "+")
 	if extended = extended && name != ""; !extended {
@@ -317,7 +317,7 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 				w.sender = &by // aliases(5): what it stands for is sent in the owner's name
 			}
 			p.targets(r, entry.Targets, a, w.step(owner.String(), fmt.Sprintf("%s:%d", f.Name(), entry.Line)),
-				where{alias: key, done: in.done})
+				localState{alias: key, done: in.done})
 			return
 		}
 	}
@@ -354,7 +354,7 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 				r.unread(a, w, path, err, p.aside())
 			case len(targets) > 0:
 				p.targets(r, targets, a, w.step(p.whole(a, w).String(), path),
-					where{alias: in.alias, owner: name, done: append(slices.Clip(in.done), name)})
+					localState{alias: in.alias, owner: name, done: append(slices.Clip(in.done), name)})
 				return
 			}
 			break
@@ -364,7 +364,7 @@ func (p *plain) alias(r *run, a addr.Address, w at, in where) {
 }
 
 // whole gives a bare name a domain of this host: the one that the mail came to, else the first. What led here may be of another.
-func (p *plain) whole(a addr.Address, w at) addr.Address {
+func (p *fileRules) whole(a addr.Address, w cursor) addr.Address {
 	if !a.Domain.IsZero() || len(p.cfg.Local) == 0 {
 		return a
 	}
@@ -378,7 +378,7 @@ func (p *plain) whole(a addr.Address, w at) addr.Address {
 	return a
 }
 
-func (p *plain) mailbox(r *run, a addr.Address, u User, err error, w at, detail string) {
+func (p *fileRules) mailbox(r *expansion, a addr.Address, u User, err error, w cursor, detail string) {
 	if err != nil && p.sendmail {
 		r.leaf(Refused, a, w, nil, "no such user")
 		return
@@ -388,10 +388,10 @@ func (p *plain) mailbox(r *run, a addr.Address, u User, err error, w at, detail 
 		whole.Local += "+" + detail
 	}
 	r.leaf(Mailbox, whole, w, nil, "")
-	r.scripts(a, u, w, func(b addr.Address, on at) { p.follow(r, b, on, where{}) })
+	r.scripts(a, u, w, func(b addr.Address, on cursor) { p.follow(r, b, on, localState{}) })
 }
 
-func (p *plain) targets(r *run, targets []aliases.Target, a addr.Address, w at, in where) {
+func (p *fileRules) targets(r *expansion, targets []aliases.Target, a addr.Address, w cursor, in localState) {
 	for _, t := range targets {
 		switch {
 		case t.Kind == aliases.Include:

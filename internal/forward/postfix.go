@@ -12,7 +12,7 @@ import (
 
 // cleanup is what cleanup(8) does with a recipient. external is mail that is new: postconf(5), recipient_bcc_maps: of what
 // Postfix itself sends on no copies are made.
-func (n *site) cleanup(r *run, a addr.Address, external bool, w at) {
+func (n *postfixConfig) cleanup(r *expansion, a addr.Address, external bool, w cursor) {
 	a, w, err := n.canonical(r, n.qualify(a), w)
 	if err != nil {
 		r.unknown(a, w, err)
@@ -25,7 +25,7 @@ func (n *site) cleanup(r *run, a addr.Address, external bool, w at) {
 }
 
 // copies is what is sent besides, whoever the recipient is.
-func (n *site) copies(r *run, w at) {
+func (n *postfixConfig) copies(r *expansion, w cursor) {
 	if bcc := n.set["always_bcc"]; bcc != "" {
 		n.bcc(r, bcc, w.step(r.job.to.String(), "always_bcc"))
 	}
@@ -35,8 +35,8 @@ func (n *site) copies(r *run, w at) {
 }
 
 // copy follows the copy that a table makes of mail of or for a.
-func (n *site) copy(r *run, name string, a addr.Address, w at) {
-	h, found, err := n.ask(r, name, a)
+func (n *postfixConfig) copy(r *expansion, name string, a addr.Address, w cursor) {
+	h, found, err := n.lookup(r, name, a)
 	switch {
 	case err != nil:
 		r.unknown(a, w, err)
@@ -45,7 +45,7 @@ func (n *site) copy(r *run, name string, a addr.Address, w at) {
 	}
 }
 
-func (n *site) bcc(r *run, text string, w at) {
+func (n *postfixConfig) bcc(r *expansion, text string, w cursor) {
 	a, err := addr.ParsePath(text)
 	if err != nil || a.IsNull() {
 		r.leaf(Unknown, r.job.to, w, nil, "copy to %q, which isn't an address", text)
@@ -58,25 +58,25 @@ func (n *site) bcc(r *run, text string, w at) {
 	n.virtual(r, a, w)
 }
 
-// ask looks an address up in the tables of a parameter.
-func (n *site) ask(r *run, name string, a addr.Address) (hit, bool, error) {
+// lookup looks an address up in the tables of a parameter.
+func (n *postfixConfig) lookup(r *expansion, name string, a addr.Address) (match, bool, error) {
 	tables := n.maps(name)
 	if len(tables) == 0 {
-		return hit{}, false, nil
+		return match{}, false, nil
 	}
 	keys, _, err := n.keys(r, a, false)
 	if err != nil {
-		return hit{}, false, err
+		return match{}, false, err
 	}
 	h, found, err := r.find(tables, keys, a.String())
 	if err != nil {
-		return hit{}, false, fmt.Errorf("%s: %w", name, err)
+		return match{}, false, fmt.Errorf("%s: %w", name, err)
 	}
 	return h, found, nil
 }
 
 // canonical rewrites a recipient: recipient_canonical_maps first, then canonical_maps.
-func (n *site) canonical(r *run, a addr.Address, w at) (addr.Address, at, error) {
+func (n *postfixConfig) canonical(r *expansion, a addr.Address, w cursor) (addr.Address, cursor, error) {
 	for _, name := range []string{"recipient_canonical_maps", "canonical_maps"} {
 		tables := n.maps(name)
 		classes := strings.TrimSuffix(name, "_maps") + "_classes"
@@ -119,8 +119,8 @@ func isAddress(t aliases.Target) bool { return t.Kind == aliases.Address || t.Ki
 
 // virtual applies virtual_alias_maps until nothing changes any more. An address that expands to itself, perhaps among
 // others, is not expanded again.
-func (n *site) virtual(r *run, a addr.Address, w at) {
-	place := w.place("virtual")
+func (n *postfixConfig) virtual(r *expansion, a addr.Address, w cursor) {
+	place := w.stage("virtual")
 	next, ok := r.follow(place, a, w)
 	if !ok {
 		return
@@ -172,17 +172,17 @@ type route struct {
 	transport, nexthop string
 	program            string
 	deliveredHere      bool // by class: local, virtual mailbox
-	own                bool // class local
+	local              bool // class local
 	byMX               bool // nexthop is the address's own domain
 }
 
 // resolve is what trivial-rewrite(8) does: class, transport, next hop, then transport_maps and relocated_maps.
-func (n *site) resolve(r *run, a addr.Address, w at) (route, error) {
+func (n *postfixConfig) resolve(r *expansion, a addr.Address, w cursor) (route, error) {
 	a, own, err := n.unroute(r, a)
 	if err != nil {
 		return route{}, err
 	}
-	rt := route{to: a, own: own}
+	rt := route{to: a, local: own}
 	var in [3]bool
 	parents := n.has("parent_domain_matches_subdomains", "relay_domains")
 	for i, name := range []string{"virtual_alias_domains", "virtual_mailbox_domains", "relay_domains"} {
@@ -224,7 +224,7 @@ func (n *site) resolve(r *run, a addr.Address, w at) (route, error) {
 	if err := n.transportMaps(r, &rt); err != nil {
 		return route{}, fmt.Errorf("transport_maps: %w", err)
 	}
-	h, moved, err := n.ask(r, "relocated_maps", a)
+	h, moved, err := n.lookup(r, "relocated_maps", a)
 	if err != nil {
 		return route{}, err
 	}
@@ -237,12 +237,12 @@ func (n *site) resolve(r *run, a addr.Address, w at) (route, error) {
 
 // bySender returns a setting, or what a table has for the sender in its place; DUNNO there is the setting of default_transport, and
 // no relayhost.
-func (n *site) bySender(r *run, w at, setting, maps string) (string, error) {
+func (n *postfixConfig) bySender(r *expansion, w cursor, setting, maps string) (string, error) {
 	sender := r.job.from
 	if w.sender != nil {
 		sender = *w.sender
 	}
-	h, found, err := n.ask(r, maps, n.qualify(sender))
+	h, found, err := n.lookup(r, maps, n.qualify(sender))
 	if sender.IsNull() && len(n.maps(maps)) > 0 {
 		// postconf(5), empty_address_relayhost_maps_lookup_key and empty_address_default_transport_maps_lookup_key.
 		key := n.set["empty_address_"+strings.TrimPrefix(maps, "sender_dependent_")+"_lookup_key"]
@@ -261,9 +261,9 @@ func (n *site) bySender(r *run, w at, setting, maps string) (string, error) {
 
 // unroute turns "user%remote@here", "remote!user@here" and "user@remote"@here into what Postfix sends them to; own says that
 // what is left is for this host.
-func (n *site) unroute(r *run, a addr.Address) (addr.Address, bool, error) {
+func (n *postfixConfig) unroute(r *expansion, a addr.Address) (addr.Address, bool, error) {
 	for {
-		own, err := n.isOwn(r, a.Domain)
+		own, err := n.isSelf(r, a.Domain)
 		if err != nil || !own {
 			return a, false, err
 		}
@@ -289,7 +289,7 @@ func (n *site) unroute(r *run, a addr.Address) (addr.Address, bool, error) {
 }
 
 // transportMaps applies transport(5): the address, then its domain and the domains above, then "*".
-func (n *site) transportMaps(r *run, rt *route) error {
+func (n *postfixConfig) transportMaps(r *expansion, rt *route) error {
 	tables := n.maps("transport_maps")
 	if len(tables) == 0 {
 		return nil
@@ -325,7 +325,7 @@ func (n *site) transportMaps(r *run, rt *route) error {
 }
 
 // deliver ends an address's way through cleanup(8), or starts that through local(8).
-func (n *site) deliver(r *run, a addr.Address, w at) {
+func (n *postfixConfig) deliver(r *expansion, a addr.Address, w cursor) {
 	rt, err := n.resolve(r, a, w)
 	if err != nil {
 		r.unknown(a, w, err)
@@ -335,16 +335,16 @@ func (n *site) deliver(r *run, a addr.Address, w at) {
 		w = w.step(a.String(), inAddress)
 	}
 	if rt.program == "local" {
-		n.local(r, rt.to, w, where{})
+		n.local(r, rt.to, w, localState{})
 		return
 	}
 	n.hand(r, rt, w)
 }
 
 // hand gives mail to a transport other than local(8).
-func (n *site) hand(r *run, rt route, w at) {
-	if rt.deliveredHere && !rt.own && rt.program != "error" && rt.program != "retry" && len(n.maps("virtual_mailbox_maps")) > 0 {
-		_, found, err := n.ask(r, "virtual_mailbox_maps", rt.to)
+func (n *postfixConfig) hand(r *expansion, rt route, w cursor) {
+	if rt.deliveredHere && !rt.local && rt.program != "error" && rt.program != "retry" && len(n.maps("virtual_mailbox_maps")) > 0 {
+		_, found, err := n.lookup(r, "virtual_mailbox_maps", rt.to)
 		switch {
 		case err != nil:
 			r.unknown(rt.to, w, err)
@@ -389,14 +389,14 @@ func (n *site) hand(r *run, rt route, w at) {
 	r.leaf(kind, rt.to, w, nil, "transport %s", rt.transport)
 	if kind == Mailbox && rt.deliveredHere {
 		var u User
-		if rt.own {
+		if rt.local {
 			var err error
 			if u, err = r.user(lower(base.Local)); err != nil && !errors.Is(err, ErrNoUser) {
 				r.unknown(rt.to, w, fmt.Errorf("user %s: %w", base.Local, err))
 				return
 			}
 		}
-		r.scripts(base, u, w, func(b addr.Address, on at) { n.cleanup(r, b, true, on) })
+		r.scripts(base, u, w, func(b addr.Address, on cursor) { n.cleanup(r, b, true, on) })
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"tlsonly/internal/forward/sieve"
 )
 
-// run is one expansion, over what is known in the session.
-type run struct {
+// expansion is one expansion, over what is known in the session.
+type expansion struct {
 	*session
 	job     *job
 	last    bool // what is pending now stays unknown
@@ -23,16 +23,16 @@ type run struct {
 	steps   int
 }
 
-// at is where an expansion stands.
-type at struct {
+// cursor is where an expansion stands.
+type cursor struct {
 	path   []Step
 	chain  []string // addresses and names followed on the way here: what comes again is a loop
 	levels int
 	sender *addr.Address // whose name the mail is sent on in, if not in its sender's: the owner of a list
 }
 
-// place is where addresses come in: what an owner's mail does may be something else.
-func (w at) place(name string) string {
+// stage is where addresses come in: what an owner's mail does may be something else.
+func (w cursor) stage(name string) string {
 	if w.sender == nil {
 		return name
 	}
@@ -42,13 +42,13 @@ func (w at) place(name string) string {
 // deepest is how far local(8) follows aliases (100), and more than any Postfix or Sendmail follows virtual ones in earnest.
 const deepest = 100
 
-func (w at) step(from, source string) at {
+func (w cursor) step(from, source string) cursor {
 	w.path = append(slices.Clip(w.path), Step{from, source})
 	return w
 }
 
 // enter notes that name is followed; again says that it was before on the same way.
-func (w at) enter(name string) (next at, again bool) {
+func (w cursor) enter(name string) (next cursor, again bool) {
 	if slices.Contains(w.chain, name) {
 		return w, true
 	}
@@ -57,8 +57,8 @@ func (w at) enter(name string) (next at, again bool) {
 	return w, false
 }
 
-func (r *run) expand() {
-	w := at{path: r.job.path}
+func (r *expansion) expand() {
+	w := cursor{path: r.job.path}
 	if r.site != nil {
 		r.site.cleanup(r, r.job.to, r.job.external, w)
 		if r.job.external {
@@ -70,19 +70,19 @@ func (r *run) expand() {
 }
 
 // finish sorts what was found.
-func (r *run) finish() Expansion {
+func (r *expansion) finish() Expansion {
 	if len(r.leaves) == 0 {
-		r.leaf(Unknown, r.job.to, at{path: r.job.path}, nil, "no end was found")
+		r.leaf(Unknown, r.job.to, cursor{path: r.job.path}, nil, "no end was found")
 	}
 	return Expansion{Leaves: slices.SortedFunc(maps.Values(r.leaves), Leaf.compare)}
 }
 
 // leaf adds an end. Of two that are alike the one with the shorter path stays.
-func (r *run) leaf(kind Kind, a addr.Address, w at, hops []addr.Destination, format string, args ...any) {
+func (r *expansion) leaf(kind Kind, a addr.Address, w cursor, hops []addr.Destination, format string, args ...any) {
 	r.add(Leaf{Kind: kind, Address: a, Hops: hops, Path: w.path, Detail: fmt.Sprintf(format, args...)})
 }
 
-func (r *run) add(l Leaf) {
+func (r *expansion) add(l Leaf) {
 	key := fmt.Sprintf("%s\n%s\n%v\n%s", l.Kind, l.Address.Fold(), l.Hops, l.Detail)
 	if have, ok := r.leaves[key]; ok && len(have.Path) <= len(l.Path) {
 		return
@@ -95,7 +95,7 @@ func (r *run) add(l Leaf) {
 }
 
 // unknown adds an end of which err says why it isn't known, unless it will be in the next round.
-func (r *run) unknown(a addr.Address, w at, err error) {
+func (r *expansion) unknown(a addr.Address, w cursor, err error) {
 	if errors.Is(err, errPending) {
 		r.pending = true
 		if !r.last {
@@ -112,11 +112,11 @@ func (r *run) unknown(a addr.Address, w at, err error) {
 // unread adds an end for a user's own file that can't be read; aside says why
 // what it sends on may leave by a way on which tlsonly isn't asked, "" where it
 // doesn't.
-func (r *run) unread(a addr.Address, w at, path string, err error, aside string) {
+func (r *expansion) unread(a addr.Address, w cursor, path string, err error, aside string) {
 	if w.sender != nil {
 		aside = fmt.Sprintf("what it sends on is sent in the name of %s", w.sender)
 	}
-	l := Leaf{Kind: Unknown, Address: a, Path: w.path, Detail: err.Error(), Unread: path, Held: aside == ""}
+	l := Leaf{Kind: Unknown, Address: a, Path: w.path, Detail: err.Error(), Unread: path, Enforced: aside == ""}
 	if aside != "" {
 		l.Detail += "; not held at delivery: " + aside
 	}
@@ -128,7 +128,7 @@ const inAddress = "route in the address"
 
 // follow reports whether an address that comes in at a place is to be followed: not when it was already. Loops and what is too
 // much end here.
-func (r *run) follow(place string, a addr.Address, w at) (at, bool) {
+func (r *expansion) follow(place string, a addr.Address, w cursor) (cursor, bool) {
 	name := place + " " + a.Fold().String()
 	next, again := w.enter(name)
 	r.steps++
@@ -140,7 +140,7 @@ func (r *run) follow(place string, a addr.Address, w at) (at, bool) {
 		r.leaf(Unknown, a, w, nil, "forwarded more than %d times", deepest)
 		return w, false
 	case r.steps > 4*r.most:
-		r.leaf(Unknown, r.job.to, at{}, nil, "more than %d steps", 4*r.most)
+		r.leaf(Unknown, r.job.to, cursor{}, nil, "more than %d steps", 4*r.most)
 		return w, false
 	case r.done[name]:
 		return w, false
@@ -149,10 +149,10 @@ func (r *run) follow(place string, a addr.Address, w at) (at, bool) {
 }
 
 // left notes that all behind a place is known: another way there adds nothing.
-func (r *run) left(place string, a addr.Address) { r.done[place+" "+a.Fold().String()] = true }
+func (r *expansion) left(place string, a addr.Address) { r.done[place+" "+a.Fold().String()] = true }
 
 // text follows a file, a command and other values that are no addresses. It reports whether it was one.
-func (r *run) text(t aliases.Target, a addr.Address, w at) bool {
+func (r *expansion) text(t aliases.Target, a addr.Address, w cursor) bool {
 	switch t.Kind {
 	case aliases.Address, aliases.Name, aliases.Include:
 		return false
@@ -173,7 +173,7 @@ func (r *run) text(t aliases.Target, a addr.Address, w at) bool {
 }
 
 // scripts follows the Sieve scripts of whoever a is delivered to; on is where redirected mail comes in again.
-func (r *run) scripts(a addr.Address, u User, w at, on func(addr.Address, at)) {
+func (r *expansion) scripts(a addr.Address, u User, w cursor, on func(addr.Address, cursor)) {
 	for _, template := range r.sieve {
 		path, ok := scriptPath(template, a, u)
 		if !ok {
@@ -186,7 +186,7 @@ func (r *run) scripts(a addr.Address, u User, w at, on func(addr.Address, at)) {
 // nested is how deep Sieve scripts may include each other; the including ones come in above.
 const nested = 10
 
-func (r *run) script(path string, a addr.Address, w at, on func(addr.Address, at), above []string) {
+func (r *expansion) script(path string, a addr.Address, w cursor, on func(addr.Address, cursor), above []string) {
 	if slices.Contains(above, path) || len(above) >= nested {
 		r.leaf(Unknown, a, w, nil, "sieve %s: scripts include each other", path)
 		return
@@ -218,7 +218,7 @@ func (r *run) script(path string, a addr.Address, w at, on func(addr.Address, at
 
 // include follows an included script (RFC 6609). Personal ones are looked for where Pigeonhole puts them: beside the active one,
 // and in the directory sieve there.
-func (r *run) include(f sieve.Forward, path string, a addr.Address, w at, on func(addr.Address, at), above []string) {
+func (r *expansion) include(f sieve.Forward, path string, a addr.Address, w cursor, on func(addr.Address, cursor), above []string) {
 	if f.Location == sieve.Personal && !strings.ContainsAny(f.Text, "/\x00") {
 		dir, _ := cutFile(path)
 		for _, candidate := range []string{dir + f.Text + ".sieve", dir + "sieve/" + f.Text + ".sieve"} {

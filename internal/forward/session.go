@@ -27,8 +27,8 @@ type session struct {
 	*sources
 	ctx    context.Context
 	most   int
-	site   *site // nil without a Postfix
-	plain  *plain
+	site   *postfixConfig // nil without a Postfix
+	plain  *fileRules
 	memo   map[string]map[string]answer // by table and key
 	want   map[string]map[string]bool
 	lists  map[string]listing
@@ -80,7 +80,7 @@ func (e *Expander) work(ctx context.Context, jobs []*job) {
 	for round := 0; len(jobs) > 0; round++ {
 		var waiting []*job
 		for _, j := range jobs {
-			r := &run{session: s, job: j, last: round == rounds || ctx.Err() != nil, leaves: map[string]Leaf{}, done: map[string]bool{}}
+			r := &expansion{session: s, job: j, last: round == rounds || ctx.Err() != nil, leaves: map[string]Leaf{}, done: map[string]bool{}}
 			r.expand()
 			if r.pending && !r.last {
 				waiting = append(waiting, j)
@@ -88,13 +88,13 @@ func (e *Expander) work(ctx context.Context, jobs []*job) {
 			}
 			j.result = r.finish()
 		}
-		s.ask()
+		s.flushLookups()
 		jobs = waiting
 	}
 }
 
-// ask asks the tables for all that is wanted.
-func (s *session) ask() {
+// flushLookups asks the tables for all that is wanted.
+func (s *session) flushLookups() {
 	for table, keys := range s.want {
 		if s.memo[table] == nil {
 			s.memo[table] = make(map[string]answer, len(keys))
@@ -148,8 +148,8 @@ func (s *session) remembered(table, key string) (value string, found, known bool
 	state, ok := s.states[table]
 	if !ok {
 		var settled bool
-		s.known.watch([]string{name})
-		if state, settled = s.known.look([]string{name}); !settled {
+		s.fileStates.watch([]string{name})
+		if state, settled = s.fileStates.check([]string{name}); !settled {
 			state = ""
 		}
 		s.states[table] = state
@@ -185,15 +185,15 @@ func (s *session) remember(table string, keys map[string]bool, got map[string]st
 	s.patterns[table] = answers
 }
 
-// hit is what find found.
-type hit struct {
+// match is what find found.
+type match struct {
 	table, key, value string
 }
 
 // find asks tables as maps_find does: each key of all tables, then the next key. Only the first key, the whole address, is
 // asked of tables of patterns and of those that ask programs which want it whole: regexp_table(5), "TABLE LOOKUP".
 // As typed, for patterns and programs see the case; lookup folds it for what is listed.
-func (s *session) find(tables, keys []string, typed string) (hit, bool, error) {
+func (s *session) find(tables, keys []string, typed string) (match, bool, error) {
 	var pending error
 	for i, key := range keys {
 		asked := key
@@ -210,14 +210,14 @@ func (s *session) find(tables, keys []string, typed string) (hit, bool, error) {
 				continue
 			}
 			if err != nil && pending == nil {
-				return hit{}, false, err
+				return match{}, false, err
 			}
 			if found && pending == nil {
-				return hit{t, key, value}, true, nil
+				return match{t, key, value}, true, nil
 			}
 		}
 	}
-	return hit{}, false, pending
+	return match{}, false, pending
 }
 
 // user finds a user of this host.

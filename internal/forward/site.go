@@ -13,21 +13,21 @@ import (
 	"tlsonly/internal/forward/virtual"
 )
 
-// site is Postfix's settings, ready for use.
-type site struct {
+// postfixConfig is Postfix's settings, ready for use.
+type postfixConfig struct {
 	set        map[string]string
 	lists      map[string][]string // the same, taken apart
 	transports map[string]string
 	origin     addr.Domain // what bare names get
 	below      addr.Domain // mydomain: what names of hosts get
-	own        map[netip.Addr]bool
+	self       map[netip.Addr]bool
 	delimiters string
 	widest     int // virtual_alias_expansion_limit
 }
 
-func newSite(parameters, transports map[string]string) (*site, error) {
-	n := &site{set: parameters, lists: make(map[string][]string, len(parameters)), transports: transports,
-		own: map[netip.Addr]bool{}, delimiters: parameters["recipient_delimiter"]}
+func newPostfixConfig(parameters, transports map[string]string) (*postfixConfig, error) {
+	n := &postfixConfig{set: parameters, lists: make(map[string][]string, len(parameters)), transports: transports,
+		self: map[netip.Addr]bool{}, delimiters: parameters["recipient_delimiter"]}
 	for name, value := range parameters {
 		n.lists[name] = splitList(value)
 	}
@@ -56,10 +56,10 @@ func newSite(parameters, transports map[string]string) (*site, error) {
 }
 
 // addresses finds out which address literals are this host.
-func (n *site) addresses() error {
+func (n *postfixConfig) addresses() error {
 	for _, item := range append(splitList(n.set["inet_interfaces"]), splitList(n.set["proxy_interfaces"])...) {
 		if ip, err := netip.ParseAddr(strings.Trim(item, "[]")); err == nil {
-			n.own[ip.Unmap()] = true
+			n.self[ip.Unmap()] = true
 			continue
 		}
 		if item != "all" && item != "loopback-only" {
@@ -71,23 +71,25 @@ func (n *site) addresses() error {
 		}
 		for _, a := range interfaces {
 			if p, err := netip.ParsePrefix(a.String()); err == nil && (item == "all" || p.Addr().IsLoopback()) {
-				n.own[p.Addr().Unmap()] = true
+				n.self[p.Addr().Unmap()] = true
 			}
 		}
 	}
 	return nil
 }
 
-func (n *site) maps(name string) []string { return n.lists[name] }
+func (n *postfixConfig) maps(name string) []string { return n.lists[name] }
 
 // has reports whether a parameter that is a list has a word.
-func (n *site) has(name, word string) bool { return slices.Contains(n.maps(name), word) }
+func (n *postfixConfig) has(name, word string) bool { return slices.Contains(n.maps(name), word) }
 
 // propagates reports whether extensions that a kind of table doesn't know go over to its results.
-func (n *site) propagates(kind string) bool { return n.has("propagate_unmatched_extensions", kind) }
+func (n *postfixConfig) propagates(kind string) bool {
+	return n.has("propagate_unmatched_extensions", kind)
+}
 
 // qualify makes an address whole; trivial-rewrite(8): bare names get myorigin, domains without a dot mydomain.
-func (n *site) qualify(a addr.Address) addr.Address {
+func (n *postfixConfig) qualify(a addr.Address) addr.Address {
 	if a.IsNull() {
 		return a
 	}
@@ -104,7 +106,7 @@ func (n *site) qualify(a addr.Address) addr.Address {
 
 // split takes the extension off a local name; delimiter is what stood between. local(8), "ADDRESS EXTENSION", and
 // owner_request_special.
-func (n *site) split(local string) (name, delimiter, extension string) {
+func (n *postfixConfig) split(local string) (name, delimiter, extension string) {
 	i := strings.IndexAny(local, n.delimiters)
 	if n.delimiters == "" || i <= 0 || local == "mailer-daemon" || local == "double-bounce" {
 		return local, "", ""
@@ -117,11 +119,11 @@ func (n *site) split(local string) (name, delimiter, extension string) {
 }
 
 // matches reports whether a list of domains has d. parents says that domains below an item match, too.
-func (n *site) matches(r *run, name string, d addr.Domain, parents bool) (bool, error) {
+func (n *postfixConfig) matches(r *expansion, name string, d addr.Domain, parents bool) (bool, error) {
 	return n.inList(r, n.maps(name), d, parents)
 }
 
-func (n *site) inList(r *run, items []string, d addr.Domain, parents bool) (bool, error) {
+func (n *postfixConfig) inList(r *expansion, items []string, d addr.Domain, parents bool) (bool, error) {
 	var pending error
 	for _, item := range items {
 		found, yes := false, true
@@ -162,17 +164,17 @@ func (n *site) inList(r *run, items []string, d addr.Domain, parents bool) (bool
 	return false, pending
 }
 
-// isOwn reports whether a domain is this host: mydestination, or a literal of its own address.
-func (n *site) isOwn(r *run, d addr.Domain) (bool, error) {
-	if d.IsLiteral() && n.own[d.IP().Unmap()] {
+// isSelf reports whether a domain is this host: mydestination, or a literal of its own address.
+func (n *postfixConfig) isSelf(r *expansion, d addr.Domain) (bool, error) {
+	if d.IsLiteral() && n.self[d.IP().Unmap()] {
 		return true, nil
 	}
 	return n.matches(r, "mydestination", d, false)
 }
 
 // keys returns what tables of addresses are asked for a, and the site as the parser of results must know it.
-func (n *site) keys(r *run, a addr.Address, propagate bool) ([]string, virtual.Site, error) {
-	own, err := n.isOwn(r, a.Domain)
+func (n *postfixConfig) keys(r *expansion, a addr.Address, propagate bool) ([]string, virtual.Site, error) {
+	own, err := n.isSelf(r, a.Domain)
 	if err != nil {
 		return nil, virtual.Site{}, err
 	}

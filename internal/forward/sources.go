@@ -21,13 +21,13 @@ import (
 
 // sources reads what forwards are written in, and again when it has changed.
 type sources struct {
-	tables    Tables
-	dialect   aliases.Dialect
-	sieve     []string
-	files     Config // the plain files
-	findUser  func(string) (User, error)
-	moreUsers func() bool // there are users that Config.List doesn't list
-	known     *known
+	tables     Tables
+	dialect    aliases.Dialect
+	sieve      []string
+	files      Config // the plain files
+	findUser   func(string) (User, error)
+	moreUsers  func() bool // there are users that Config.List doesn't list
+	fileStates *fileStates
 
 	slow *slow
 
@@ -62,7 +62,7 @@ type source struct {
 
 func newSources(cfg Config, moreUsers func() bool) *sources {
 	return &sources{tables: cfg.Tables, dialect: cfg.Dialect, sieve: cfg.Sieve, files: cfg, findUser: cfg.User, moreUsers: moreUsers,
-		known: newKnown(), slow: newSlow(), cache: map[string]*source{}, patterns: map[string]patternAnswers{}}
+		fileStates: newFileStates(), slow: newSlow(), cache: map[string]*source{}, patterns: map[string]patternAnswers{}}
 }
 
 const (
@@ -92,9 +92,9 @@ func (s *sources) read(ctx context.Context, key string, files []string, load fun
 		return nil, ctx.Err()
 	}
 	if !ok {
-		s.known.watch(files) // before the first look: what comes later is seen
+		s.fileStates.watch(files) // before the first look: what comes later is seen
 	}
-	state, settled := s.known.look(files)
+	state, settled := s.fileStates.check(files)
 	if c.state != "" && c.state == state && (c.err == nil || time.Now().Before(c.until)) {
 		return c.value, c.err
 	}
@@ -134,7 +134,7 @@ func stateOf(files []string) (state string, settled bool) {
 }
 
 // settings returns Postfix's.
-func (s *sources) settings(ctx context.Context) (*site, error) {
+func (s *sources) settings(ctx context.Context) (*postfixConfig, error) {
 	s.mu.Lock()
 	dir := s.dir
 	s.mu.Unlock()
@@ -150,12 +150,12 @@ func (s *sources) settings(ctx context.Context) (*site, error) {
 		s.mu.Lock()
 		s.dir = parameters["config_directory"]
 		s.mu.Unlock()
-		return newSite(parameters, transports)
+		return newPostfixConfig(parameters, transports)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return v.(*site), nil
+	return v.(*postfixConfig), nil
 }
 
 // list returns a table's whole content in memory, or errUnlistable.

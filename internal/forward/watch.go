@@ -25,7 +25,7 @@ const mostWatched = 500
 // Run watches the sources and tells of changes by Changed, until ctx ends. It tells of those since a source was first read, even
 // before Run began.
 func (e *Expander) Run(ctx context.Context) error {
-	k := e.sources.known
+	k := e.sources.fileStates
 	var events chan fsnotify.Event
 	var faults chan error
 	if notify, err := fsnotify.NewWatcher(); err != nil {
@@ -36,7 +36,7 @@ func (e *Expander) Run(ctx context.Context) error {
 		k.begin(notify)
 		defer k.begin(nil)
 	}
-	e.look(ctx)
+	e.checkFiles(ctx)
 	tick := time.NewTicker(e.cfg.Recheck)
 	defer tick.Stop()
 	var soon <-chan time.Time
@@ -53,17 +53,17 @@ func (e *Expander) Run(ctx context.Context) error {
 			soon = time.After(settle)
 		case <-soon:
 			soon = nil
-			e.look(ctx)
+			e.checkFiles(ctx)
 		case <-tick.C:
-			e.look(ctx)
+			e.checkFiles(ctx)
 		}
 	}
 }
 
-// look looks at all that is known, and at who has files.
-func (e *Expander) look(ctx context.Context) {
+// checkFiles looks at all that is known, and at who has files.
+func (e *Expander) checkFiles(ctx context.Context) {
 	s := e.sources
-	files := s.known.all()
+	files := s.fileStates.all()
 	if e.cfg.Tables != nil {
 		n, err := s.settings(ctx)
 		if err != nil {
@@ -73,17 +73,17 @@ func (e *Expander) look(ctx context.Context) {
 		files = append(files, n.patternFiles()...)
 	}
 	files = slices.Concat(files, s.files.Aliases, s.files.Virtual, s.files.Mailertables)
-	s.known.watch(files) // again: a directory may not have been there
-	s.known.look(files)
+	s.fileStates.watch(files) // again: a directory may not have been there
+	s.fileStates.check(files)
 	l := &lister{sources: s, ctx: ctx, cfg: e.cfg, yield: func(Forwarder) bool { return true }}
 	if err := l.users(); err != nil {
 		e.cfg.Log.Warn("look at users' forwards", "err", err)
 	}
 }
 
-// known is what every file was like when somebody looked at it. Whoever finds another state tells of it, so that no change
+// fileStates is what every file was like when somebody looked at it. Whoever finds another state tells of it, so that no change
 // is missed between the first who read a file and the next.
-type known struct {
+type fileStates struct {
 	changed chan struct{}
 	seed    maphash.Seed
 
@@ -101,20 +101,20 @@ type seen struct {
 	settled bool
 }
 
-func newKnown() *known {
-	return &known{changed: make(chan struct{}, 1), seed: maphash.MakeSeed(), files: map[string]seen{}, dirs: map[string]bool{}}
+func newFileStates() *fileStates {
+	return &fileStates{changed: make(chan struct{}, 1), seed: maphash.MakeSeed(), files: map[string]seen{}, dirs: map[string]bool{}}
 }
 
-func (k *known) tell() {
+func (k *fileStates) tell() {
 	select {
 	case k.changed <- struct{}{}:
 	default:
 	}
 }
 
-// look returns the state of files, and tells of one that isn't as it was. Of one that had just been written it is told once more
+// check returns the state of files, and tells of one that isn't as it was. Of one that had just been written it is told once more
 // when it has settled: what came after it was first read may not show in its times.
-func (k *known) look(files []string) (state string, settled bool) {
+func (k *fileStates) check(files []string) (state string, settled bool) {
 	var b strings.Builder
 	settled = true
 	for _, path := range files {
@@ -142,7 +142,7 @@ func (k *known) look(files []string) (state string, settled bool) {
 }
 
 // listed notes which files users have, and tells when others had some before.
-func (k *known) listed(users map[string]bool) {
+func (k *fileStates) listed(users map[string]bool) {
 	k.mu.Lock()
 	differs := k.users != nil && !maps.Equal(k.users, users)
 	k.users = users
@@ -152,21 +152,21 @@ func (k *known) listed(users map[string]bool) {
 	}
 }
 
-func (k *known) has(path string) bool {
+func (k *fileStates) has(path string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	_, ok := k.files[filepath.Clean(path)]
 	return ok
 }
 
-func (k *known) all() []string {
+func (k *fileStates) all() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Collect(maps.Keys(k.files))
 }
 
 // begin has directories watched by notify, those known before, too; nil: by nobody.
-func (k *known) begin(notify *fsnotify.Watcher) {
+func (k *fileStates) begin(notify *fsnotify.Watcher) {
 	k.notifying.Lock()
 	defer k.notifying.Unlock()
 	k.notify = notify
@@ -177,7 +177,7 @@ func (k *known) begin(notify *fsnotify.Watcher) {
 
 // watch watches the directories of files: a file itself won't do, for editors put another in its place. What can't be watched
 // is looked at every Recheck.
-func (k *known) watch(files []string) {
+func (k *fileStates) watch(files []string) {
 	for _, path := range files {
 		_, _ = os.Stat(filepath.Dir(path)) // a file server that doesn't answer must not keep the lock
 	}
@@ -190,7 +190,7 @@ func (k *known) watch(files []string) {
 	}
 }
 
-func (k *known) add(dir string) {
+func (k *fileStates) add(dir string) {
 	k.dirs[dir] = true
 	if k.notify != nil && k.notify.Add(dir) != nil {
 		delete(k.dirs, dir)
@@ -198,7 +198,7 @@ func (k *known) add(dir string) {
 }
 
 // patternFiles lists the files of tables that aren't read but by Postfix's own programs.
-func (n *site) patternFiles() []string {
+func (n *postfixConfig) patternFiles() []string {
 	var found []string
 	for name, tables := range n.lists {
 		if !strings.HasSuffix(name, "_maps") {
@@ -231,13 +231,13 @@ func (l *lister) users() error {
 			home = l.cfg.Local[0]
 		}
 	}
-	l.own = map[string]bool{}
+	l.userFiles = map[string]bool{}
 	if err := l.homes(home, templates); err != nil {
 		return err
 	}
 	if err := l.scripts(); err != nil {
 		return err
 	}
-	l.known.listed(l.own)
+	l.fileStates.listed(l.userFiles)
 	return nil
 }

@@ -34,7 +34,7 @@ const maxAnswer = 64 << 10
 // It negotiates as Postfix does and ends the session in order. Errors:
 // ErrStranger is another milter.
 func Milter(ctx context.Context, network, address string) (Identity, error) {
-	return ask(ctx, network, address, func(conn net.Conn) (Identity, error) {
+	return query(ctx, network, address, func(conn net.Conn) (Identity, error) {
 		// SMFIC_OPTNEG: version 6, all actions, all steps.
 		options := []byte("O\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff")
 		if err := writePacket(conn, options); err != nil {
@@ -71,7 +71,7 @@ func Milter(ctx context.Context, network, address string) (Identity, error) {
 // Map asks who answers as a socket map at an address. Errors: ErrStranger is
 // another server of socket maps.
 func Map(ctx context.Context, network, address string) (Identity, error) {
-	return ask(ctx, network, address, func(conn net.Conn) (Identity, error) {
+	return query(ctx, network, address, func(conn net.Conn) (Identity, error) {
 		nonce := nonce()
 		question := string(contract.MapIdentify) + " " + nonce
 		if _, err := fmt.Fprintf(conn, "%d:%s,", len(question), question); err != nil {
@@ -111,8 +111,8 @@ func (i Identity) IsMilter(ctx context.Context, endpoint string) (ours bool, err
 	return err == nil && found.Same(i), err
 }
 
-// ask connects, converses, and says what went wrong in the errors above.
-func ask(ctx context.Context, network, address string, converse func(net.Conn) (Identity, error)) (Identity, error) {
+// query connects, converses, and says what went wrong in the errors above.
+func query(ctx context.Context, network, address string, converse func(net.Conn) (Identity, error)) (Identity, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)

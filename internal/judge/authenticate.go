@@ -58,7 +58,7 @@ func matchesDANE(a policy.Assessment, h policy.Host, o policy.Observation) bool 
 	case o.DANE != policy.DANEMatchTA || len(o.Chain) == 0:
 		return false
 	}
-	way := policy.Way{
+	way := policy.ReferenceNames{
 		Base:    h.TLSABase,
 		NextHop: a.Destination.Host(),
 		Alias:   a.Alias,

@@ -58,7 +58,7 @@ func mechanism(d policy.Demand, a policy.Assessment) (policy.TLSPolicy, bool) {
 		case d.Honor.DANE && onlyDANE(a):
 			b.Level = policy.LevelDane
 		case d.Honor.MTASTS && a.MTASTS.Enforces():
-			bindSTS(&b, a)
+			matchSTS(&b, a)
 		case d.Honor.DANE && secureMX(a) && !reachable(a):
 			return policy.TLSPolicy{}, false
 		}
@@ -76,9 +76,9 @@ func mechanism(d policy.Demand, a policy.Assessment) (policy.TLSPolicy, bool) {
 			case h.DANE == policy.DANEUsable && secureMX(a):
 				b.Level = policy.LevelDane
 			case a.MTASTS.Enforces() && matchesSTS(a, h, o):
-				bindSTS(&b, a)
+				matchSTS(&b, a)
 			default:
-				bindNames(&b, d, a)
+				matchNames(&b, d, a)
 			}
 			return b, true
 		}
@@ -88,9 +88,9 @@ func mechanism(d policy.Demand, a policy.Assessment) (policy.TLSPolicy, bool) {
 	case secureMX(a) && slices.ContainsFunc(a.Hosts, mayHaveDANE):
 		b.Level = policy.LevelDane
 	case a.MTASTS.Enforces():
-		bindSTS(&b, a)
+		matchSTS(&b, a)
 	default:
-		bindNames(&b, d, a)
+		matchNames(&b, d, a)
 	}
 	return b, true
 }
@@ -128,9 +128,9 @@ func mayHaveDANE(h policy.Host) bool {
 	return h.DANE == policy.DANEUsable || h.DANE == policy.DANEUnknown
 }
 
-// bindSTS binds to the names of the MTA-STS policy. "*." is one label there and any number of labels to an MTA: a
+// matchSTS binds to the names of the MTA-STS policy. "*." is one label there and any number of labels to an MTA: a
 // certificate for more labels is the domain's own, too.
-func bindSTS(b *policy.TLSPolicy, a policy.Assessment) {
+func matchSTS(b *policy.TLSPolicy, a policy.Assessment) {
 	sts := a.MTASTS // a copy, for what b points to is kept
 	b.Level, b.STS = policy.LevelSecure, &sts
 	for _, pattern := range a.MTASTS.MX {
@@ -138,8 +138,8 @@ func bindSTS(b *policy.TLSPolicy, a policy.Assessment) {
 	}
 }
 
-// bindNames binds to the name of the destination itself, and to those that the rule takes for it.
-func bindNames(b *policy.TLSPolicy, d policy.Demand, a policy.Assessment) {
+// matchNames binds to the name of the destination itself, and to those that the rule takes for it.
+func matchNames(b *policy.TLSPolicy, d policy.Demand, a policy.Assessment) {
 	b.Level = policy.LevelSecure
 	if host := a.Destination.Host(); !host.IsLiteral() {
 		b.Match = append(b.Match, host.String())

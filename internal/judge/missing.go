@@ -12,11 +12,11 @@ import (
 
 // Advice is one thing that the administrators of a destination would have to do.
 type Advice struct {
-	Level   policy.Level   `json:"level"`            // for which
-	Way     string         `json:"way,omitempty"`    // to level secure, of several: dane, mta-sts or certificate
-	Host    addr.Domain    `json:"host,omitzero"`    // the mail host that it is about, if it is about one
-	Address netip.AddrPort `json:"address,omitzero"` // the address of it, if others of its addresses are better
-	Text    string         `json:"text"`
+	Level     policy.Level   `json:"level"`            // for which
+	Mechanism string         `json:"way,omitempty"`    // to level secure, of several: dane, mta-sts or certificate
+	Host      addr.Domain    `json:"host,omitzero"`    // the mail host that it is about, if it is about one
+	Address   netip.AddrPort `json:"address,omitzero"` // the address of it, if others of its addresses are better
+	Text      string         `json:"text"`
 }
 
 // The ways to prove who one is.
@@ -31,7 +31,7 @@ type wants struct {
 	a      policy.Assessment
 	demand policy.Demand
 	blind  bool // nothing can be said of DNSSEC from here
-	found  []Advice
+	advice []Advice
 }
 
 // Missing names the level above the one that a destination reaches (Level), "" for
@@ -44,20 +44,20 @@ func Missing(demand policy.Demand, a policy.Assessment, blind bool) (policy.Leve
 	switch Level(demand, a) {
 	case policy.LevelEncrypt:
 		w.proof()
-		return policy.LevelSecure, w.found
+		return policy.LevelSecure, w.advice
 	case policy.LevelSecure:
-		w.ownName()
+		w.destinationName()
 		w.dane(policy.LevelDane)
-		return policy.LevelDane, w.found
+		return policy.LevelDane, w.advice
 	case policy.LevelDane:
 		w.dane(policy.LevelDane)
-		return "", w.found
+		return "", w.advice
 	}
-	return policy.LevelEncrypt, w.found
+	return policy.LevelEncrypt, w.advice
 }
 
 func (w *wants) say(level policy.Level, way string, host addr.Domain, format string, args ...any) {
-	w.found = append(w.found, Advice{Level: level, Way: way, Host: host, Text: fmt.Sprintf(format, args...)})
+	w.advice = append(w.advice, Advice{Level: level, Mechanism: way, Host: host, Text: fmt.Sprintf(format, args...)})
 }
 
 // tls says what is between a destination and good TLS.
@@ -99,7 +99,7 @@ func (w *wants) tls() {
 			faults[0].Address = netip.AddrPort{}
 			faults = faults[:1]
 		}
-		w.found = append(w.found, faults...)
+		w.advice = append(w.advice, faults...)
 	}
 }
 
@@ -178,8 +178,8 @@ func (w *wants) proof() {
 	}
 }
 
-// ownName is for a destination that proves its own name at some of its hosts.
-func (w *wants) ownName() {
+// destinationName is for a destination that proves its own name at some of its hosts.
+func (w *wants) destinationName() {
 	d := w.demand
 	d.Level = policy.LevelSecure
 	own := slices.ContainsFunc(w.a.Hosts, func(h policy.Host) bool { return certificateFault(h, w.a.Destination.Host()) == "" })
@@ -272,7 +272,7 @@ func (w *wants) dane(level policy.Level) {
 		case policy.DANEUsable:
 			for _, o := range h.Observations {
 				if o.DANE == policy.DANEMismatch || OtherName(w.a, h, o) {
-					w.found = append(w.found, Advice{Level: level, Way: ByDANE, Host: h.Name, Address: o.Address, Text: w.mismatch(h, o)})
+					w.advice = append(w.advice, Advice{Level: level, Mechanism: ByDANE, Host: h.Name, Address: o.Address, Text: w.mismatch(h, o)})
 				}
 			}
 		}

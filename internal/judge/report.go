@@ -10,7 +10,7 @@ import (
 // Report is what an assessment comes to under one demand.
 type Report struct {
 	Level     policy.Level  `json:"level"`            // the highest that is reached, "" where that isn't known
-	Asked     policy.Level  `json:"asked"`            // the demand's
+	Demanded  policy.Level  `json:"asked"`            // the demand's
 	Satisfied bool          `json:"satisfied"`        // whether Asked is
 	Reason    policy.Reason `json:"reason,omitempty"` // why not
 	Next      policy.Level  `json:"next,omitempty"`   // the level above Level
@@ -34,7 +34,7 @@ type HostReport struct {
 // ReportOn judges an assessment under a demand. blind says that nothing can be
 // said of DNSSEC from here.
 func ReportOn(d policy.Demand, a policy.Assessment, blind bool) Report {
-	r := Report{Level: Level(d, a), Asked: d.Level, Reason: Destination(d, a)}
+	r := Report{Level: Level(d, a), Demanded: d.Level, Reason: Destination(d, a)}
 	r.Satisfied = r.Reason == ""
 	r.Next, r.Missing = Missing(d, a, blind)
 	for _, h := range a.Hosts {
@@ -73,8 +73,8 @@ func (r Report) AtEveryHost(m Advice) bool {
 // String writes advice in one line: level, way, host and text.
 func (m Advice) String() string {
 	text := string(m.Level)
-	if m.Way != "" {
-		text += " by " + m.Way
+	if m.Mechanism != "" {
+		text += " by " + m.Mechanism
 	}
 	text += ": "
 	if !m.Host.IsZero() {

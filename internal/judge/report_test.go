@@ -19,7 +19,7 @@ func TestReportOn(t *testing.T) {
 		d.Level = level
 		r := ReportOn(d, a, true)
 		next, missing := Missing(d, a, true)
-		if r.Asked != level || r.Level != Level(d, a) || r.Reason != Destination(d, a) || r.Satisfied != (r.Reason == "") ||
+		if r.Demanded != level || r.Level != Level(d, a) || r.Reason != Destination(d, a) || r.Satisfied != (r.Reason == "") ||
 			r.Next != next || len(r.Missing) != len(missing) || len(r.Hosts) != 2 {
 			t.Errorf("%s: %+v", level, r)
 		}
@@ -78,7 +78,7 @@ func TestRemarks(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", what, c.got, c.want)
 		}
 	}
-	at := Advice{Level: policy.LevelSecure, Way: ByDANE, Host: h.Name, Address: netip.MustParseAddrPort("127.0.0.1:25"), Text: "t"}
+	at := Advice{Level: policy.LevelSecure, Mechanism: ByDANE, Host: h.Name, Address: netip.MustParseAddrPort("127.0.0.1:25"), Text: "t"}
 	if got := at.String(); got != "secure by dane: mx.example at 127.0.0.1:25: t" {
 		t.Error(got)
 	}

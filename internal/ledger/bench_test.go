@@ -42,7 +42,7 @@ func BenchmarkKnown(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				a, err := destination.New(destination.Config{Resolver: network, Prober: network, Found: l.Found})
+				a, err := destination.New(destination.Config{Resolver: network, Prober: network, OnResult: l.Record})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -77,13 +77,13 @@ func fill(b *testing.B, url, file string, n, providers int) {
 		b.Fatal(err)
 	}
 	when := time.Now().Truncate(time.Second)
-	var batch []store.Found
+	var batch []store.Assessment
 	for i := range n {
 		a := storetest.Assessment(fmt.Sprintf("customer%d.example", i), fmt.Sprintf("provider%d.example", i%providers), when)
 		for j := range a.Hosts {
 			a.Hosts[j].Observations[0].Chain[0].Fingerprint = fmt.Sprintf("%064x", i%providers*10+j)
 		}
-		if batch = append(batch, store.Found{Assessment: a, Port: 25}); len(batch) == 5000 || i == n-1 {
+		if batch = append(batch, store.Assessment{Assessment: a, Port: 25}); len(batch) == 5000 || i == n-1 {
 			if err := s.Put(b.Context(), batch...); err != nil {
 				b.Fatal(err)
 			}

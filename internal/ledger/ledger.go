@@ -71,19 +71,19 @@ type Ledger struct {
 
 	mu      sync.RWMutex
 	memory  Memory
-	known   map[addr.Destination]*known
+	records map[addr.Destination]*record
 	pins    int
 	written map[addr.Destination]struct{} // since a Load began, nil while there is none
 	used    map[addr.Destination]use      // to be stored
 	events  map[store.What]int64
 
-	learn sync.Mutex
-	looks map[addr.Destination][]policy.Assessment // finished, to be learned, in their order
-	order []addr.Destination                       // of looks
-	busy  int                                      // looks being learned
-	wake  chan struct{}
+	queueMu sync.Mutex
+	queue   map[addr.Destination][]policy.Assessment // finished, to be learned, in their order
+	order   []addr.Destination                       // of looks
+	busy    int                                      // looks being learned
+	wake    chan struct{}
 
-	follow   sync.Mutex
+	staleMu  sync.Mutex
 	stale    map[addr.Destination]struct{} // to be read again
 	policies map[addr.Domain]struct{}      // to be read again
 	staleAll bool
@@ -92,13 +92,13 @@ type Ledger struct {
 	usage      usage
 	changed    chan struct{}
 
-	uplink *uplink
+	outage *outage
 
 	flushEvery, storeRetry time.Duration
 }
 
-// known is what is remembered of a destination.
-type known struct {
+// record is what is remembered of a destination.
+type record struct {
 	demand   store.Demand
 	used     time.Time // last mail, to the hour
 	seen     seen
@@ -154,15 +154,15 @@ func New(c Config) (*Ledger, error) {
 		c:          c,
 		all:        semaphore.NewWeighted(everything),
 		seed:       maphash.MakeSeed(),
-		known:      map[addr.Destination]*known{},
+		records:    map[addr.Destination]*record{},
 		used:       map[addr.Destination]use{},
 		events:     map[store.What]int64{},
-		looks:      map[addr.Destination][]policy.Assessment{},
+		queue:      map[addr.Destination][]policy.Assessment{},
 		wake:       make(chan struct{}, 1),
 		stale:      map[addr.Destination]struct{}{},
 		policies:   map[addr.Domain]struct{}{},
 		changed:    make(chan struct{}, 1),
-		uplink:     newUplink(c.Every),
+		outage:     newOutage(c.Every),
 		flushEvery: time.Minute,
 		storeRetry: 2 * time.Second,
 	}
@@ -172,8 +172,8 @@ func New(c Config) (*Ledger, error) {
 	return l, nil
 }
 
-// own waits until nobody else of this process works on d, in the store or in memory.
-func (l *Ledger) own(ctx context.Context, d addr.Destination) (release func(), err error) {
+// lock waits until nobody else of this process works on d, in the store or in memory.
+func (l *Ledger) lock(ctx context.Context, d addr.Destination) (release func(), err error) {
 	if err := l.all.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (l *Ledger) load(ctx context.Context, m Memory) error {
 	if err != nil {
 		return err
 	}
-	fresh := make(map[addr.Destination]*known, len(snapshot.Destinations))
+	fresh := make(map[addr.Destination]*record, len(snapshot.Destinations))
 	for i := range snapshot.Destinations {
 		fresh[snapshot.Destinations[i].Destination] = remember(&snapshot.Destinations[i])
 	}
@@ -220,7 +220,7 @@ func (l *Ledger) load(ctx context.Context, m Memory) error {
 	for i := range snapshot.Destinations {
 		if a := snapshot.Destinations[i].Assessment; !a.When.IsZero() {
 			m.Seed(a)
-			l.uplink.seed(a, l.c.Now())
+			l.outage.seed(a, l.c.Now())
 		}
 	}
 	return nil
@@ -228,7 +228,7 @@ func (l *Ledger) load(ctx context.Context, m Memory) error {
 
 // install puts fresh in place of what is remembered. Whoever had written to the store is waited for: then it is known
 // what fresh doesn't have.
-func (l *Ledger) install(ctx context.Context, m Memory, fresh map[addr.Destination]*known) error {
+func (l *Ledger) install(ctx context.Context, m Memory, fresh map[addr.Destination]*record) error {
 	if err := l.all.Acquire(ctx, everything); err != nil {
 		return err
 	}
@@ -236,21 +236,21 @@ func (l *Ledger) install(ctx context.Context, m Memory, fresh map[addr.Destinati
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for d := range l.written {
-		if delete(fresh, d); l.known[d] != nil {
-			fresh[d] = l.known[d]
+		if delete(fresh, d); l.records[d] != nil {
+			fresh[d] = l.records[d]
 		}
 		l.reread(d)
 	}
 	for d, u := range l.used {
 		if k := fresh[d]; k != nil {
 			k.used = u.when
-		} else if fresh[d] = l.known[d]; fresh[d] != nil {
+		} else if fresh[d] = l.records[d]; fresh[d] != nil {
 			l.reread(d)
 		} else {
 			delete(fresh, d)
 		}
 	}
-	l.memory, l.known, l.written, l.pins = m, fresh, nil, 0
+	l.memory, l.records, l.written, l.pins = m, fresh, nil, 0
 	for _, k := range fresh {
 		if k.pinned {
 			l.pins++
@@ -260,8 +260,8 @@ func (l *Ledger) install(ctx context.Context, m Memory, fresh map[addr.Destinati
 }
 
 // remember makes what is remembered of what is stored.
-func remember(e *store.Entry) *known {
-	k := &known{
+func remember(e *store.Entry) *record {
+	k := &record{
 		demand:   e.Demand,
 		used:     e.Used,
 		seen:     seenIn(e.Assessment, e.Pin != nil),
@@ -275,45 +275,45 @@ func remember(e *store.Entry) *known {
 }
 
 // set replaces what is remembered of d, nil for nothing; l.mu is held.
-func (l *Ledger) set(d addr.Destination, k *known) {
+func (l *Ledger) set(d addr.Destination, k *record) {
 	if l.written != nil {
 		l.written[d] = struct{}{}
 	}
-	if old := l.known[d]; old != nil && old.pinned {
+	if old := l.records[d]; old != nil && old.pinned {
 		l.pins--
 	}
 	if k == nil {
-		delete(l.known, d)
+		delete(l.records, d)
 		return
 	}
 	if k.pinned {
 		l.pins++
 	}
-	l.known[d] = k
+	l.records[d] = k
 }
 
 // get returns a copy of what is remembered of d.
-func (l *Ledger) get(d addr.Destination) known {
+func (l *Ledger) get(d addr.Destination) record {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if k := l.known[d]; k != nil {
+	if k := l.records[d]; k != nil {
 		return *k
 	}
-	return known{}
+	return record{}
 }
 
 // Len returns how many destinations are known.
 func (l *Ledger) Len() int {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return len(l.known)
+	return len(l.records)
 }
 
 // Pinned reports whether d was seen to offer TLS and must not fall back.
 func (l *Ledger) Pinned(d addr.Destination) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	k := l.known[d]
+	k := l.records[d]
 	return k != nil && k.pinned
 }
 
@@ -321,7 +321,7 @@ func (l *Ledger) Pinned(d addr.Destination) bool {
 func (l *Ledger) Demand(d addr.Destination) store.Demand {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if k := l.known[d]; k != nil {
+	if k := l.records[d]; k != nil {
 		return k.demand
 	}
 	return store.Demand{}
@@ -340,7 +340,7 @@ func (l *Ledger) Stats() Stats {
 	s := Stats{Waiting: l.Waiting(), StoreAway: l.c.Store.Healthy() != nil, Events: map[store.What]int64{}}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	s.Known, s.Pinned = len(l.known), l.pins
+	s.Known, s.Pinned = len(l.records), l.pins
 	for what, n := range l.events {
 		s.Events[what] = n
 	}
@@ -355,7 +355,7 @@ func (l *Ledger) Owe(ctx context.Context, d addr.Destination, rule string, deman
 	if l.stands(d, rule, asked, pin) {
 		return nil
 	}
-	release, err := l.own(ctx, d)
+	release, err := l.lock(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -367,7 +367,7 @@ func (l *Ledger) Owe(ctx context.Context, d addr.Destination, rule string, deman
 	if pin {
 		by = "rule:" + rule
 	}
-	standing, fresh, err := l.c.Store.Hold(ctx, d, asked, by)
+	standing, fresh, err := l.c.Store.RecordPromise(ctx, d, asked, by)
 	if err != nil {
 		l.reread(d) // what failed may be stored all the same
 		return err
@@ -385,7 +385,7 @@ func (l *Ledger) Owe(ctx context.Context, d addr.Destination, rule string, deman
 	}
 	l.mu.Unlock()
 	if fresh {
-		l.tell(store.Event{When: now, Destination: d, What: store.Pinned, To: by})
+		l.emit(store.Event{When: now, Destination: d, What: store.Pinned, To: by})
 	}
 	return nil
 }
@@ -396,15 +396,15 @@ func (l *Ledger) Stands(d addr.Destination, demand policy.Demand, pin bool) bool
 	asked := store.Demand{Level: demand.Level, MinVersion: demand.MinVersion, MinBits: demand.MinBits}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	k := l.known[d]
+	k := l.records[d]
 	return k != nil && k.demand.Covers(asked) && (k.pinned || !pin)
 }
 
 // stands reports whether what is asked of d stands already, and if so notes that there was mail.
 func (l *Ledger) stands(d addr.Destination, rule string, asked store.Demand, pin bool) bool {
 	now := l.c.Now()
-	stands := func() (k *known, ok bool) {
-		k = l.known[d]
+	stands := func() (k *record, ok bool) {
+		k = l.records[d]
 		return k, k != nil && k.demand.Covers(asked) && (k.pinned || !pin)
 	}
 	l.mu.RLock()
@@ -428,7 +428,7 @@ func (l *Ledger) stands(d addr.Destination, rule string, asked store.Demand, pin
 func (l *Ledger) Mail(d addr.Destination, rule string) {
 	now := l.c.Now()
 	l.mu.RLock()
-	k := l.known[d]
+	k := l.records[d]
 	noted := k == nil || now.Sub(k.used) < usedOften && !k.used.After(now)
 	l.mu.RUnlock()
 	if noted {
@@ -436,7 +436,7 @@ func (l *Ledger) Mail(d addr.Destination, rule string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if k = l.known[d]; k != nil {
+	if k = l.records[d]; k != nil {
 		k.used = now
 		l.used[d] = use{now, cmp.Or(l.used[d].rule, rule)}
 	}

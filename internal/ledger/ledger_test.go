@@ -130,8 +130,8 @@ func (b *bench) events() []string {
 // look tells the ledger of a look taken now, and has it learned.
 func (b *bench) look(d addr.Destination, outcomes ...policy.Outcome) {
 	b.Helper()
-	b.Found(saw(d, b.now(), outcomes...))
-	if b.learnAll(b.Context(), false) {
+	b.Record(saw(d, b.now(), outcomes...))
+	if b.recordAll(b.Context(), false) {
 		b.Fatal("the store is away")
 	}
 }
@@ -281,7 +281,7 @@ func TestOweHalf(t *testing.T) {
 		t.Errorf("half of it is stored: %v", err)
 	}
 	back()
-	_, _, err := other.Hold(t.Context(), far, store.Demand{Level: policy.LevelEncrypt}, "rule:clinic")
+	_, _, err := other.RecordPromise(t.Context(), far, store.Demand{Level: policy.LevelEncrypt}, "rule:clinic")
 	must(t, err)
 	equal(t, "in memory, before it is read", b.Demand(far).Level, "")
 	_, err = b.catchUp(t.Context())
@@ -291,7 +291,7 @@ func TestOweHalf(t *testing.T) {
 
 func TestOweGivesUpInTime(t *testing.T) {
 	b := newBench(t)
-	release, err := b.own(t.Context(), far) // somebody's write hangs
+	release, err := b.lock(t.Context(), far) // somebody's write hangs
 	must(t, err)
 	defer release()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -330,8 +330,8 @@ func TestOweAgainstAll(t *testing.T) {
 	})
 	others.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			b.Found(saw(ds[i%len(ds)], begin.Add(time.Duration(i)*time.Second), policy.SawNoSTARTTLS))
-			b.learnAll(ctx, false)
+			b.Record(saw(ds[i%len(ds)], begin.Add(time.Duration(i)*time.Second), policy.SawNoSTARTTLS))
+			b.recordAll(ctx, false)
 		}
 	})
 	others.Go(func() {
@@ -401,7 +401,7 @@ func TestLoadKeepsWhatCameMeanwhile(t *testing.T) {
 			b := newBench(t)
 			b.written = map[addr.Destination]struct{}{} // as Load begins
 			test.do(b)
-			must(t, b.install(t.Context(), b.memory, map[addr.Destination]*known{far: {}})) // what was read before
+			must(t, b.install(t.Context(), b.memory, map[addr.Destination]*record{far: {}})) // what was read before
 			equal(t, "pinned", b.Pinned(far), true)
 			equal(t, "demand", b.Demand(far).Level, policy.LevelEncrypt)
 			equal(t, "pins", b.Stats().Pinned, 1)
@@ -410,7 +410,7 @@ func TestLoadKeepsWhatCameMeanwhile(t *testing.T) {
 	t.Run("forgotten", func(t *testing.T) {
 		b := newBench(t)
 		must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true))
-		read := map[addr.Destination]*known{far: {pinned: true}}
+		read := map[addr.Destination]*record{far: {pinned: true}}
 		b.written = map[addr.Destination]struct{}{}
 		must(t, b.flush(t.Context()))
 		must(t, b.Forget(t.Context(), begin.Add(time.Hour)))

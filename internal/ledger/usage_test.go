@@ -36,7 +36,7 @@ func TestUse(t *testing.T) {
 
 	other := b.open(false)
 	must(t, other.Use(t.Context(), store.UsedByLogin, "x@y.example"))
-	b.heed([]store.Change{{Usage: true}})
+	b.onChange([]store.Change{{Usage: true}})
 	back = away()
 	if _, err := b.catchUp(t.Context()); err == nil {
 		t.Error("read while it was away")

@@ -38,7 +38,7 @@ func Order(names []string, stdin io.Reader, zone *time.Location, year int) ([]Fi
 			}
 			f.stdin = bufio.NewReaderSize(plain, lineSize)
 			f.First = firstTime(f.stdin, clock{zone: zone, year: year, last: f.modTime})
-		} else if err := f.look(zone, year); err != nil {
+		} else if err := f.stat(zone, year); err != nil {
 			return nil, err
 		}
 		files = append(files, f)
@@ -55,8 +55,8 @@ func Order(names []string, stdin io.Reader, zone *time.Location, year int) ([]Fi
 	return files, nil
 }
 
-// look finds a file's times.
-func (f *File) look(zone *time.Location, year int) error {
+// stat finds a file's times.
+func (f *File) stat(zone *time.Location, year int) error {
 	in, err := os.Open(f.Name)
 	if err != nil {
 		return err

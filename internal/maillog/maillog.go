@@ -267,7 +267,7 @@ func (r *Reader) take(e *entries, stats *Stats) error {
 		if err := r.entry(); err != nil {
 			return err
 		}
-		if r.line.missed != "" && !r.asked() {
+		if r.line.missed != "" && !r.inPeriod() {
 			r.line.missed = ""
 		}
 	}
@@ -301,8 +301,8 @@ func (r *Reader) entry() error {
 	return nil
 }
 
-// asked reports whether the line's time is one that was asked for, or not known.
-func (r *Reader) asked() bool {
+// inPeriod reports whether the line's time is one that was asked for, or not known.
+func (r *Reader) inPeriod() bool {
 	at, ok := r.clock.time(r.line.stamp)
 	return !ok || r.between(at)
 }

@@ -154,7 +154,7 @@ func (r *Reader) postfixSession(text []byte) bool {
 	s := &p.sessions[0]
 	p.sessions = p.sessions[:1] // Postfix works with one connection at a time
 	s.relay = append(s.relay[:0], relay...)
-	s.steps, s.bound = s.steps[:0], false
+	s.steps, s.assigned = s.steps[:0], false
 	s.tls = Session{Version: tlsVersion(version), Cipher: s.cipher(cipher), Bits: int(number(bits)), Trust: trust}
 	return true
 }
@@ -191,7 +191,7 @@ func (r *Reader) postfixDelivery(key queueKey, id, rest []byte, client bool) err
 		m = &message{}
 	}
 	if client {
-		r.bind(key, m.turn)
+		r.assign(key, m.turn)
 	}
 	if m.known && !m.wanted || !r.timed() {
 		return nil
@@ -278,11 +278,11 @@ func textLeft(detail []byte) bool {
 		bytes.Contains(detail, []byte("(in reply to BDAT command)"))
 }
 
-// bind gives the session of the line's process to the first message that is delivered after it, whoever's it is.
-func (r *Reader) bind(key queueKey, turn uint32) {
-	if p := r.processOf(); len(p.sessions) > 0 && !p.sessions[0].bound {
+// assign gives the session of the line's process to the first message that is delivered after it, whoever's it is.
+func (r *Reader) assign(key queueKey, turn uint32) {
+	if p := r.processOf(); len(p.sessions) > 0 && !p.sessions[0].assigned {
 		s := &p.sessions[0]
-		s.bound, s.key, s.turn = true, key, turn
+		s.assigned, s.key, s.turn = true, key, turn
 	}
 }
 

@@ -78,13 +78,13 @@ const maxSessions = 8
 
 // session is a TLS session of a process. Postfix's belongs to the first message that is delivered after it.
 type session struct {
-	relay []byte
-	tls   Session
-	used  time.Time // Sendmail
-	bound bool
-	key   queueKey
-	turn  uint32
-	steps []byte // Postfix: the first three of delays=, which all recipients of one connection share
+	relay    []byte
+	tls      Session
+	used     time.Time // Sendmail
+	assigned bool
+	key      queueKey
+	turn     uint32
+	steps    []byte // Postfix: the first three of delays=, which all recipients of one connection share
 }
 
 // witnessKey names a program of a machine that would log TLS.

@@ -29,8 +29,8 @@ type Schedule interface {
 	Prune(ctx context.Context, before time.Time) error
 }
 
-// Looker is destination.Assessor.
-type Looker interface {
+// Assessor is destination.Assessor.
+type Assessor interface {
 	Refresh(ctx context.Context, d addr.Destination, age time.Duration) policy.Assessment
 }
 
@@ -44,7 +44,7 @@ type Ledger interface {
 // Config is what a Monitor works with. Schedule, Looker and Ledger are needed; zero fields mean the defaults named.
 type Config struct {
 	Schedule    Schedule
-	Looker      Looker
+	Assessor    Assessor
 	Ledger      Ledger
 	Every       time.Duration // 24 h
 	Forget      time.Duration // what had no mail for so long; 90 days
@@ -63,7 +63,7 @@ type Monitor struct {
 
 // New returns a Monitor that isn't running yet.
 func New(c Config) (*Monitor, error) {
-	if c.Schedule == nil || c.Looker == nil || c.Ledger == nil {
+	if c.Schedule == nil || c.Assessor == nil || c.Ledger == nil {
 		return nil, errors.New("monitor: a schedule, a looker and a ledger are needed")
 	}
 	c.Every = cmp.Or(c.Every, 24*time.Hour)
@@ -83,8 +83,8 @@ func New(c Config) (*Monitor, error) {
 const (
 	// lease is how long a claimed destination is nobody else's: longer than it takes to look at it and to learn that.
 	lease = 5 * time.Minute
-	// lookTime is how long a look can take up a slot.
-	lookTime = 2 * time.Minute
+	// assessTime is how long a look can take up a slot.
+	assessTime = 2 * time.Minute
 	// storeTime is how long the store may take to answer.
 	storeTime = 10 * time.Second
 	// hostAge is how old a look at a mail host may be to count for another destination that uses it: an hour, but never
@@ -120,9 +120,9 @@ func (m *Monitor) Run(ctx context.Context) {
 			}
 			work.Go(func() {
 				defer m.slots.Release(1)
-				ctx, cancel := context.WithTimeout(ctx, lookTime)
+				ctx, cancel := context.WithTimeout(ctx, assessTime)
 				defer cancel()
-				m.c.Looker.Refresh(ctx, d, min(hostAge, m.c.Every/2))
+				m.c.Assessor.Refresh(ctx, d, min(hostAge, m.c.Every/2))
 			})
 		}
 	}

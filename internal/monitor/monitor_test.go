@@ -115,7 +115,7 @@ func live(t *testing.T, f *fake, c Config, test func(t *testing.T, log *lines, e
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log := &lines{}
-		c.Schedule, c.Looker, c.Ledger = f, f, f
+		c.Schedule, c.Assessor, c.Ledger = f, f, f
 		c.Log = slog.New(slog.NewTextHandler(log, nil))
 		m, err := New(c)
 		if err != nil {
@@ -262,7 +262,7 @@ func TestHangingLook(t *testing.T) {
 	f := newFake(2)
 	f.takes = 1000 * time.Hour
 	live(t, f, Config{Concurrency: 1}, func(t *testing.T, _ *lines, _ func()) {
-		got := f.after(2*lookTime + time.Minute)
+		got := f.after(2*assessTime + time.Minute)
 		if len(got.looked) != 2 {
 			t.Errorf("%d looked at", len(got.looked))
 		}
@@ -336,7 +336,7 @@ func TestTidyWaitsAfterAJump(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	f := newFake(0)
-	for _, c := range []Config{{Looker: f, Ledger: f}, {Schedule: f, Ledger: f}, {Schedule: f, Looker: f}} {
+	for _, c := range []Config{{Assessor: f, Ledger: f}, {Schedule: f, Ledger: f}, {Schedule: f, Assessor: f}} {
 		if m, err := New(c); err == nil {
 			t.Errorf("%+v: %+v", c, m)
 		}

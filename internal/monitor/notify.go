@@ -257,7 +257,7 @@ func describe(e store.Event) string {
 	if e.What == store.Bound {
 		s = "bound again"
 	}
-	if e.What == store.OwnNetwork {
+	if e.What == store.Outage {
 		s = "its own network is suspected, destinations aren't blamed meanwhile"
 	}
 	if e.From != "" || e.To != "" {

@@ -309,8 +309,8 @@ func TestMailUnbound(t *testing.T) {
 func TestMailOwnNetwork(t *testing.T) {
 	n, _ := newNotifier(NotifyConfig{Mail: addr.MustAddress("postmaster@here.example")})
 	text := string(n.message([]store.Event{
-		{When: noon, What: store.OwnNetwork, Why: "6 of 8 hosts fail"},
-		{When: noon, What: store.OwnNetworkWell, Why: "a host is well again"},
+		{When: noon, What: store.Outage, Why: "6 of 8 hosts fail"},
+		{When: noon, What: store.OutageOver, Why: "a host is well again"},
 	}))
 	for _, want := range []string{
 		"  this host: its own network is suspected, destinations aren't blamed meanwhile, 6 of 8 hosts fail\n",

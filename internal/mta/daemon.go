@@ -18,8 +18,8 @@ type Listener struct {
 	Shown            string // the same in the MTA's words
 }
 
-// lookUp is the command that names the process that listens there.
-func (l Listener) lookUp() string {
+// whoCommand is the command that names the process that listens there.
+func (l Listener) whoCommand() string {
 	if _, port, err := net.SplitHostPort(l.Address); err == nil && l.Network == "tcp" {
 		return "ss -ltnp sport = :" + port
 	}
@@ -37,14 +37,14 @@ func Daemon(ctx context.Context, want instance.Identity, l Listener) (Finding, i
 	}
 	found, err := ask(ctx, l.Network, l.Address)
 	where := "tlsonly.toml:" + l.Name + ".listen"
-	other := "find out who listens there (" + l.lookUp() + ") and give one of the two another address, " +
+	other := "find out who listens there (" + l.whoCommand() + ") and give one of the two another address, " +
 		"then restart the daemon and run setup with --apply"
 	switch {
 	case err == nil && found.Same(want):
-		return Finding{Level: OK, Code: "daemon-answers", Where: where, Check: "daemon",
+		return Finding{Severity: OK, Code: "daemon-answers", Where: where, Check: "daemon",
 			Text: fmt.Sprintf("this daemon answers at %s", l.Shown)}, found
 	case err == nil:
-		return Finding{Level: Hole, Code: "daemon-other", Where: where, Check: "daemon", Remedy: other,
+		return Finding{Severity: Hole, Code: "daemon-other", Where: where, Check: "daemon", Remedy: other,
 			Text: fmt.Sprintf("another tlsonly answers at the %s, %s, one with another store: "+
 				"these rules aren't asked", l.Name, l.Shown)}, instance.Identity{}
 	case errors.Is(err, instance.ErrStranger), errors.Is(err, instance.ErrProtocol):
@@ -55,10 +55,10 @@ func Daemon(ctx context.Context, want instance.Identity, l Listener) (Finding, i
 		if errors.Is(err, instance.ErrProtocol) {
 			level, effect = Broken, "no mail gets through"
 		}
-		return Finding{Level: level, Code: "daemon-stranger", Where: where, Check: "daemon", Remedy: other,
+		return Finding{Severity: level, Code: "daemon-stranger", Where: where, Check: "daemon", Remedy: other,
 			Text: fmt.Sprintf("at the daemon's %s, %s, %v: %s", l.Name, l.Shown, err, effect)}, instance.Identity{}
 	}
-	return Finding{Level: Down, Code: "daemon-down", Where: where, Check: "daemon", Remedy: StartDaemon(),
+	return Finding{Severity: Down, Code: "daemon-down", Where: where, Check: "daemon", Remedy: StartDaemon(),
 			Text: fmt.Sprintf("the daemon doesn't answer at its %s, %s: %v: no mail gets through", l.Name, l.Shown, err)},
 		instance.Identity{}
 }
@@ -69,7 +69,7 @@ func OneDaemon(milter, socketmap instance.Identity) []Finding {
 	if milter.Process == "" || socketmap.Process == "" || milter.Process == socketmap.Process {
 		return nil
 	}
-	return []Finding{{Level: Hole, Code: "daemon-two", Where: "tlsonly.toml:socketmap.listen", Check: "daemon",
+	return []Finding{{Severity: Hole, Code: "daemon-two", Where: "tlsonly.toml:socketmap.listen", Check: "daemon",
 		Text: fmt.Sprintf("two processes of the daemon answer, one at the milter (version %s) and one at the socketmap "+
 			"(version %s): the rules of one of them may be old", milter.Version, socketmap.Version),
 		Remedy: "end the one that the system doesn't run, then restart the daemon"}}

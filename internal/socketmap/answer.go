@@ -26,17 +26,17 @@ func (s *Server) reply(b, question []byte) []byte {
 			if m.Transports < 0 {
 				m.Transports = s.c.Transports
 			}
-			s.asked(MapSender, name, key)
+			s.onQuestion(MapSender, name, key)
 			return s.sender(b, m, readSenderKey(string(key)), now)
 		}
 	case string(name) == string(contract.MapPolicy):
-		s.asked(MapPolicy, name, key)
+		s.onQuestion(MapPolicy, name, key)
 		return s.policy(b, key, now)
 	case string(name) == string(contract.MapTLSRcpt), string(name) == "tlsonly": // Sendmail says what its K line calls the map
-		s.asked(MapTLSRcpt, name, key)
+		s.onQuestion(MapTLSRcpt, name, key)
 		return s.tlsRcpt(b, string(key), now)
 	case string(name) == string(contract.MapReport):
-		s.asked(MapReport, name, key)
+		s.onQuestion(MapReport, name, key)
 		return s.tlsReport(b, now)
 	case string(name) == string(contract.MapIdentify): // doctor asks, no MTA, so it isn't counted
 		if who := s.c.Identity.Answer(string(key)); who != "" {
@@ -44,7 +44,7 @@ func (s *Server) reply(b, question []byte) []byte {
 		}
 	case bytes.HasPrefix(name, []byte(contract.MapForced)):
 		if n, floor, ok := contract.ParseForcedMap(name); ok {
-			s.asked(MapForced, name, key)
+			s.onQuestion(MapForced, name, key)
 			if s.trace != nil && floor != "" {
 				s.because(whoFloor, "no answer is below %s, which the transport's map says", floor)
 			}
@@ -54,13 +54,13 @@ func (s *Server) reply(b, question []byte) []byte {
 	return s.temp(b, MapUnknown, "no such map")
 }
 
-// asked tells of a question, but not of those that doctor asks in the MTA's
+// onQuestion tells of a question, but not of those that doctor asks in the MTA's
 // place: of a parent domain, or of a name of its own.
-func (s *Server) asked(m Map, name, key []byte) {
+func (s *Server) onQuestion(m Map, name, key []byte) {
 	if bytes.HasPrefix(key, []byte{'.'}) || bytes.Contains(key, []byte(contract.Doctor)) {
 		return
 	}
-	s.c.Asked(m, addr.Address{})
+	s.c.OnQuestion(m, addr.Address{})
 	if m == MapSender || m == MapForced {
 		s.heard.note(name)
 	}
@@ -103,7 +103,7 @@ const nullKey = `"<>"`
 // that isn't among the MTA's, or where it is doubtful whose the mail is.
 func (s *Server) sender(b []byte, m contract.SenderMap, of senderKey, now time.Time) []byte {
 	set := s.c.Rules()
-	if s.holdsOwn(m.Own, of, now) {
+	if s.enforcesNotice(m.Notices, of, now) {
 		if s.trace != nil {
 			s.because(whoBounces, "bounces and notices have the strict transport while any rule enforces: nobody can tell which are about protected mail")
 		}
@@ -134,7 +134,7 @@ func (s *Server) sender(b []byte, m contract.SenderMap, of senderKey, now time.T
 		return s.notFound(b, MapSender)
 	}
 	if from.Local != contract.Doctor {
-		s.c.Asked(MapSender, from)
+		s.c.OnQuestion(MapSender, from)
 	}
 	if n > m.Transports {
 		if s.surplus.Swap(set) != set {
@@ -190,9 +190,9 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	if hop.Direct() || hop.Port() != 0 || s.c.Relay(hop) {
 		domain = addr.Domain{}
 	}
-	ask, known := set.Ask(n, domain, now)
+	ask, known := set.Requirement(n, domain, now)
 	if s.trace != nil {
-		s.traceAsk(set, n, hop, domain, ask, known, now)
+		s.traceRequirement(set, n, hop, domain, ask, known, now)
 	}
 	if !known {
 		if ask.Demand = set.Strictest(domain, now); !ask.Demand.Level.Enforces() {
@@ -203,7 +203,7 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 	case ask.Exempt:
 		return s.tls(b, MapForced, hop, ask.Demand)
 	case ask.Demand.Level != "":
-		return s.tls(b, MapForced, hop, rules.Stricter(ask.Demand, s.binding(hop, true)))
+		return s.tls(b, MapForced, hop, rules.Stricter(ask.Demand, s.standingDemand(hop, true)))
 	}
 	// The rules leave recipients there alone, so that this mail is held to what all other mail is held to.
 	if b, ok := s.other(b, MapForced, hop, true, now); ok {
@@ -230,7 +230,7 @@ func (s *Server) policy(b, key []byte, now time.Time) []byte {
 
 // other appends what holds mail of which no rule asks anything, false for nothing. Protected is mail of a class.
 func (s *Server) other(b []byte, m Map, hop addr.Destination, protected bool, now time.Time) ([]byte, bool) {
-	demand := s.binding(hop, protected)
+	demand := s.standingDemand(hop, protected)
 	if !hop.Direct() && s.homeOf(hop.Host(), now) || s.leadsHome(hop, now) {
 		if s.trace != nil {
 			s.because(whoHome, "protected senders get their mail there, so bounces about their mail go there")
@@ -261,9 +261,9 @@ func (s *Server) published(hop addr.Destination) (policy.TLSPolicy, bool) {
 		return policy.TLSPolicy{}, false
 	}
 	demand := policy.Demand{Level: policy.LevelEncrypt, Honor: policy.DefaultDemand().Honor}
-	a, known := s.c.Assessor.Known(hop)
+	a, known := s.c.Assessor.Remembered(hop)
 	if s.c.Others == contract.OthersPublished {
-		if bound, ok := judge.Enforcement(demand, s.look(hop)); ok {
+		if bound, ok := judge.Enforcement(demand, s.assess(hop)); ok {
 			return bound, bound.Level != policy.LevelEncrypt
 		}
 	}
@@ -274,8 +274,8 @@ func (s *Server) published(hop addr.Destination) (policy.TLSPolicy, bool) {
 	return bound, ok && bound.Level != policy.LevelEncrypt
 }
 
-// look assesses a destination, joining a look under way. It is from memory where that serves.
-func (s *Server) look(hop addr.Destination) policy.Assessment {
+// assess assesses a destination, joining a look under way. It is from memory where that serves.
+func (s *Server) assess(hop addr.Destination) policy.Assessment {
 	wait := &lazyWait{Context: s.ctx, limit: s.c.Deadline}
 	defer wait.end()
 	return s.c.Assessor.Assess(wait, hop, nil)
@@ -294,12 +294,12 @@ func (s *Server) leadsHome(hop addr.Destination, now time.Time) bool {
 	})
 }
 
-// binding is what a destination is held to whoever sends. Mail of a class heeds demands in any case: it may be mail
+// standingDemand is what a destination is held to whoever sends. Mail of a class heeds demands in any case: it may be mail
 // that was accepted for another recipient, or by another rule, and forwarded.
-func (s *Server) binding(hop addr.Destination, protected bool) policy.Demand {
+func (s *Server) standingDemand(hop addr.Destination, protected bool) policy.Demand {
 	var found policy.Demand // honors nothing: that is for those who ask to say
 	if s.trace != nil {
-		s.traceBinding(hop, protected)
+		s.traceDemand(hop, protected)
 	}
 	if s.c.Others == contract.OthersPinned && s.c.Ledger.Pinned(hop) {
 		found.Level = policy.LevelEncrypt
@@ -327,13 +327,13 @@ func (s *Server) tls(b []byte, m Map, hop addr.Destination, d policy.Demand) []b
 	switch {
 	case s.c.Assessor == nil:
 	case !ok:
-		a := s.look(hop)
+		a := s.assess(hop)
 		bound, ok = judge.Enforcement(d, a)
 		if s.trace != nil {
-			s.traceLook(a)
+			s.traceAssessment(a)
 		}
 	default:
-		a, _ := s.c.Assessor.Known(hop)
+		a, _ := s.c.Assessor.Remembered(hop)
 		bound.Unnamed = judge.Unnamed(d, a)
 	}
 	if !ok {

@@ -48,10 +48,10 @@ type Delivery struct {
 // same state, and a destination that an answer needs is probed as for one; but
 // nothing is counted, remembered or logged. It ends soon after ctx.
 func (s *Server) Explain(ctx context.Context, q Delivery) []Told {
-	e := explainer{asked: s, now: s.c.Now()}
+	e := explainer{server: s, now: s.c.Now()}
 	e.shadow = &Server{c: s.c, ctx: ctx, recent: s.recent}
 	e.shadow.c.Log = slog.New(slog.DiscardHandler)
-	e.shadow.c.Asked = func(Map, addr.Address) {}
+	e.shadow.c.OnQuestion = func(Map, addr.Address) {}
 	e.postfix(q)
 	e.sendmail(q)
 	return e.told
@@ -59,7 +59,7 @@ func (s *Server) Explain(ctx context.Context, q Delivery) []Told {
 
 // explainer asks questions.
 type explainer struct {
-	asked  *Server
+	server *Server
 	shadow *Server
 	now    time.Time
 	told   []Told
@@ -88,7 +88,7 @@ func distinct(all policy.Trace) policy.Trace {
 
 // postfix asks for the sender's transport, and in it for the next hop.
 func (e *explainer) postfix(q Delivery) {
-	set := e.asked.c.Rules()
+	set := e.server.c.Rules()
 	if q.From == nil {
 		for n := range set.Highest() {
 			if len(set.Meanings(n+1, e.now)) > 0 {
@@ -106,7 +106,7 @@ func (e *explainer) postfix(q Delivery) {
 		key = nullKey
 	}
 	seen := map[string]bool{}
-	for _, name := range e.asked.heard.sender() {
+	for _, name := range e.server.heard.sender() {
 		status, answer, _ := strings.Cut(e.ask("postfix", "", name, key), " ")
 		mailer, to, _ := strings.Cut(answer, ":")
 		if status != "OK" || to == "" { // else the site's own settings name it
@@ -128,7 +128,7 @@ func (e *explainer) postfix(q Delivery) {
 
 func (e *explainer) forced(n int, key string) {
 	when := fmt.Sprintf("mail by the transport %s", contract.Transport(n, ""))
-	for _, name := range e.asked.heard.forced(n) {
+	for _, name := range e.server.heard.forced(n) {
 		e.ask("postfix", when, name, key)
 	}
 }
@@ -150,7 +150,7 @@ func (e *explainer) sendmail(q Delivery) {
 	}
 	f, tag := from.String(), contract.Tag("")
 	if q.From != nil && !from.IsNull() {
-		if ask, _ := e.asked.c.Rules().AskFor(from, to, e.now); ask.Demand.Level.Enforces() {
+		if ask, _ := e.server.c.Rules().RequirementFor(from, to, e.now); ask.Demand.Level.Enforces() {
 			tag = contract.TagEncrypt
 			if ask.Demand.Level.Rank() > policy.LevelEncrypt.Rank() {
 				tag = contract.TagName
@@ -170,8 +170,8 @@ func (e *explainer) sendmail(q Delivery) {
 		hop = host
 	}
 	print := ""
-	if e.asked.c.Assessor != nil {
-		if a, ok := e.asked.c.Assessor.Known(q.To); ok {
+	if e.server.c.Assessor != nil {
+		if a, ok := e.server.c.Assessor.Remembered(q.To); ok {
 			host, print = shown(a, host)
 		}
 	}
@@ -323,8 +323,8 @@ func few(words []string) string {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// traceAsk says which rules ask what of a next hop, inside the transport of class n.
-func (s *Server) traceAsk(set *rules.Delivery, n int, hop addr.Destination, domain addr.Domain, ask rules.Ask, known bool, now time.Time) {
+// traceRequirement says which rules ask what of a next hop, inside the transport of class n.
+func (s *Server) traceRequirement(set *rules.Delivery, n int, hop addr.Destination, domain addr.Domain, ask rules.Requirement, known bool, now time.Time) {
 	if n > 0 {
 		s.traceClass(set, n, now)
 	}
@@ -339,10 +339,10 @@ func (s *Server) traceAsk(set *rules.Delivery, n int, hop addr.Destination, doma
 	if domain.IsZero() && !hop.IsZero() {
 		s.because(whoClass, "%s carries mail for any domain, so the strictest rule of the class holds", hop)
 	}
-	s.traceRules(set.Asking(n, domain, now), ask)
+	s.traceRules(set.Deciding(n, domain, now), ask)
 }
 
-func (s *Server) traceRules(asking []rules.Asking, ask rules.Ask) {
+func (s *Server) traceRules(asking []rules.DecidingRule, ask rules.Requirement) {
 	for _, a := range asking {
 		r, line := a.Rule, ""
 		if r.Line > 0 {
@@ -366,17 +366,17 @@ func (s *Server) traceRules(asking []rules.Asking, ask rules.Ask) {
 }
 
 // traceFor says which rules ask what of one recipient, of Sendmail.
-func (s *Server) traceFor(set *rules.Delivery, from addr.Address, q question, n int, ask rules.Ask, now time.Time) {
+func (s *Server) traceFor(set *rules.Delivery, from addr.Address, q question, n int, ask rules.Requirement, now time.Time) {
 	if n == 0 {
 		s.because(whoNobody, "no rule that enforces names the sender %s", from)
 		return
 	}
 	s.traceClass(set, n, now)
-	s.traceRules(set.AskingFor(from, q.to, now), ask)
+	s.traceRules(set.DecidingFor(from, q.to, now), ask)
 }
 
-// traceBinding says what was promised of a destination before.
-func (s *Server) traceBinding(hop addr.Destination, protected bool) {
+// traceDemand says what was promised of a destination before.
+func (s *Server) traceDemand(hop addr.Destination, protected bool) {
 	if s.c.Others != contract.OthersPinned && !protected {
 		s.because(whoAnswer, "[binding] others = %q: no pin or demand counts for this mail", s.c.Others)
 		return
@@ -410,7 +410,7 @@ func (s *Server) tracePublished(hop addr.Destination, bound policy.TLSPolicy) {
 		how = "MTA-STS"
 	}
 	seen := ""
-	if a, ok := s.c.Assessor.Known(hop); ok {
+	if a, ok := s.c.Assessor.Remembered(hop); ok {
 		seen = ", as seen at " + stamp(a.When)
 	}
 	s.because(whoPublished, "%s publishes %s%s, which holds all mail for it", hop, how, seen)
@@ -420,8 +420,8 @@ func (s *Server) traceNothing(hop addr.Destination) {
 	s.because(whoNobody, "%s is not pinned, nothing is demanded of it, and it is not known to publish DANE or MTA-STS", hop)
 }
 
-// traceLook says what is known of a destination that an answer takes into account.
-func (s *Server) traceLook(a policy.Assessment) {
+// traceAssessment says what is known of a destination that an answer takes into account.
+func (s *Server) traceAssessment(a policy.Assessment) {
 	text := fmt.Sprintf("%s was probed at %s", a.Destination, stamp(a.When))
 	if a.When.IsZero() {
 		text = fmt.Sprintf("nothing is known of %s", a.Destination)
@@ -438,8 +438,8 @@ func (s *Server) traceLook(a policy.Assessment) {
 	s.because(whoProbe, "%s", text)
 }
 
-// traceWay says where the site's own settings send mail of the sender.
-func (s *Server) traceWay(w Way, err error) {
+// traceSiteRoute says where the site's own settings send mail of the sender.
+func (s *Server) traceSiteRoute(w SiteRoute, err error) {
 	switch {
 	case err != nil:
 		s.because(whoSite, "the site's own table isn't known now: %v", err)

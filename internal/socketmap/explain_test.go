@@ -117,7 +117,7 @@ func TestExplainFormer(t *testing.T) {
 // To explain leaves no trace of its own: nothing is counted, told or remembered.
 func TestExplainLeavesNothing(t *testing.T) {
 	asked := 0
-	s := server(t, Config{Transports: 3, Asked: func(Map, addr.Address) { asked++ }}, clinic()...)
+	s := server(t, Config{Transports: 3, OnQuestion: func(Map, addr.Address) { asked++ }}, clinic()...)
 	s.Explain(t.Context(), Delivery{To: addr.MustDestination("good.example"), From: sentBy("x@other.example")})
 	for _, r := range s.Stats().Requests {
 		if r.Count != 0 {

@@ -44,10 +44,10 @@ func (s *Server) oddPolicy(b []byte, key string, now time.Time) []byte {
 // the class asks, and TLS in any case. No exception is for an odd next hop.
 func (s *Server) oddForced(b []byte, n int, key string, now time.Time) []byte {
 	set := s.c.Rules()
-	ask, known := set.Ask(n, addr.Domain{}, now)
+	ask, known := set.Requirement(n, addr.Domain{}, now)
 	if s.trace != nil {
 		s.because(whoDoubt, "the next hop can't be read whole: no exception is for it")
-		s.traceAsk(set, n, addr.Destination{}, addr.Domain{}, ask, known, now)
+		s.traceRequirement(set, n, addr.Destination{}, addr.Domain{}, ask, known, now)
 	}
 	demand := ask.Demand
 	if !known {
@@ -58,7 +58,7 @@ func (s *Server) oddForced(b []byte, n int, key string, now time.Time) []byte {
 	}
 	hop := hostOf(key)
 	if !hop.IsZero() {
-		demand = rules.Stricter(demand, s.binding(hop, true))
+		demand = rules.Stricter(demand, s.standingDemand(hop, true))
 	}
 	// What the destination publishes isn't known, so the certificate names are
 	// the rule's, or else the next hop as Postfix takes it.

@@ -18,7 +18,7 @@ type knowing struct {
 	looks         int
 }
 
-func (k *knowing) Known(d addr.Destination) (policy.Assessment, bool) {
+func (k *knowing) Remembered(d addr.Destination) (policy.Assessment, bool) {
 	a, ok := k.before[d.String()]
 	return a, ok
 }

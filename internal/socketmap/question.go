@@ -9,11 +9,11 @@ import (
 
 // question is what Sendmail tells of a recipient.
 type question struct {
-	from    sender // as it is in the queue
-	written sender // as the host is told; zero where Sendmail doesn't say
-	to      addr.Address
-	toKnown bool        // as sender.known
-	own     addr.Domain // which Sendmail adds to a bare name; zero where it doesn't say
+	from       sender // as it is in the queue
+	written    sender // as the host is told; zero where Sendmail doesn't say
+	to         addr.Address
+	toKnown    bool        // as sender.known
+	hostDomain addr.Domain // which Sendmail adds to a bare name; zero where it doesn't say
 	// report is what Sendmail wrote itself, and what came with the null sender:
 	// bounces, delay warnings, copies of them.
 	report bool
@@ -68,8 +68,8 @@ func readQuestion(key string) (question, bool) {
 	recipient := withoutBrackets(asked.Recipient)
 	known := q.from.known
 	if !asked.Former {
-		q.own, _ = addr.ParseDomain(asked.Host) // else it is not known
-		q.report = isReport(asked.Sender, asked.Reporter, q.own)
+		q.hostDomain, _ = addr.ParseDomain(asked.Host) // else it is not known
+		q.report = isReport(asked.Sender, asked.Reporter, q.hostDomain)
 		if asked.Written != "" && !q.report {
 			q.written = readSender(asked.Written)
 			known = known && q.written.known

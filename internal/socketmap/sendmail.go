@@ -66,7 +66,7 @@ func stricter(a, b policy.Verdict) policy.Verdict {
 func (s *Server) mayGoFrom(set *rules.Delivery, q question, from sender, now time.Time) policy.Verdict {
 	var whose []addr.Address
 	if from.known || !from.Domain.IsZero() && !set.Protects(from.Domain, now) {
-		whose = s.whoseAt(set, from.Address, q.own, now)
+		whose = s.whoseAt(set, from.Address, q.hostDomain, now)
 	}
 	switch {
 	case len(whose) > 0:
@@ -108,13 +108,13 @@ func (s *Server) mayGoAs(set *rules.Delivery, from addr.Address, q question, now
 
 // rightFor reports whether mail of from to the recipient may be given to the host that the session over TLS is with.
 func (s *Server) rightFor(set *rules.Delivery, from addr.Address, q question, now time.Time) bool {
-	var ask rules.Ask
+	var ask rules.Requirement
 	n := set.Class(from, now)
 	switch {
 	case n > 0 && q.toKnown:
-		ask, _ = set.AskFor(from, q.to, now)
+		ask, _ = set.RequirementFor(from, q.to, now)
 	case n > 0:
-		ask = set.AskAt(from, q.to.Domain, now)
+		ask = set.RequirementAt(from, q.to.Domain, now)
 	}
 	if s.trace != nil {
 		s.traceFor(set, from, q, n, ask, now)
@@ -131,7 +131,7 @@ func (s *Server) right(demand policy.Demand, protected bool, q question) bool {
 	own := addr.DomainDestination(q.to.Domain)
 	for _, d := range append([]addr.Destination{own, q.server}, q.via...) {
 		if !d.IsZero() {
-			demand = rules.Stricter(demand, s.binding(d, protected))
+			demand = rules.Stricter(demand, s.standingDemand(d, protected))
 		}
 	}
 	if q.authenticate && demand.Level.Rank() < policy.LevelSecure.Rank() {
@@ -162,7 +162,7 @@ func (s *Server) right(demand policy.Demand, protected bool, q question) bool {
 	}
 	route := q.via[0]
 	for _, d := range q.via { // more than one where the mailertable names hosts to fall back to
-		if a, ok := s.knownFor(ctx, d, protected); ok && hosts(a, q.server.Host()) {
+		if a, ok := s.assessmentFor(ctx, d, protected); ok && hosts(a, q.server.Host()) {
 			route = d
 			break
 		}
@@ -170,7 +170,7 @@ func (s *Server) right(demand policy.Demand, protected bool, q question) bool {
 	if s.rightAt(ctx, route, demand, protected, q) {
 		return true
 	}
-	a, ok := s.knownFor(ctx, own, protected) // the next hop may be that of others, sent together with this
+	a, ok := s.assessmentFor(ctx, own, protected) // the next hop may be that of others, sent together with this
 	return ok && judge.Admits(demand, a, q.server.Host(), q.fingerprint)
 }
 
@@ -186,9 +186,9 @@ func (s *Server) rightAt(ctx context.Context, hop addr.Destination, demand polic
 		}
 		return judge.Admits(demand, a, q.server.Host(), q.fingerprint)
 	}
-	a, ok := s.knownFor(ctx, hop, protected)
+	a, ok := s.assessmentFor(ctx, hop, protected)
 	if s.trace != nil && ok {
-		s.traceLook(a)
+		s.traceAssessment(a)
 	}
 	if !ok || admits(a) {
 		return true
@@ -201,12 +201,12 @@ func (s *Server) rightAt(ctx context.Context, hop addr.Destination, demand polic
 // make us look all the time.
 const renewed = time.Minute
 
-// knownFor returns what is known of a destination; for protected mail, and where [binding] says so, it is found out.
-func (s *Server) knownFor(ctx context.Context, d addr.Destination, protected bool) (policy.Assessment, bool) {
+// assessmentFor returns what is known of a destination; for protected mail, and where [binding] says so, it is found out.
+func (s *Server) assessmentFor(ctx context.Context, d addr.Destination, protected bool) (policy.Assessment, bool) {
 	if protected || s.c.Others == contract.OthersPublished {
 		return s.c.Assessor.Assess(ctx, d, nil), true
 	}
-	return s.c.Assessor.Known(d)
+	return s.c.Assessor.Remembered(d)
 }
 
 // hosts reports whether a host is one of a destination's.
@@ -215,11 +215,11 @@ func hosts(a policy.Assessment, host addr.Domain) bool {
 }
 
 func (s *Server) clearFor(set *rules.Delivery, from addr.Address, q question, now time.Time) policy.Verdict {
-	var ask rules.Ask
+	var ask rules.Requirement
 	var rule *rules.Rule
 	n := set.Class(from, now)
 	if n > 0 {
-		ask, rule = set.AskFor(from, q.to, now)
+		ask, rule = set.RequirementFor(from, q.to, now)
 	}
 	if s.trace != nil {
 		s.traceFor(set, from, q, n, ask, now)
@@ -233,7 +233,7 @@ func (s *Server) clearFor(set *rules.Delivery, from addr.Address, q question, no
 		return policy.Accept
 	}
 	for _, hop := range append([]addr.Destination{addr.DomainDestination(q.to.Domain), q.server}, q.via...) {
-		if !hop.IsZero() && s.binding(hop, n > 0).Level.Enforces() {
+		if !hop.IsZero() && s.standingDemand(hop, n > 0).Level.Enforces() {
 			return policy.Defer
 		}
 	}

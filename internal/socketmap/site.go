@@ -11,8 +11,8 @@ import (
 	"tlsonly/internal/contract"
 )
 
-// Way is where the MTA's site itself sends mail of a sender.
-type Way struct {
+// SiteRoute is where the MTA's site itself sends mail of a sender.
+type SiteRoute struct {
 	// Twin is the transport of which that of the class has a twin to use; "" for
 	// the one of all other mail.
 	Twin string
@@ -27,9 +27,9 @@ func (s *Server) transport(b []byte, m contract.SenderMap, class int, key string
 	if !m.Site {
 		return append(contract.AppendTransport(s.ok(b, MapSender), class, ""), ':')
 	}
-	way, err := s.wayOf(key)
+	way, err := s.siteRouteOf(key)
 	if s.trace != nil {
-		s.traceWay(way, err)
+		s.traceSiteRoute(way, err)
 	}
 	if err != nil {
 		if now := s.c.Now().Unix(); s.unread.Swap(now) != now { // not for each of many senders
@@ -46,57 +46,57 @@ func (s *Server) transport(b []byte, m contract.SenderMap, class int, key string
 	return append(b, way.Hop...)
 }
 
-// wayOf asks for the site's way of a sender, once for what is asked in a moment.
-func (s *Server) wayOf(key string) (Way, error) {
+// siteRouteOf asks for the site's way of a sender, once for what is asked in a moment.
+func (s *Server) siteRouteOf(key string) (SiteRoute, error) {
 	now := s.c.Now()
-	if w, ok := s.ways.get(key, now); ok {
-		return w.way, w.err
+	if w, ok := s.routes.get(key, now); ok {
+		return w.route, w.err
 	}
 	wait := &lazyWait{Context: s.ctx, limit: s.c.Deadline}
 	defer wait.end()
 	way, err := s.c.Site(wait, key)
-	s.ways.put(key, remembered{way, err, s.c.Now()})
+	s.routes.put(key, remembered{way, err, s.c.Now()})
 	return way, err
 }
 
 // noSite is for a server to whom nobody reads the MTA's settings.
-func noSite(context.Context, string) (Way, error) {
-	return Way{}, errors.New("the settings of the MTA aren't read: [forwarding] postfix")
+func noSite(context.Context, string) (SiteRoute, error) {
+	return SiteRoute{}, errors.New("the settings of the MTA aren't read: [forwarding] postfix")
 }
 
-// wayServes is how long a way serves: as long as the MTA asks for one recipient
+// routeServes is how long a way serves: as long as the MTA asks for one recipient
 // of a message after the other. It is far below the time for which Postfix itself
 // keeps a route, or a table.
-const wayServes = 2 * time.Second
+const routeServes = 2 * time.Second
 
-// mostWays bounds what is kept: senders are strangers' to choose.
-const mostWays = 10_000
+// maxRoutes bounds what is kept: senders are strangers' to choose.
+const maxRoutes = 10_000
 
-// ways remembers where senders' mail goes.
-type ways struct {
-	mu    sync.Mutex
-	known map[string]remembered
+// routeCache remembers where senders' mail goes.
+type routeCache struct {
+	mu     sync.Mutex
+	routes map[string]remembered
 }
 
 type remembered struct {
-	way  Way
-	err  error
-	when time.Time
+	route SiteRoute
+	err   error
+	when  time.Time
 }
 
-func (w *ways) get(key string, now time.Time) (remembered, bool) {
+func (w *routeCache) get(key string, now time.Time) (remembered, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r, ok := w.known[key]
+	r, ok := w.routes[key]
 	age := now.Sub(r.when)
-	return r, ok && 0 <= age && age < wayServes
+	return r, ok && 0 <= age && age < routeServes
 }
 
-func (w *ways) put(key string, r remembered) {
+func (w *routeCache) put(key string, r remembered) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.known == nil || len(w.known) >= mostWays {
-		w.known = map[string]remembered{}
+	if w.routes == nil || len(w.routes) >= maxRoutes {
+		w.routes = map[string]remembered{}
 	}
-	w.known[strings.Clone(key)] = r
+	w.routes[strings.Clone(key)] = r
 }

@@ -13,7 +13,7 @@ import (
 // transport of ours, and with an answer that makes mail wait where it isn't known.
 func TestSite(t *testing.T) {
 	times := 0
-	ways := map[string]Way{
+	ways := map[string]SiteRoute{
 		"doctor@clinic.example": {Twin: "slow"},
 		"nurse@clinic.example":  {Twin: "smtps", Hop: "[relay.example]:465"},
 		"ward@clinic.example":   {Hop: "[relay.example]"},
@@ -23,12 +23,12 @@ func TestSite(t *testing.T) {
 	}
 	var log strings.Builder
 	c := Config{Transports: 1, Log: slog.New(slog.NewTextHandler(&log, nil)),
-		Site: func(_ context.Context, sender string) (Way, error) {
+		Site: func(_ context.Context, sender string) (SiteRoute, error) {
 			times++
 			if way, ok := ways[sender]; ok {
 				return way, nil
 			}
-			return Way{}, errors.New("out of order")
+			return SiteRoute{}, errors.New("out of order")
 		}}
 	s := server(t, c, rule("encrypt", "@clinic.example", ""))
 	now := s.c.Now()
@@ -58,8 +58,8 @@ func TestSite(t *testing.T) {
 	if !strings.Contains(log.String(), "out of order") {
 		t.Errorf("log: %s", log.String())
 	}
-	ways["doctor@clinic.example"] = Way{Twin: "fast"}
-	now = now.Add(wayServes)
+	ways["doctor@clinic.example"] = SiteRoute{Twin: "fast"}
+	now = now.Add(routeServes)
 	check(t, s, []asked{{"sender1/+site doctor@clinic.example", "OK tlsonly1-fast:"}})
 
 	// Nobody reads the MTA's settings.

@@ -55,8 +55,8 @@ type Ledger interface {
 
 // Assessor is what is known of destinations, and finds out what isn't.
 type Assessor interface {
-	// Known returns what memory has of d, also when that is too old to serve; false for nothing.
-	Known(d addr.Destination) (policy.Assessment, bool)
+	// Remembered returns what memory has of d, also when that is too old to serve; false for nothing.
+	Remembered(d addr.Destination) (policy.Assessment, bool)
 	// Assess returns what is known of d, by looking where needed, soon after ctx ends.
 	Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment
 	// Refresh looks at d unless that was done within age.
@@ -92,7 +92,7 @@ type Config struct {
 	// Site returns where the site's own settings send mail of a sender, as
 	// Postfix asks for it, before ctx ends. It is asked where the name of a map
 	// of senders says so. Default: it isn't known, and the mail waits.
-	Site   func(ctx context.Context, sender string) (Way, error)
+	Site   func(ctx context.Context, sender string) (SiteRoute, error)
 	Others contract.Others // default: OthersPinned
 	// FreeBounces lets what MTAs write themselves (bounces, delay warnings, notices) leave as other mail does. Where it is false they
 	// are held to TLS while any rule enforces it, for nobody can tell which of them are about protected mail.
@@ -113,9 +113,9 @@ type Config struct {
 	// stands, for Explain. Nil: nobody knows.
 	History func(ctx context.Context, d addr.Destination) (History, error)
 
-	// Asked is told of each question of an MTA, and of the protected sender that
+	// OnQuestion is told of each question of an MTA, and of the protected sender that
 	// a question of Postfix's is about. It doesn't wait; nil: nobody is told.
-	Asked func(m Map, protected addr.Address)
+	OnQuestion func(m Map, protected addr.Address)
 	// Identity is what doctor and setup are told, who ask who listens here.
 	Identity instance.Identity
 
@@ -137,7 +137,7 @@ type Server struct {
 	draining  atomic.Bool
 
 	surplus atomic.Pointer[rules.Delivery] // the rules of which a surplus class was warned of
-	ways    ways
+	routes  routeCache
 	unread  atomic.Int64 // the second in which a way that isn't known was warned of
 	recent  *recent
 	counts  counters
@@ -173,8 +173,8 @@ func New(c Config) (*Server, error) {
 	if c.Lent == nil {
 		c.Lent = func(addr.Address) bool { return false }
 	}
-	if c.Asked == nil {
-		c.Asked = func(Map, addr.Address) {}
+	if c.OnQuestion == nil {
+		c.OnQuestion = func(Map, addr.Address) {}
 	}
 	if c.Local == nil {
 		c.Local = func(addr.Domain) bool { return false }

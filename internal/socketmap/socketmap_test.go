@@ -618,7 +618,7 @@ func TestReplyReadsOnce(t *testing.T) {
 }
 
 func BenchmarkReply(b *testing.B) {
-	site := func(context.Context, string) (Way, error) { return Way{Twin: "slow"}, nil }
+	site := func(context.Context, string) (SiteRoute, error) { return SiteRoute{Twin: "slow"}, nil }
 	s := server(b, Config{Transports: 3, Ledger: book{}, Site: site}, clinic()...)
 	for _, q := range []string{"sender doctor@clinic.example", "sender3/+site doctor@clinic.example", "sender bob@example.com", "forced1 far.example", "policy far.example"} {
 		b.Run(q, func(b *testing.B) {

@@ -61,7 +61,7 @@ func crash(file string) error {
 	go func() {
 		for i := 0; ; i++ {
 			a := storetest.Assessment(fmt.Sprintf("a%d.example", i%50), fmt.Sprintf("p%d.example", i%7), time.Now())
-			if _, err := s.RecordLook(ctx, store.Look{Destination: a.Destination, When: time.Now(), OK: true, Pin: true, Found: &store.Found{Assessment: a, Port: 25}}); err != nil {
+			if _, err := s.RecordAssessment(ctx, store.Result{Destination: a.Destination, When: time.Now(), OK: true, Pin: true, Assessment: &store.Assessment{Assessment: a, Port: 25}}); err != nil {
 				fmt.Println("look:", err)
 				os.Exit(1)
 			}

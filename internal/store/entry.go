@@ -28,13 +28,13 @@ type Entry struct {
 // Pin says that a destination must not fall back behind TLS.
 type Pin struct {
 	Since time.Time `json:"since"`
-	By    string    `json:"by"` // ByAdmin, ByLooks, or a rule: "rule:clinic"
+	By    string    `json:"by"` // ByAdmin, BySuccesses, or a rule: "rule:clinic"
 }
 
 // Who pins, besides rules.
 const (
-	ByAdmin = "admin"         // stays until unpinned, used or not
-	ByLooks = "two successes" // at least an hour apart
+	ByAdmin     = "admin"         // stays until unpinned, used or not
+	BySuccesses = "two successes" // at least an hour apart
 )
 
 // Demand is the most that was asked of a destination when mail for it was accepted.
@@ -108,8 +108,8 @@ const (
 	ForwardMended What = "forward-ok" // … and does so no longer
 
 	// Of no destination: this host's own network is suspected of what destinations seem to do, and no longer.
-	OwnNetwork     What = "own-network"
-	OwnNetworkWell What = "own-network-ok"
+	Outage     What = "own-network"
+	OutageOver What = "own-network-ok"
 	// Likewise: the MTA here isn't bound to the daemon, and is again.
 	Unbound What = "unbound"
 	Bound   What = "bound"

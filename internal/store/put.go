@@ -14,8 +14,8 @@ import (
 	"tlsonly/internal/policy"
 )
 
-// Found is an assessment to keep.
-type Found struct {
+// Assessment is an assessment to keep.
+type Assessment struct {
 	policy.Assessment
 	Port uint16 // where the hosts were looked at
 	// Replace stores mail hosts without TLS in place of ones that showed it, before those's end. Without it they
@@ -25,7 +25,7 @@ type Found struct {
 
 // Put stores assessments, each in place of the one before, and the mail hosts they name. It is all or nothing. An
 // assessment that is Partial is refused.
-func (s *Store) Put(ctx context.Context, found ...Found) error {
+func (s *Store) Put(ctx context.Context, found ...Assessment) error {
 	return s.update(ctx, "put", func(t *work) error { return t.put(ctx, found) })
 }
 
@@ -64,7 +64,7 @@ type hostRow struct {
 const ahead = time.Minute
 
 // put writes hosts before destinations, each in order, so that two processes never wait for each other in a ring.
-func (t *work) put(ctx context.Context, found []Found) error {
+func (t *work) put(ctx context.Context, found []Assessment) error {
 	hosts, err := hostRows(found)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (t *work) put(ctx context.Context, found []Found) error {
 		}
 	}
 	sorted := slices.Clone(found)
-	slices.SortStableFunc(sorted, func(a, b Found) int {
+	slices.SortStableFunc(sorted, func(a, b Assessment) int {
 		return cmp.Compare(a.Destination.String(), b.Destination.String())
 	})
 	for _, f := range sorted {
@@ -103,7 +103,7 @@ func (t *work) put(ctx context.Context, found []Found) error {
 }
 
 // hostRows returns each mail host once, sorted; of two looks at one, the later.
-func hostRows(found []Found) ([]hostRow, error) {
+func hostRows(found []Assessment) ([]hostRow, error) {
 	byKey := map[hostKey]hostRow{}
 	for _, f := range found {
 		if f.Partial || f.Destination.IsZero() || f.When.IsZero() {

@@ -23,13 +23,13 @@ import (
 func fill(ctx context.Context, t testing.TB, s *store.Store, n, providers int) {
 	t.Helper()
 	when := time.Now().Truncate(time.Second)
-	var batch []store.Found
+	var batch []store.Assessment
 	for i := range n {
 		a := storetest.Assessment(fmt.Sprintf("customer%d.example", i), fmt.Sprintf("provider%d.example", i%providers), when)
 		for j := range a.Hosts {
 			a.Hosts[j].Observations[0].Chain[0].Fingerprint = fmt.Sprintf("%064x", i%providers*10+j)
 		}
-		batch = append(batch, store.Found{Assessment: a, Port: 25})
+		batch = append(batch, store.Assessment{Assessment: a, Port: 25})
 		if len(batch) == 5000 || i == n-1 {
 			if err := s.Put(ctx, batch...); err != nil {
 				t.Fatal(err)

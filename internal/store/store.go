@@ -5,7 +5,7 @@
 // It doesn't decide what is worth keeping. A caller that hands over a failed look replaces a good assessment with
 // it; that it mustn't do so before the good one's end is the caller's to know. Two things never get weaker here,
 // whoever asks: a demand only rises, and a mail host that showed TLS isn't replaced, before its end, by one that
-// didn't because some other destination's look failed (Found.Replace overrides). Certificates are kept as
+// didn't because some other destination's look failed (Assessment.Replace overrides). Certificates are kept as
 // policy.Certificate is written in JSON, without their DER.
 //
 // SECURITY: what a method acknowledged is on disk (SQLite: WAL with synchronous=FULL; PostgreSQL:
@@ -65,7 +65,7 @@ type Store struct {
 	missed time.Duration // how long a Watch can be away and still trust the log
 
 	closing sync.Once
-	line    *line // nil: transactions run beside each other
+	queue   *commitQueue // nil: transactions run beside each other
 
 	mu       sync.Mutex
 	readErr  error
@@ -139,7 +139,7 @@ func openWith(ctx context.Context, c Config, schema fs.FS) (*Store, error) {
 			return nil, fmt.Errorf("store: url %q: want sqlite:///absolute/path", c.URL)
 		}
 		s.engine, err = openSQLite(ctx, u.Path, c.Daemon)
-		s.line = &line{}
+		s.queue = &commitQueue{}
 		// Commands change things beside the daemon, and don't watch.
 		s.silent, s.poll = c.Daemon, time.Second/2
 	case "postgres", "postgresql":
@@ -165,8 +165,8 @@ func openWith(ctx context.Context, c Config, schema fs.FS) (*Store, error) {
 func (s *Store) Close() error {
 	var err error
 	s.closing.Do(func() {
-		if s.line != nil {
-			s.line.workers.Wait()
+		if s.queue != nil {
+			s.queue.workers.Wait()
 		}
 		err = s.engine.close()
 	})
@@ -204,7 +204,7 @@ const attempts = 5
 // still when update has returned: what it makes, the caller looks at only where there was no error.
 func (s *Store) update(ctx context.Context, act string, fn func(*work) error) error {
 	transact := s.transact
-	if s.line != nil {
+	if s.queue != nil {
 		transact = s.join
 	}
 	var err error

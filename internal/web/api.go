@@ -206,7 +206,7 @@ func (s *Server) postForwardTest(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.look(r, func(ctx context.Context) (any, error) { return s.c.TestForward(ctx, owner, target) })
+	return s.limited(r, func(ctx context.Context) (any, error) { return s.c.TestForward(ctx, owner, target) })
 }
 
 func wantAddress(name, text string) (addr.Address, error) {
@@ -245,7 +245,7 @@ func (s *Server) postExplain(r *http.Request) (any, error) {
 	if to.IsNull() {
 		return nil, refuse(http.StatusBadRequest, "to: want an address")
 	}
-	return s.look(r, func(ctx context.Context) (any, error) { return s.c.Explain(ctx, from, to, asked.User), nil })
+	return s.limited(r, func(ctx context.Context) (any, error) { return s.c.Explain(ctx, from, to, asked.User), nil })
 }
 
 // explainQuestion is what POST /v1/explain is asked: of acceptance, or with
@@ -282,14 +282,14 @@ func (s *Server) explainDelivery(r *http.Request, asked explainQuestion) (any, e
 			return nil, err
 		}
 	}
-	return s.look(r, func(ctx context.Context) (any, error) {
+	return s.limited(r, func(ctx context.Context) (any, error) {
 		return s.c.ExplainDelivery(ctx, to, from, recipient), nil
 	})
 }
 
-// look does what may take a while, a few at a time.
-func (s *Server) look(r *http.Request, work func(context.Context) (any, error)) (any, error) {
-	release, err := slot(r.Context(), s.looks)
+// limited does what may take a while, a few at a time.
+func (s *Server) limited(r *http.Request, work func(context.Context) (any, error)) (any, error) {
+	release, err := slot(r.Context(), s.slow)
 	if err != nil {
 		return nil, err
 	}
@@ -324,7 +324,7 @@ func (s *Server) postCheck(r *http.Request) (any, error) {
 	if _, _, err := s.c.one(r.Context(), d); err != nil {
 		return nil, err
 	}
-	return s.look(r, func(ctx context.Context) (any, error) {
+	return s.limited(r, func(ctx context.Context) (any, error) {
 		a := s.c.Assess(ctx, d)
 		x := checkedNow{Destination: d, Level: judge.Reached(a), Reason: judge.Destination(policy.DefaultDemand(), a), Assessment: a}
 		if s.c.Advice != nil {

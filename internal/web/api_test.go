@@ -299,18 +299,18 @@ func TestSlots(t *testing.T) {
 		}
 	})
 	const body = `{"from":"a@b.example","to":"c@d.example"}`
-	done := make(chan int, maxLooks)
-	for range maxLooks {
+	done := make(chan int, maxSlow)
+	for range maxSlow {
 		go func() { done <- ask(s, "POST", "/v1/explain", body).Code }()
 		<-entered
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := slot(ctx, s.looks); err == nil {
+	if _, err := slot(ctx, s.slow); err == nil {
 		t.Error("one more look")
 	}
 	close(leave)
-	for range maxLooks {
+	for range maxSlow {
 		if code := <-done; code != 200 {
 			t.Error(code)
 		}

@@ -51,9 +51,9 @@ func BenchmarkDestinations(b *testing.B) {
 	}
 	defer s.Close()
 	when := time.Now().Truncate(time.Second)
-	var batch []store.Found
+	var batch []store.Assessment
 	for i := range n {
-		batch = append(batch, store.Found{Assessment: storetest.Assessment(fmt.Sprintf("customer%d.example", i), fmt.Sprintf("provider%d.example", i%1000), when), Port: 25})
+		batch = append(batch, store.Assessment{Assessment: storetest.Assessment(fmt.Sprintf("customer%d.example", i), fmt.Sprintf("provider%d.example", i%1000), when), Port: 25})
 		if len(batch) == 5000 || i == n-1 {
 			if err := s.Put(b.Context(), batch...); err != nil {
 				b.Fatal(err)
@@ -74,8 +74,8 @@ func BenchmarkDestinations(b *testing.B) {
 		b.Fatal(l.Len(), err)
 	}
 	server := newTest(b, newWorld(), func(c *Config) {
-		c.Survey = func(each func(Known) bool) { l.Survey(func(k ledger.Known) bool { return each(Known(k)) }) }
-		c.Known, c.Store, c.Now = a.Known, s, time.Now
+		c.Survey = func(each func(Summary) bool) { l.All(func(k ledger.Summary) bool { return each(Summary(k)) }) }
+		c.Remembered, c.Store, c.Now = a.Remembered, s, time.Now
 	})
 	for _, path := range []string{"/", "/destinations", "/destinations?query=9999", "/destinations?level=encrypt&after=customer5", "/destinations/customer77777.example",
 		"/v1/destinations?limit=500", "/metrics"} {

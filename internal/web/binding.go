@@ -23,7 +23,7 @@ type Binding struct {
 // Down reports whether the MTA doesn't run.
 func (b Binding) Down() bool {
 	for _, f := range b.Findings {
-		if f.Level == mta.Down {
+		if f.Severity == mta.Down {
 			return true
 		}
 	}

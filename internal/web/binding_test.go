@@ -13,15 +13,15 @@ func unbound() Binding {
 	return Binding{MTA: "postfix", Known: true, Since: noon.Add(-time.Hour), Checks: map[string]bool{"milter": false, "policy": true},
 		Text: "hole: milter-missing main.cf:smtpd_milters: not asked; and one more finding",
 		Findings: []mta.Finding{
-			{Level: mta.Hole, Code: "milter-missing", Where: "main.cf:smtpd_milters", Check: "milter", Text: "<b>not</b> asked", Remedy: "tlsonly setup"},
-			{Level: mta.Broken, Code: "transport-missing", Check: "transport", Text: "waits"},
+			{Severity: mta.Hole, Code: "milter-missing", Where: "main.cf:smtpd_milters", Check: "milter", Text: "<b>not</b> asked", Remedy: "tlsonly setup"},
+			{Severity: mta.Broken, Code: "transport-missing", Check: "transport", Text: "waits"},
 		}}
 }
 
 // Each state of the binding on the first line of the page, at /readyz and in the
 // metrics.
 func TestBinding(t *testing.T) {
-	down := mta.Finding{Level: mta.Down, Code: "postfix-down", Check: "running", Text: "doesn't run"}
+	down := mta.Finding{Severity: mta.Down, Code: "postfix-down", Check: "running", Text: "doesn't run"}
 	for name, c := range map[string]struct {
 		b       Binding
 		watched bool

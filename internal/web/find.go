@@ -115,26 +115,26 @@ func (q query) values() url.Values {
 	return v
 }
 
-func (q query) matches(name string, k Known) bool {
+func (q query) matches(name string, k Summary) bool {
 	return (q.Level == "" || q.Level == levelWord(k.Level)) && (!q.Failing || k.Fault != "" && k.Fault != ledger.NoMail) &&
 		(q.Fault == "" || q.Fault == string(k.Fault)) && (!q.Pinned || k.Pinned) &&
 		(!q.Lost || k.Lost) && strings.Contains(name, q.Text)
 }
 
-// found is a page of what a query selects.
-type found struct {
-	Known   []Known // sorted by name
-	Matched int     // on all pages
-	All     int     // destinations
-	More    bool    // there is a page after this one
+// resultPage is a page of what a query selects.
+type resultPage struct {
+	Summaries []Summary // sorted by name
+	Matched   int       // on all pages
+	All       int       // destinations
+	More      bool      // there is a page after this one
 }
 
 // find walks through memory once and keeps the first names after q.After: what it costs doesn't hang on what is asked, and
 // nothing is sorted but a page.
-func (c *Config) find(q query) found {
+func (c *Config) find(q query) resultPage {
 	type named struct {
 		name string
-		Known
+		Summary
 	}
 	want := q.Limit + 1
 	best := make([]named, 0, 4*want)
@@ -146,8 +146,8 @@ func (c *Config) find(q query) found {
 			last = best[want-1].name
 		}
 	}
-	var f found
-	c.Survey(func(k Known) bool {
+	var f resultPage
+	c.Survey(func(k Summary) bool {
 		f.All++
 		name := k.Destination.String()
 		if !q.matches(name, k) {
@@ -167,7 +167,7 @@ func (c *Config) find(q query) found {
 		best = best[:q.Limit]
 	}
 	for _, b := range best {
-		f.Known = append(f.Known, b.Known)
+		f.Summaries = append(f.Summaries, b.Summary)
 	}
 	return f
 }
@@ -209,22 +209,22 @@ func NewDestination(e store.Entry) Destination {
 }
 
 // fromMemory says what memory does.
-func (c *Config) fromMemory(k Known) Destination {
+func (c *Config) fromMemory(k Summary) Destination {
 	d := Destination{Destination: k.Destination, Failures: k.Failures, Fault: k.Fault, Pinned: k.Pinned}
 	if k.Demand.Level != "" {
 		d.Demand = &k.Demand
 	}
-	if a, ok := c.Known(k.Destination); ok {
+	if a, ok := c.Remembered(k.Destination); ok {
 		d.LastLook = a.When
 	}
 	return d
 }
 
 // page finds what a query selects, with details. away says that the store didn't answer, so some are missing.
-func (c *Config) page(ctx context.Context, q query) (f found, ds []Destination, away bool) {
+func (c *Config) page(ctx context.Context, q query) (f resultPage, ds []Destination, away bool) {
 	f = c.find(q)
-	names := make([]addr.Destination, len(f.Known))
-	for i, k := range f.Known {
+	names := make([]addr.Destination, len(f.Summaries))
+	for i, k := range f.Summaries {
 		names[i] = k.Destination
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
@@ -234,8 +234,8 @@ func (c *Config) page(ctx context.Context, q query) (f found, ds []Destination, 
 	for _, e := range entries {
 		stored[e.Destination] = e
 	}
-	ds = make([]Destination, len(f.Known))
-	for i, k := range f.Known {
+	ds = make([]Destination, len(f.Summaries))
+	for i, k := range f.Summaries {
 		if e, ok := stored[k.Destination]; ok && err == nil {
 			ds[i] = NewDestination(e)
 			ds[i].Since = since[k.Destination]
@@ -248,9 +248,9 @@ func (c *Config) page(ctx context.Context, q query) (f found, ds []Destination, 
 }
 
 // recall finds a destination in memory.
-func (c *Config) recall(d addr.Destination) (k Known, ok bool) {
+func (c *Config) recall(d addr.Destination) (k Summary, ok bool) {
 	k.Destination = d
-	c.Survey(func(other Known) bool {
+	c.Survey(func(other Summary) bool {
 		if ok = other.Destination == d; ok {
 			k = other
 		}
@@ -264,7 +264,7 @@ func (c *Config) one(ctx context.Context, d addr.Destination) (x Destination, aw
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	entries, since, err := c.Store.Page(ctx, []addr.Destination{d})
-	a, ok := c.Known(d)
+	a, ok := c.Remembered(d)
 	switch {
 	case err == nil && len(entries) > 0:
 		x = NewDestination(entries[0])

@@ -19,7 +19,7 @@ func TestFind(t *testing.T) {
 	w := newWorld()
 	for range 2000 {
 		d := addr.MustDestination(fmt.Sprintf("d%d.example", random.IntN(5000)))
-		w.known[d] = Known{Destination: d, Level: policy.Levels()[random.IntN(5)], Pinned: random.IntN(2) == 0, Failures: random.IntN(3)}
+		w.known[d] = Summary{Destination: d, Level: policy.Levels()[random.IntN(5)], Pinned: random.IntN(2) == 0, Failures: random.IntN(3)}
 	}
 	c := w.config(t)
 	names := slices.SortedFunc(maps.Keys(w.known), func(a, b addr.Destination) int { return strings.Compare(a.String(), b.String()) })
@@ -38,7 +38,7 @@ func TestFind(t *testing.T) {
 		}
 		f := c.find(q)
 		var got []string
-		for _, k := range f.Known {
+		for _, k := range f.Summaries {
 			got = append(got, k.Destination.String())
 		}
 		more := len(want) > q.Limit

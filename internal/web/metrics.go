@@ -16,14 +16,14 @@ import (
 
 // Counts are counters and states of other parts of the daemon. Words in them are of closed sets.
 type Counts struct {
-	Sessions    int               // of MTAs, now
-	Connections uint64            // of MTAs, ever
-	Messages    uint64            // that some rule could concern
-	Malformed   uint64            // milter packets refused, each with its connection
-	Unbound     uint64            // protected recipients whose transport was found not to enforce TLS
-	UnboundAt   time.Time         // of the last of these
-	Unwatched   uint64            // recipients of rules that only observe that weren't judged
-	Panics      map[string]uint64 // recovered, by part of the daemon
+	Sessions     int               // of MTAs, now
+	Connections  uint64            // of MTAs, ever
+	Messages     uint64            // that some rule could concern
+	Malformed    uint64            // milter packets refused, each with its connection
+	Unattested   uint64            // protected recipients whose transport was found not to enforce TLS
+	UnattestedAt time.Time         // of the last of these
+	Unwatched    uint64            // recipients of rules that only observe that weren't judged
+	Panics       map[string]uint64 // recovered, by part of the daemon
 
 	Socketmap          []Answers
 	SocketmapSessions  int    // connections now
@@ -43,19 +43,19 @@ type Answers struct {
 }
 
 // Survey is what all destinations come to.
-type survey struct {
+type totals struct {
 	Known, Pinned, Lost int
 	NoTLS, Unreachable  int            // by what their last look failed for
 	Levels              map[string]int // by levelWord
 	lost                []string       // the first names, sorted
 }
 
-func (c *Config) survey() survey {
-	s := survey{Levels: map[string]int{}}
+func (c *Config) totals() totals {
+	s := totals{Levels: map[string]int{}}
 	for _, l := range levels() {
 		s.Levels[l] = 0
 	}
-	c.Survey(func(k Known) bool {
+	c.Survey(func(k Summary) bool {
 		s.Known++
 		s.Levels[levelWord(k.Level)]++
 		if k.Pinned {
@@ -189,7 +189,7 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("config_last_reload_successful", bit(r.Err == nil))
 	gauge("config_last_reload_timestamp_seconds", float64(r.Last.UnixMilli())/1000)
 
-	s := c.survey()
+	s := c.totals()
 	for level, n := range s.Levels {
 		gauge("destinations", float64(n), level)
 	}
@@ -210,11 +210,11 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 			gauge("last_asked_timestamp_seconds", float64(at.UnixMilli())/1000, by)
 		}
 	}
-	if c.OwnNetwork != nil {
-		gauge("own_network_suspect", bit(c.OwnNetwork() != ""))
+	if c.Outage != nil {
+		gauge("own_network_suspect", bit(c.Outage() != ""))
 	}
 
-	took, lag, err := c.askStore(context.Background())
+	took, lag, err := c.pingStore(context.Background())
 	gauge("store_up", bit(err == nil))
 	gauge("store_read_duration_seconds", took.Seconds())
 	if err == nil {
@@ -236,7 +236,7 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	count("milter_connections_total", n.Connections)
 	count("milter_malformed_packets_total", n.Malformed)
 	count("messages_total", n.Messages)
-	count("unbound_recipients_total", n.Unbound)
+	count("unbound_recipients_total", n.Unattested)
 	count("observe_skipped_total", n.Unwatched)
 	for part, times := range n.Panics {
 		count("panics_total", times, part)
@@ -249,8 +249,8 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	count("socketmap_malformed_connections_total", n.SocketmapMalformed)
 }
 
-// askStore says how long the store takes to answer, and for how long the look that is due longest has been due.
-func (c *Config) askStore(ctx context.Context) (took, lag time.Duration, err error) {
+// pingStore says how long the store takes to answer, and for how long the look that is due longest has been due.
+func (c *Config) pingStore(ctx context.Context) (took, lag time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	start := time.Now()

@@ -133,7 +133,7 @@ const (
 
 type overviewBody struct {
 	Verdict  verdict
-	Survey   survey
+	Survey   totals
 	Levels   []levelBar
 	Rules    []ruleRow
 	Inbound  []inboundRow
@@ -167,7 +167,7 @@ func (s *Server) overview(r *http.Request) (*template.Template, view, error) {
 	short, cancel := context.WithTimeout(ctx, overviewTime)
 	defer cancel()
 	b := overviewBody{
-		Survey:  s.c.survey(),
+		Survey:  s.c.totals(),
 		Rules:   ruleRows(s.c.Rules().Rules(), s.c.Meter.counts(), s.c.Now()),
 		Inbound: inboundRows(s.c.Inbound().Rules(), s.c.Meter.inboundCounts(), s.c.Now()),
 		Health:  s.checked(short),
@@ -178,7 +178,7 @@ func (s *Server) overview(r *http.Request) (*template.Template, view, error) {
 	b.Levels = levelBars(b.Survey)
 	f, failing, away := s.c.page(ctx, query{Failing: true, Limit: listLength})
 	b.Failing, b.More = failing, f.Matched-len(failing)
-	b.Took, b.Lag, err = s.c.askStore(ctx)
+	b.Took, b.Lag, err = s.c.pingStore(ctx)
 	if err == nil {
 		b.Changes, err = s.c.Store.Latest(ctx, timelineLength)
 	}
@@ -190,8 +190,8 @@ func (s *Server) overview(r *http.Request) (*template.Template, view, error) {
 	}
 	x := s.situation(short, b.Health, b.Counts, b.Survey)
 	b.Verdict, b.Astray, b.Binding, b.Bound = x.judged(), x.Astray, x.Binding, x.Watched
-	if s.c.OwnNetwork != nil {
-		b.Network, b.Watched = s.c.OwnNetwork(), true
+	if s.c.Outage != nil {
+		b.Network, b.Watched = s.c.Outage(), true
 	}
 	if s.c.Observed != nil {
 		summary, err := s.c.Observed(short, s.c.Now().Add(-24*time.Hour))
@@ -229,7 +229,7 @@ func (s *Server) destinations(r *http.Request) (*template.Template, view, error)
 		return nil, v, err
 	}
 	defer release()
-	var f found
+	var f resultPage
 	f, b.Rows, v.Away = s.c.page(r.Context(), q)
 	b.Matched, b.All = f.Matched, f.All
 	if f.More {
@@ -411,9 +411,9 @@ func describeEvent(e store.Event) string {
 		text = "the MTA here isn’t bound any more"
 	case store.Bound:
 		text = "the MTA here is bound again"
-	case store.OwnNetwork:
+	case store.Outage:
 		text = "this host’s own network is suspected"
-	case store.OwnNetworkWell:
+	case store.OutageOver:
 		text = "this host’s own network is not suspected any more"
 	default:
 		text = string(e.What)

@@ -99,11 +99,11 @@ func TestPages(t *testing.T) {
 	for name, s := range map[string]*Server{
 		"populated": newTest(t, populated(), nil),
 		"bare": newTest(t, bare, func(c *Config) {
-			c.Meter, c.Counts, c.Checks, c.Advice, c.OwnNetwork, c.Forwards = NewMeter(func() time.Time { return noon }), nil, nil, nil, nil, nil
+			c.Meter, c.Counts, c.Checks, c.Advice, c.Outage, c.Forwards = NewMeter(func() time.Time { return noon }), nil, nil, nil, nil, nil
 			c.Inbound, c.Binding, c.LastAsked = nil, nil, nil
 		}),
 		"store away": newTest(t, away, func(c *Config) {
-			c.OwnNetwork = func() string { return "port 25 is closed on the way out" }
+			c.Outage = func() string { return "port 25 is closed on the way out" }
 			c.Binding = func() (Binding, bool) { return unbound(), true }
 			c.Meter.Reloaded(noon, errors.New("tlsonly.toml:3: <b>wrong</b>"))
 			c.Meter.Decided(Decision{"a rule that is gone", policy.Accept, "", policy.Enforce}, 0)

@@ -28,7 +28,7 @@ type levelBar struct {
 	Bars  []bar
 }
 
-func levelBars(s survey) []levelBar {
+func levelBars(s totals) []levelBar {
 	var all []levelBar
 	for _, l := range levels() {
 		n := s.Levels[l]
@@ -273,7 +273,7 @@ type hostView struct {
 	STS      string // how it stands to the policy, "" where there is none
 	Records  []record
 	Matching string // what the TLSA records are worth
-	Looks    []lookView
+	Probes   []probeView
 }
 
 // record is a TLSA record.
@@ -282,7 +282,7 @@ type record struct {
 	Matched bool
 }
 
-type lookView struct {
+type probeView struct {
 	policy.Observation
 	Leaf  *policy.Certificate
 	Above []policy.Certificate
@@ -313,11 +313,11 @@ func hostViews(a policy.Assessment) []hostView {
 		}
 		v.Matching = daneWords(h)
 		for _, o := range h.Observations {
-			look := lookView{Observation: o}
+			look := probeView{Observation: o}
 			if len(o.Chain) > 0 {
 				look.Leaf, look.Above = &o.Chain[0], o.Chain[1:]
 			}
-			v.Looks = append(v.Looks, look)
+			v.Probes = append(v.Probes, look)
 		}
 		all = append(all, v)
 	}
@@ -361,7 +361,7 @@ func describeObservation(o policy.Observation) string {
 }
 
 // Titled is the subject of a certificate as people know it.
-func (l lookView) Titled() string {
+func (l probeView) Titled() string {
 	if l.Leaf == nil {
 		return ""
 	}

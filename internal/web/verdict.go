@@ -262,14 +262,14 @@ const mendedAfter = time.Hour
 // astray is how many recipients had a transport that isn't bound, 0 once that
 // was mended.
 func astray(n Counts, b Binding, watched bool, now time.Time) uint64 {
-	if watched && b.Known && b.OK && now.Sub(n.UnboundAt) >= mendedAfter {
+	if watched && b.Known && b.OK && now.Sub(n.UnattestedAt) >= mendedAfter {
 		return 0
 	}
-	return n.Unbound
+	return n.Unattested
 }
 
 // situation finds out how things are. The rest of a page knows some of it.
-func (s *Server) situation(ctx context.Context, h health, n Counts, found survey) situation {
+func (s *Server) situation(ctx context.Context, h health, n Counts, found totals) situation {
 	c := &s.c
 	x := situation{Now: c.Now(), Lost: found.lost, LostAll: found.Lost, Refusal: c.Meter.reload().Err}
 	levels := map[string]*rules.Rule{}
@@ -312,11 +312,11 @@ func (s *Server) situation(ctx context.Context, h health, n Counts, found survey
 			x.Failed = append(x.Failed, check)
 		}
 	}
-	if _, _, err := c.askStore(ctx); err != nil {
+	if _, _, err := c.pingStore(ctx); err != nil {
 		x.StoreErr = err.Error()
 	}
-	if c.OwnNetwork != nil {
-		x.Network = c.OwnNetwork()
+	if c.Outage != nil {
+		x.Network = c.Outage()
 	}
 	if c.Resolver != nil {
 		x.Resolver = c.Resolver()
@@ -348,7 +348,7 @@ func (s *Server) getStatus(r *http.Request) (any, error) {
 	defer release()
 	short, cancel := context.WithTimeout(r.Context(), overviewTime)
 	defer cancel()
-	x := s.situation(short, s.checked(short), s.c.Counts(), s.c.survey())
+	x := s.situation(short, s.checked(short), s.c.Counts(), s.c.totals())
 	answer := statusNow{verdict: x.judged(), Since: x.Since, Accepted: x.Accepted, Excepted: x.Excepted, Refused: x.Refused,
 		Deferred: x.Deferred, Held: x.Held, LostTLS: x.LostAll, Enforcing: x.Enforcing, Observing: x.Observing}
 	if x.Watched && x.Binding.Known {

@@ -18,9 +18,9 @@ import (
 func TestVerdict(t *testing.T) {
 	eight := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 	bound := Binding{MTA: "postfix", Known: true, OK: true}
-	hole := mta.Finding{Level: mta.Hole, Code: "milter-missing"}
-	broken := mta.Finding{Level: mta.Broken, Code: "transport-missing"}
-	down := mta.Finding{Level: mta.Down, Code: "postfix-down"}
+	hole := mta.Finding{Severity: mta.Hole, Code: "milter-missing"}
+	broken := mta.Finding{Severity: mta.Broken, Code: "transport-missing"}
+	down := mta.Finding{Severity: mta.Down, Code: "postfix-down"}
 	well := situation{Now: noon, Since: eight, Enforcing: 1, Binding: bound, Watched: true, Accepted: 412, Refused: 3}
 	with := func(change func(*situation)) situation {
 		s := well
@@ -174,7 +174,7 @@ func TestAstray(t *testing.T) {
 		watched bool
 		want    uint64
 	}{{time.Minute, ok, true, 2}, {2 * time.Hour, ok, true, 0}, {2 * time.Hour, ok, false, 2}, {2 * time.Hour, Binding{}, true, 2}, {2 * time.Hour, Binding{Known: true}, true, 2}} {
-		if got := astray(Counts{Unbound: 2, UnboundAt: noon.Add(-c.ago)}, c.b, c.watched, noon); got != c.want {
+		if got := astray(Counts{Unattested: 2, UnattestedAt: noon.Add(-c.ago)}, c.b, c.watched, noon); got != c.want {
 			t.Errorf("%+v: %d", c, got)
 		}
 	}
@@ -182,7 +182,7 @@ func TestAstray(t *testing.T) {
 
 // A third fills a third of the bar, and a share is one of all.
 func TestLevelBars(t *testing.T) {
-	for _, row := range levelBars(survey{Known: 300, Levels: map[string]int{"dane": 100, "encrypt": 50, "may": 150}}) {
+	for _, row := range levelBars(totals{Known: 300, Levels: map[string]int{"dane": 100, "encrypt": 50, "may": 150}}) {
 		want := map[string]float64{"dane": 100. / 3, "encrypt": 50. / 3, "may": 50}[row.Level]
 		if want > 0 && (len(row.Bars) != 1 || row.Bars[0].Width < want-0.01 || row.Bars[0].Width > want+0.01) {
 			t.Errorf("%s: %+v, want %.2f", row.Level, row.Bars, want)

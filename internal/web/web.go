@@ -39,8 +39,8 @@ import (
 	"tlsonly/rules"
 )
 
-// Known is what memory has of a destination, in short.
-type Known struct {
+// Summary is what memory has of a destination, in short.
+type Summary struct {
 	Destination addr.Destination
 	Level       policy.Level // reached; "" when that isn't known
 	Demand      store.Demand
@@ -78,18 +78,18 @@ type Check struct {
 	Test func(ctx context.Context) error // what is wrong, in words
 }
 
-// Config is what a Server shows. Survey, Known, Store, Rules and Meter are needed; a nil function means that there is
+// Config is what a Server shows. Survey, Remembered, Store, Rules and Meter are needed; a nil function means that there is
 // nothing of the kind, zero fields mean the defaults named.
 type Config struct {
 	Version string
 
 	// Survey hands what is known to each, in no order, until it returns false. It asks no database.
-	Survey func(each func(Known) bool)
-	// Known returns what memory has of a destination, Assess looks at it now.
-	Known  func(addr.Destination) (policy.Assessment, bool)
-	Assess func(context.Context, addr.Destination) policy.Assessment
-	Store  Store
-	Rules  func() *rules.Set
+	Survey func(each func(Summary) bool)
+	// Remembered returns what memory has of a destination, Assess looks at it now.
+	Remembered func(addr.Destination) (policy.Assessment, bool)
+	Assess     func(context.Context, addr.Destination) policy.Assessment
+	Store      Store
+	Rules      func() *rules.Set
 	// Inbound are the [[inbound]] rules; nil: there never are any.
 	Inbound func() *inbound.Set
 	Meter   *Meter
@@ -104,8 +104,8 @@ type Config struct {
 	ExplainDelivery func(ctx context.Context, to addr.Destination, from *addr.Address, recipient addr.Address) any
 	// Advice says what the other side could do better.
 	Advice func(policy.Assessment) []string
-	// OwnNetwork says what is wrong with this host's own network, "" when nothing is.
-	OwnNetwork func() string
+	// Outage says what is wrong with this host's own network, "" when nothing is.
+	Outage func() string
 	// Resolver says why the resolver's word on DNSSEC isn't believed, "" where it is
 	// or where that isn't known yet.
 	Resolver func() string
@@ -139,7 +139,7 @@ type Server struct {
 	guard   *guard
 	metrics http.Handler
 	lists   chan struct{} // walks through memory at the same time
-	looks   chan struct{} // looks and explanations at the same time
+	slow    chan struct{} // looks and explanations at the same time
 }
 
 // The limits of a request, besides Config.Timeout.
@@ -147,12 +147,12 @@ const (
 	maxHeader = 16 << 10
 	maxBody   = 64 << 10
 	maxLists  = 4
-	maxLooks  = 4
+	maxSlow   = 4
 )
 
 // New returns a Server that isn't serving yet. The error names what Config lacks, or a certificate that can't be read.
 func New(c Config) (*Server, error) {
-	if c.Survey == nil || c.Known == nil || c.Store == nil || c.Rules == nil || c.Meter == nil {
+	if c.Survey == nil || c.Remembered == nil || c.Store == nil || c.Rules == nil || c.Meter == nil {
 		return nil, errors.New("web: a survey, what is known, a store, rules and a meter are needed")
 	}
 	c.MaxConnections = cmp.Or(c.MaxConnections, 64)
@@ -169,7 +169,7 @@ func New(c Config) (*Server, error) {
 	if c.Counts == nil {
 		c.Counts = func() Counts { return Counts{} }
 	}
-	s := &Server{c: c, lists: make(chan struct{}, maxLists), looks: make(chan struct{}, maxLooks)}
+	s := &Server{c: c, lists: make(chan struct{}, maxLists), slow: make(chan struct{}, maxSlow)}
 	var err error
 	if s.pages, err = parsePages(c.Now); err != nil {
 		return nil, err
@@ -269,7 +269,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/forwards/test", s.api(s.postForwardTest))
 	mux.HandleFunc("PUT /v1/log-level", s.api(s.putLogLevel))
 	mux.HandleFunc("GET /v1/log-level", s.api(s.getLogLevel))
-	return s.recovered(s.guard.wrap(s.bounded(s.known(mux))))
+	return s.recovered(s.guard.wrap(s.bounded(s.errorPages(mux))))
 }
 
 // recovered answers 500 for what went wrong in here; other requests don't notice.
@@ -300,8 +300,8 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 	})
 }
 
-// known answers in our words what the mux has no handler for.
-func (s *Server) known(mux *http.ServeMux) http.Handler {
+// errorPages answers in our words what the mux has no handler for.
+func (s *Server) errorPages(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, pattern := mux.Handler(r); pattern != "" {
 			mux.ServeHTTP(w, r)

@@ -32,7 +32,7 @@ func TestNewWants(t *testing.T) {
 	whole := populated().config(t)
 	for name, change := range map[string]func(*Config){
 		"survey":      func(c *Config) { c.Survey = nil },
-		"known":       func(c *Config) { c.Known = nil },
+		"known":       func(c *Config) { c.Remembered = nil },
 		"store":       func(c *Config) { c.Store = nil },
 		"rules":       func(c *Config) { c.Rules = nil },
 		"meter":       func(c *Config) { c.Meter = nil },

@@ -28,14 +28,14 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // world is what a Server shows in tests.
 type world struct {
-	known   map[addr.Destination]Known
+	known   map[addr.Destination]Summary
 	entries map[addr.Destination]store.Entry
 	events  []store.Event
 	away    error // the store's
 	clock   time.Time
 }
 
-func (w *world) Survey(each func(Known) bool) {
+func (w *world) Survey(each func(Summary) bool) {
 	for _, k := range w.known {
 		if !each(k) {
 			return
@@ -117,7 +117,7 @@ func (w *world) add(a policy.Assessment, change func(*store.Entry)) {
 		change(&e)
 	}
 	w.entries[e.Destination] = e
-	k := Known{Destination: e.Destination, Demand: e.Demand, Failures: e.Track.Failures, Pinned: e.Pin != nil}
+	k := Summary{Destination: e.Destination, Demand: e.Demand, Failures: e.Track.Failures, Pinned: e.Pin != nil}
 	if k.Failures > 0 {
 		switch reason := judge.Destination(policy.Demand{Level: policy.LevelEncrypt}, a); {
 		case reason.Permanent():
@@ -136,7 +136,7 @@ func (w *world) add(a policy.Assessment, change func(*store.Entry)) {
 }
 
 func newWorld() *world {
-	return &world{known: map[addr.Destination]Known{}, entries: map[addr.Destination]store.Entry{}, clock: noon}
+	return &world{known: map[addr.Destination]Summary{}, entries: map[addr.Destination]store.Entry{}, clock: noon}
 }
 
 // seen is an assessment of one or two hosts that do what is said.
@@ -316,7 +316,7 @@ func (w *world) config(t testing.TB) Config {
 	m.Assessed(policy.Assessment{Problem: policy.NullMX}, time.Second)
 	return Config{
 		Version: "1.4.0",
-		Survey:  w.Survey, Known: w.Known, Store: w, Meter: m,
+		Survey:  w.Survey, Remembered: w.Known, Store: w, Meter: m,
 		Rules:   func() *rules.Set { return set },
 		Inbound: func() *inbound.Set { return in },
 		Assess: func(_ context.Context, d addr.Destination) policy.Assessment {
@@ -351,7 +351,7 @@ func (w *world) config(t testing.TB) Config {
 			return []string{"secure by dane: sign the zone of " + a.Destination.Host().String() + " with DNSSEC: its MX answer is not",
 				"secure by mta-sts: publish a policy in mode enforce that names the mail hosts (RFC 8461)"}
 		},
-		OwnNetwork: func() string { return "" },
+		Outage: func() string { return "" },
 		Binding: func() (Binding, bool) {
 			return Binding{MTA: "postfix", Known: true, OK: true, Since: noon.Add(-time.Hour), Checks: map[string]bool{"milter": true, "policy": true}}, true
 		},

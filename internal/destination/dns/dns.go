@@ -239,7 +239,7 @@ func (r *Resolver) TLSA(ctx context.Context, name addr.Domain) (Answer[policy.TL
 // SecureAlias reports whether name is an alias, and a validating resolver vouches for that: for its own record, whatever is at
 // the end of the chain. A failure is an *Error.
 func (r *Resolver) SecureAlias(ctx context.Context, name addr.Domain) (bool, error) {
-	m, err := r.ask(ctx, name.String()+".", miekg.TypeCNAME)
+	m, err := r.query(ctx, name.String()+".", miekg.TypeCNAME)
 	if err == nil && m.Rcode == miekg.RcodeSuccess {
 		return r.believe && m.AuthenticatedData && len(pick(m.Answer, name, miekg.TypeCNAME)) > 0, nil
 	}
@@ -267,7 +267,7 @@ func (r *Resolver) TXT(ctx context.Context, name addr.Domain) (Answer[string], e
 // other has addresses, these are the answer and it is Incomplete. A failure is an *Error.
 func (r *Resolver) Addrs(ctx context.Context, host addr.Domain) (Answer[netip.Addr], error) {
 	var (
-		v4, v6     found
+		v4, v6     records
 		err4, err6 error
 		wg         sync.WaitGroup
 	)
@@ -327,7 +327,7 @@ func addrs(a Answer[netip.Addr], records []miekg.RR, missing error) Answer[netip
 	return a
 }
 
-func answer[T any](f found) Answer[T] {
+func answer[T any](f records) Answer[T] {
 	return Answer[T]{Status: f.status, Secure: f.secure, TTL: f.ttl, Canonical: f.canonical}
 }
 

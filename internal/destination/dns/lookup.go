@@ -23,8 +23,8 @@ var (
 	errReferral  = errors.New("the resolver only refers to other servers, it does not resolve")
 )
 
-// found is the answer to one name and type, its records not yet read. All records are of the type asked.
-type found struct {
+// records is the answer to one name and type, its records not yet read. All records are of the type asked.
+type records struct {
 	records   []miekg.RR
 	status    Status
 	secure    bool
@@ -33,18 +33,18 @@ type found struct {
 }
 
 // lookup finds the records of the type asked at name or at the end of its alias chain. A failure is an *Error.
-func (r *Resolver) lookup(ctx context.Context, name addr.Domain, qtype uint16) (found, error) {
-	fail := func(rcode string, err error) (found, error) {
-		return found{}, &Error{Name: name.String(), Type: miekg.TypeToString[qtype], Rcode: rcode, Err: err}
+func (r *Resolver) lookup(ctx context.Context, name addr.Domain, qtype uint16) (records, error) {
+	fail := func(rcode string, err error) (records, error) {
+		return records{}, &Error{Name: name.String(), Type: miekg.TypeToString[qtype], Rcode: rcode, Err: err}
 	}
 	if name.IsZero() || name.IsLiteral() {
 		return fail("", errNotName)
 	}
-	f := found{secure: r.believe, ttl: maxTTL}
+	f := records{secure: r.believe, ttl: maxTTL}
 	chain := []addr.Domain{name}
 	for {
 		at := chain[len(chain)-1]
-		m, err := r.ask(ctx, at.String()+".", qtype)
+		m, err := r.query(ctx, at.String()+".", qtype)
 		if err != nil {
 			return fail("", err)
 		}
@@ -98,7 +98,7 @@ func (r *Resolver) lookup(ctx context.Context, name addr.Domain, qtype uint16) (
 }
 
 // alias returns what name is an alias for in m, zero when it isn't one.
-func (f *found) alias(m *miekg.Msg, name addr.Domain) (addr.Domain, error) {
+func (f *records) alias(m *miekg.Msg, name addr.Domain) (addr.Domain, error) {
 	rrs := pick(m.Answer, name, miekg.TypeCNAME)
 	if len(rrs) == 0 {
 		return addr.Domain{}, nil

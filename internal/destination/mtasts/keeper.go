@@ -65,10 +65,10 @@ type Keeper struct {
 	slots *semaphore.Weighted
 	wg    sync.WaitGroup
 
-	mu      sync.Mutex
-	kept    map[addr.Domain]policy.STS // Problem is ""
-	failed  map[addr.Domain]failure
-	flights map[addr.Domain]*flight
+	mu     sync.Mutex
+	kept   map[addr.Domain]policy.STS // Problem is ""
+	failed map[addr.Domain]failure
+	calls  map[addr.Domain]*call
 }
 
 // failure is a version of a policy that could not be had.
@@ -78,10 +78,10 @@ type failure struct {
 	until   time.Time // it isn't tried again before
 }
 
-// flight is a look at a domain under way.
-type flight struct {
-	done  chan struct{}
-	found policy.STS // once done is closed
+// call is a look at a domain under way.
+type call struct {
+	done   chan struct{}
+	policy policy.STS // once done is closed
 }
 
 // What a Lookup says that ends before the look it waits for.
@@ -108,12 +108,12 @@ func New(c Config) (*Keeper, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	k := &Keeper{
-		c:       c,
-		fetch:   fetcher{resolver: c.Resolver, roots: c.Roots, dial: c.Dial, port: c.Port, timeout: c.Timeout},
-		slots:   semaphore.NewWeighted(int64(c.Concurrency)),
-		kept:    map[addr.Domain]policy.STS{},
-		failed:  map[addr.Domain]failure{},
-		flights: map[addr.Domain]*flight{},
+		c:      c,
+		fetch:  fetcher{resolver: c.Resolver, roots: c.Roots, dial: c.Dial, port: c.Port, timeout: c.Timeout},
+		slots:  semaphore.NewWeighted(int64(c.Concurrency)),
+		kept:   map[addr.Domain]policy.STS{},
+		failed: map[addr.Domain]failure{},
+		calls:  map[addr.Domain]*call{},
 	}
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	return k, nil
@@ -168,44 +168,44 @@ func (k *Keeper) Lookup(ctx context.Context, d addr.Domain) policy.STS {
 	}
 	f := k.join(d)
 	if f == nil {
-		return k.holds(d, "closed")
+		return k.current(d, "closed")
 	}
 	select {
 	case <-f.done:
-		return f.found
+		return f.policy
 	case <-ctx.Done():
-		return k.holds(d, late)
+		return k.current(d, late)
 	}
 }
 
 // join returns the look at d under way, or begins one; nil after Close.
-func (k *Keeper) join(d addr.Domain) *flight {
+func (k *Keeper) join(d addr.Domain) *call {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	f, ok := k.flights[d]
+	f, ok := k.calls[d]
 	if !ok && k.ctx.Err() == nil {
-		f = &flight{done: make(chan struct{})}
-		k.flights[d] = f
-		k.wg.Go(func() { k.fly(d, f) })
+		f = &call{done: make(chan struct{})}
+		k.calls[d] = f
+		k.wg.Go(func() { k.run(d, f) })
 	}
 	return f
 }
 
-func (k *Keeper) fly(d addr.Domain, f *flight) {
+func (k *Keeper) run(d addr.Domain, f *call) {
 	defer func() { // deferred, so that a panic in a look leaves nobody waiting
 		if p := recover(); p != nil {
 			k.c.Log.Error("panic in a look", "destination", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
-			f.found = k.holds(d, "the look ended unfinished")
+			f.policy = k.current(d, "the look ended unfinished")
 		}
 		k.mu.Lock()
-		delete(k.flights, d)
+		delete(k.calls, d)
 		k.mu.Unlock()
 		close(f.done)
 	}()
-	f.found = k.look(d)
+	f.policy = k.assess(d)
 }
 
-func (k *Keeper) look(d addr.Domain) policy.STS {
+func (k *Keeper) assess(d addr.Domain) policy.STS {
 	record, err := addr.ParseDomain("_mta-sts." + d.String())
 	host, err2 := addr.ParseDomain("mta-sts." + d.String())
 	if err != nil || err2 != nil {
@@ -215,18 +215,18 @@ func (k *Keeper) look(d addr.Domain) policy.STS {
 	txt, err := k.c.Resolver.TXT(ctx, record)
 	cancel()
 	if err != nil {
-		return k.holds(d, printable(err))
+		return k.current(d, printable(err))
 	}
 	id, found, err := ParseRecord(txt.Records)
 	if err != nil {
-		return k.holds(d, printable(err))
+		return k.current(d, printable(err))
 	}
 	if !found {
 		// RFC 8461, section 3.1: without a record there is no policy to look for, but that doesn't remove the one kept.
-		return k.holds(d, "")
+		return k.current(d, "")
 	}
 	now := k.c.Now()
-	sts := k.holds(d, "")
+	sts := k.current(d, "")
 	if sts.ID == id && sts.Mode != "" && !k.due(sts, now) {
 		return sts
 	}
@@ -236,7 +236,7 @@ func (k *Keeper) look(d addr.Domain) policy.STS {
 	// RFC 8461, section 3.3: no more than one attempt in five minutes for one version. An end that is further away than
 	// that was set before the clock was set back.
 	if failed && last.id == id && now.Before(last.until) && !last.until.After(now.Add(k.c.Retry)) {
-		return k.holds(d, last.problem)
+		return k.current(d, last.problem)
 	}
 	return k.renew(d, host, id)
 }
@@ -283,7 +283,7 @@ func (k *Keeper) get(host addr.Domain) ([]byte, error) {
 
 // fail notes that the version id could not be had and returns what holds still.
 func (k *Keeper) fail(d addr.Domain, id, problem string, now time.Time) policy.STS {
-	sts := k.holds(d, problem)
+	sts := k.current(d, problem)
 	if k.ctx.Err() != nil {
 		return sts // it was us
 	}
@@ -300,8 +300,8 @@ func (k *Keeper) fail(d addr.Domain, id, problem string, now time.Time) policy.S
 	return sts
 }
 
-// holds returns the policy of d that holds now, and why it may not be what d publishes now.
-func (k *Keeper) holds(d addr.Domain, problem string) policy.STS {
+// current returns the policy of d that holds now, and why it may not be what d publishes now.
+func (k *Keeper) current(d addr.Domain, problem string) policy.STS {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	sts, ok := k.kept[d]

@@ -362,7 +362,7 @@ func TestShared(t *testing.T) {
 	// Those who come meanwhile, and then the fetch goes on.
 	const n = 5
 	results := make(chan policy.STS, n)
-	var first *flight
+	var first *call
 	for i := range n {
 		f := w.k.join(good)
 		if i == 0 {
@@ -372,7 +372,7 @@ func TestShared(t *testing.T) {
 		}
 		go func() {
 			<-f.done
-			results <- f.found
+			results <- f.policy
 		}()
 	}
 	w.sts.SetFault("good.example", testnet.STSGood)

@@ -112,12 +112,12 @@ func (p *Prober) observe(ctx context.Context, t Target, mta profile.MTA) policy.
 	} else {
 		second.Name = ""
 	}
-	o, unseen := p.look(ctx, first, mta, true)
+	o, unseen := p.probeOnce(ctx, first, mta, true)
 	o.Unsent = never && t.Name != ""
 	if t.Name == "" || t.Fixed || t.Forced || !unseen {
 		return o
 	}
-	other, _ := p.look(ctx, second, mta, false)
+	other, _ := p.probeOnce(ctx, second, mta, false)
 	switch {
 	case other.Outcome != policy.SawTLS:
 	case never:
@@ -129,10 +129,10 @@ func (p *Prober) observe(ctx context.Context, t Target, mta profile.MTA) policy.
 	return o
 }
 
-// look looks at an address with one name, or with none. unseen reports that the host
+// probeOnce looks at an address with one name, or with none. unseen reports that the host
 // ended the handshake before it had shown anything. thorough is to try a hello of our
 // own where that of crypto/tls fails.
-func (p *Prober) look(ctx context.Context, t Target, mta profile.MTA, thorough bool) (o policy.Observation, unseen bool) {
+func (p *Prober) probeOnce(ctx context.Context, t Target, mta profile.MTA, thorough bool) (o policy.Observation, unseen bool) {
 	o, seen, f := p.first(ctx, t, mta)
 	taken := f == nil
 	broken := !taken && o.Outcome == policy.SawBroken && f.stage == policy.StageHandshake

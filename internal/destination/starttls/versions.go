@@ -30,7 +30,7 @@ func versions() []policy.Version {
 func (p *Prober) Versions(ctx context.Context, t Target) Versions {
 	var all Versions
 	for i, v := range versions() {
-		accepted, f := p.ask(ctx, t, v)
+		accepted, f := p.accepts(ctx, t, v)
 		if f != nil {
 			all.Unknown, all.Detail = versions()[i:], printable(f.err.Error())
 			break
@@ -44,8 +44,8 @@ func (p *Prober) Versions(ctx context.Context, t Target) Versions {
 	return all
 }
 
-// ask reports whether t accepts one version, or why that isn't known.
-func (p *Prober) ask(ctx context.Context, t Target, v policy.Version) (bool, *failure) {
+// accepts reports whether t accepts one version, or why that isn't known.
+func (p *Prober) accepts(ctx context.Context, t Target, v policy.Version) (bool, *failure) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout())
 	defer cancel()
 	refused, f := p.offer(ctx, t, v)

@@ -108,7 +108,7 @@ func (s *Setup) texts(before Facts) (texts, error) {
 	}
 	if before.record != nil && !r.Limits {
 		for _, name := range before.limitsSet() {
-			if before.ownsLimit(name) {
+			if before.limitSetByUs(name) {
 				r.Parameters[name] = written{After: folded(before.Set[name])}
 			}
 		}
@@ -165,7 +165,7 @@ func endOf(text string) string { return text[strings.LastIndexByte(text, '\n')+1
 func (s *Setup) parameterText(text string, before Facts, c Change, r *record) string {
 	raw, there := rawParameter(text, c.Name)
 	was, known := r.Parameters[c.Name]
-	single := isSingle(c.Name) || isOwnParameter(c.Name)
+	single := isSingle(c.Name) || isOurParameter(c.Name)
 	_, untouched := before.before(c.Name)
 	if untouched {
 		old := ""
@@ -183,7 +183,7 @@ func (s *Setup) parameterText(text string, before Facts, c Change, r *record) st
 			r.Parameters[c.Name] = written{After: folded(c.New)}
 		}
 	}
-	if !isOwnParameter(c.Name) && c.New != "" {
+	if !isOurParameter(c.Name) && c.New != "" {
 		switch {
 		case untouched, known && !single:
 		case !there, s.onlyOurs(c.Name, c.Old):
@@ -229,7 +229,7 @@ func (s *Setup) earlierText(text string) string {
 		raw := text[b.from:b.to]
 		name, _, ok := strings.Cut(raw, "=")
 		name = strings.TrimSpace(name)
-		if !ok || isSingle(name) || isOwnParameter(name) || len(parametersIn(text, name)) < 2 {
+		if !ok || isSingle(name) || isOurParameter(name) || len(parametersIn(text, name)) < 2 {
 			continue
 		}
 		value := blockValue(raw)
@@ -539,7 +539,7 @@ func worse(before, after []string) string {
 		name, _, _ := strings.Cut(unused, "=")
 		// Referred to from within a table, or a limit that the site has set for a
 		// transport of ours.
-		if !known[key(w)] && !isOwnParameter(name) {
+		if !known[key(w)] && !isOurParameter(name) {
 			return w
 		}
 	}

@@ -142,7 +142,7 @@ func (f Facts) relays(list func(table string) (map[string]string, error)) (hops,
 	}
 	for _, name := range []string{"sender_dependent_relayhost_maps", "transport_maps", senderMaps} {
 		for _, table := range splitList(f.value(name)) {
-			if ownSenders(table) {
+			if isOurSenders(table) {
 				continue
 			}
 			entries, err := list(table)

@@ -73,30 +73,30 @@ func (d *doctor) senderTables(s Service) []string {
 	return splitList(d.option(s, "sender_dependent_default_transport_maps"))
 }
 
-func (d *doctor) ownSenderTable() string {
+func (d *doctor) ourSenderTable() string {
 	if d.Senders == contract.SendersTable {
 		return "regexp:" + filepath.Join(d.Dir, sendersFile)
 	}
 	return senderMap(d.smap, d.Classes, d.writers(), d.planner().asksSite())
 }
 
-// ownSenders returns where ours is among the tables, -1 for nowhere.
-func (d *doctor) ownSenders(tables []string) int {
+// isOurSenders returns where ours is among the tables, -1 for nowhere.
+func (d *doctor) ourSenders(tables []string) int {
 	return slices.IndexFunc(tables, func(table string) bool {
-		return table == d.ownSenderTable() || d.Senders == contract.SendersMap && contract.SenderTable(d.smap, table)
+		return table == d.ourSenderTable() || d.Senders == contract.SendersMap && contract.SenderTable(d.smap, table)
 	})
 }
 
 // senderMap looks whether Postfix asks us for senders, and asks itself.
 func (d *doctor) senderMap(ctx context.Context) {
-	before := len(d.found)
-	own := d.ownSenderTable()
+	before := len(d.findings)
+	own := d.ourSenderTable()
 	for _, s := range d.Services {
 		if s.Command != "trivial-rewrite" {
 			continue
 		}
 		tables := d.senderTables(s)
-		i := d.ownSenders(tables)
+		i := d.ourSenders(tables)
 		if i < 0 {
 			d.hole("sender-map-missing", s.placeOf(senderMaps), runSetup,
 				"sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is "+
@@ -137,10 +137,10 @@ func (d *doctor) overruled(ctx context.Context, where string, tables []string) {
 		for _, e := range entries {
 			from, ok := d.side(e.key)
 			name, _, _ := strings.Cut(e.value, ":")
-			if !ok || e.pattern || d.Protects(from) == None || isOwn(Service{Name: name, Type: "unix"}) {
+			if !ok || e.pattern || d.Protects(from) == None || isOurs(Service{Name: name, Type: "unix"}) {
 				continue
 			}
-			if b, why := d.bondOf(e.value); b == held || b == loose {
+			if b, why := d.bondOf(e.value); b == partly || b == loose {
 				d.hole("sender-map-overruled", e.where, "put ours first, or take the entry out",
 					"%s goes by %q, not through a transport of ours: %s", e.key, e.value, why)
 			}
@@ -178,7 +178,7 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 		}
 		_, hop, _ := strings.Cut(answer, ":")
 		switch {
-		case wayUnknown(err):
+		case routeUnknown(err):
 			d.broken("twin-unread", inMain(senderMaps), "see that the daemon's user can read what the site's tables name: its log says what fails",
 				"the daemon can't ask the site's tables for %s: mail of protected senders waits", a)
 			return
@@ -192,10 +192,10 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 					"rules: tlsonly explain",
 				"%s is protected, but no transport of ours is answered for it", a)
 		default:
-			if table == d.ownSenderTable() && HoldingOf(program, hop) == AsItIs {
+			if table == d.ourSenderTable() && EnforcementOf(program, hop) == AsItIs {
 				continue // as the site has it: twins says what that is
 			}
-			if !isOwn(Service{Name: name, Type: "unix"}) {
+			if !isOurs(Service{Name: name, Type: "unix"}) {
 				d.hole("sender-map-overruled", inMain(senderMaps),
 					"put ours first, or take the entry out",
 					"%s goes by %q, says %s: not through a transport of ours", a, answer, table)
@@ -212,7 +212,7 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 
 // policies asks for the level of destinations, in the transports and outside.
 func (d *doctor) policies(ctx context.Context) {
-	before := len(d.found)
+	before := len(d.findings)
 	if !d.away {
 		for _, name := range d.Settings.transports() {
 			class, _, _ := contract.ParseTransport(name)
@@ -224,7 +224,7 @@ func (d *doctor) policies(ctx context.Context) {
 	if d.Others == contract.OthersOff {
 		return
 	}
-	before = len(d.found)
+	before = len(d.findings)
 	own := contract.MapPolicy.Table(d.smap)
 	tables := splitList(d.value("smtp_tls_policy_maps"))
 	i := slices.Index(tables, own)
@@ -313,7 +313,7 @@ func (d *doctor) sitePolicies(ctx context.Context, others, first []string) {
 // protected sender.
 func (d *doctor) aliases(ctx context.Context) {
 	tables := splitList(d.value(senderMaps))
-	if d.away || d.ownSenders(tables) < 0 {
+	if d.away || d.ourSenders(tables) < 0 {
 		return // a hole by itself
 	}
 	for _, table := range splitList(d.value("alias_maps")) {
@@ -335,7 +335,7 @@ func (d *doctor) aliases(ctx context.Context) {
 				return // the sender map has said so already
 			}
 			name, _, _ := strings.Cut(answer, ":")
-			if !isOwn(Service{Name: name, Type: "unix"}) {
+			if !isOurs(Service{Name: name, Type: "unix"}) {
 				unbound = append(unbound, owner)
 				where = cmp.Or(where, e.where)
 			}

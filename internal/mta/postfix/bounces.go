@@ -119,7 +119,7 @@ func (d *doctor) askWriters(ctx context.Context, s Service, tables []string) {
 	}{{"bounces", keys}, {"notices of " + double, []string{double}}} {
 		answer, table, err := d.transportOf(ctx, tables, w.keys)
 		name, _, _ := strings.Cut(answer, ":")
-		if err != nil || isOwn(Service{Name: name, Type: "unix"}) {
+		if err != nil || isOurs(Service{Name: name, Type: "unix"}) {
 			continue // that all mail waits is said elsewhere
 		}
 		text := fmt.Sprintf("%s go by %q, says %s", w.what, answer, table)
@@ -129,7 +129,7 @@ func (d *doctor) askWriters(ctx context.Context, s Service, tables []string) {
 		d.hole("bounces-unbound", inMain(senderMaps), runSetup, "%s: they carry headers of protected mail, and may leave in the clear", text)
 	}
 	probes := splitList(d.option(s, verifyMaps))
-	if i := slices.IndexFunc(probes, func(t string) bool { return t == d.ownSenderTable() || contract.SenderTable(d.smap, t) }); i >= 0 {
+	if i := slices.IndexFunc(probes, func(t string) bool { return t == d.ourSenderTable() || contract.SenderTable(d.smap, t) }); i >= 0 {
 		d.warn("probes-bound", inMain(verifyMaps), runSetup, "%s has %s: addresses at hosts without TLS can't be verified", verifyMaps, probes[i])
 	}
 }

@@ -11,7 +11,7 @@ func TestCertificates(t *testing.T) {
 		name    string
 		main    map[string]string
 		service string
-		want    mta.Level
+		want    mta.Severity
 	}{
 		{"nothing set", nil, "", mta.Warning},
 		{"asked, not verified", map[string]string{"smtpd_tls_ask_ccert": "yes"}, "", mta.Warning},
@@ -29,8 +29,8 @@ func TestCertificates(t *testing.T) {
 		}
 		d := doctor{Facts: facts(t, "3.7.11", c.main, services...)}
 		d.certificates()
-		if len(d.found) != 1 || d.found[0].Level != c.want || d.found[0].Level != mta.OK && d.found[0].Remedy == "" {
-			t.Errorf("%s: %+v, want %s", c.name, d.found, c.want)
+		if len(d.findings) != 1 || d.findings[0].Severity != c.want || d.findings[0].Severity != mta.OK && d.findings[0].Remedy == "" {
+			t.Errorf("%s: %+v, want %s", c.name, d.findings, c.want)
 		}
 	}
 }

@@ -30,27 +30,27 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 		return nil, err
 	}
 	d.filters(ctx) // first, because the milter has seen what comes back from a filter
-	filters := d.found
-	d.found = nil
+	filters := d.findings
+	d.findings = nil
 	d.version()
 	d.running(ctx)
 	d.milters(ctx)
 	milter := d.listens(ctx, "milter", s.Milter, d.milter, "smtpd", "cleanup")
 	smap := d.listens(ctx, "socketmap", s.Socketmap, d.smap, "trivial-rewrite", "smtp")
-	d.found = append(d.found, mta.OneDaemon(milter, smap)...)
+	d.findings = append(d.findings, mta.OneDaemon(milter, smap)...)
 	d.away = smap == instance.Identity{}
 	d.transports(ctx)
 	d.senderMap(ctx)
 	d.policies(ctx)
 	d.routes(ctx)
-	d.found = append(d.found, filters...)
+	d.findings = append(d.findings, filters...)
 	d.relays(ctx)
 	d.senders(ctx)
 	d.local()
 	d.clients()
 	d.aliases(ctx)
 	d.surroundings()
-	return d.found, nil
+	return d.findings, nil
 }
 
 type doctor struct {
@@ -65,7 +65,7 @@ type doctor struct {
 	stopped      bool       // Postfix doesn't run, or nobody can tell
 	copies       []target
 	filtering    bool // a FILTER action names a content filter on this machine
-	found        []mta.Finding
+	findings     []mta.Finding
 }
 
 // runSetup also has Postfix read its files.
@@ -91,9 +91,9 @@ func (d *doctor) hole(code, where, remedy, format string, args ...any) {
 	d.add(mta.Hole, code, where, remedy, fmt.Sprintf(format, args...))
 }
 
-func (d *doctor) add(level mta.Level, code, where, remedy, text string) {
+func (d *doctor) add(level mta.Severity, code, where, remedy, text string) {
 	check, _ := mta.CheckOf(code) // a test looks that all are known
-	d.found = append(d.found, mta.Finding{Level: level, Code: code, Where: strings.Join(strings.Fields(where), "_"),
+	d.findings = append(d.findings, mta.Finding{Severity: level, Code: code, Where: strings.Join(strings.Fields(where), "_"),
 		Check: check, Text: text, Remedy: remedy})
 }
 
@@ -104,7 +104,7 @@ func (d *doctor) planner() *planner {
 
 // faultless adds an ok when a check has found nothing else.
 func (d *doctor) faultless(before int, code, where, format string, args ...any) {
-	if len(d.found) == before {
+	if len(d.findings) == before {
 		d.ok(code, where, format, args...)
 	}
 }

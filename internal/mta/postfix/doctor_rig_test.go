@@ -79,7 +79,7 @@ func TestDoctorFinds(t *testing.T) {
 	senders, policies := "socketmap:"+s.Socketmap+":sender1", "socketmap:"+s.Socketmap+":policy"
 	for _, c := range []struct {
 		plant string // arguments of postconf, separated by |
-		level mta.Level
+		level mta.Severity
 		check string
 		want  string // in the finding
 	}{
@@ -152,12 +152,12 @@ func TestDoctorFinds(t *testing.T) {
 		found := planted(s)
 		one := false
 		for _, f := range found {
-			if f.Level == c.level && f.Check == c.check && strings.Contains(f.Text, c.want) {
+			if f.Severity == c.level && f.Check == c.check && strings.Contains(f.Text, c.want) {
 				one = true
 				if f.Remedy == "" || f.Code == "" || strings.Contains(f.Where, " ") || strings.ContainsAny(f.Text+f.Remedy, "\n") {
 					t.Errorf("%s: without a remedy, or of several lines: %q", c.plant, f)
 				}
-			} else if f.Level == mta.Hole && c.level != mta.Hole {
+			} else if f.Severity == mta.Hole && c.level != mta.Hole {
 				t.Errorf("%s: besides %q", c.plant, f)
 			}
 		}
@@ -178,7 +178,7 @@ func TestDoctorFinds(t *testing.T) {
 	// The other side of the settings.
 	for _, c := range []struct {
 		change func(*Settings)
-		level  mta.Level
+		level  mta.Severity
 		check  string
 		want   string
 	}{
@@ -209,7 +209,7 @@ func TestDoctorFinds(t *testing.T) {
 		found := check(changed)
 		one := false
 		for _, f := range found {
-			one = one || f.Level == c.level && f.Check == c.check && strings.Contains(f.Text, c.want)
+			one = one || f.Severity == c.level && f.Check == c.check && strings.Contains(f.Text, c.want)
 		}
 		if !one {
 			t.Errorf("no %s %s %q in %q", c.level, c.check, c.want, bad(found))
@@ -295,7 +295,7 @@ func TestChroot(t *testing.T) {
 		}
 		found, err := Doctor(ctx, s, i)
 		if err != nil || !slices.ContainsFunc(found, func(f mta.Finding) bool {
-			return f.Level == mta.Broken && strings.Contains(f.Text, "user postfix can't use "+dir)
+			return f.Severity == mta.Broken && strings.Contains(f.Text, "user postfix can't use "+dir)
 		}) {
 			t.Errorf("%s for root alone: %q, %v", name, bad(found), err)
 		}
@@ -377,7 +377,7 @@ func TestDoctorByVersion(t *testing.T) {
 		d := doctor{Settings: Settings{}.withDefaults(), Facts: facts(t, c.version, c.main, service), smap: "inet:127.0.0.1:8690", stopped: true}
 		d.Facts.all["queue_directory"] = t.TempDir()
 		d.transports(t.Context())
-		if found := bad(d.found); len(found) != c.want {
+		if found := bad(d.findings); len(found) != c.want {
 			t.Errorf("%s %s %q: %q", c.version, c.service, c.main, found)
 		}
 	}
@@ -398,7 +398,7 @@ func TestProbe(t *testing.T) {
 	}
 	for _, c := range []struct {
 		from string
-		want mta.Level
+		want mta.Severity
 		text string
 	}{
 		{"alice@sender.test", mta.OK, "stayed here"},
@@ -406,7 +406,7 @@ func TestProbe(t *testing.T) {
 		{"mallory@sender.test", mta.Warning, "was refused"},
 	} {
 		found, err := Probe(ctx, s, i, addr.MustAddress(c.from))
-		if err != nil || found.Level != c.want || !strings.Contains(found.Text, c.text) {
+		if err != nil || found.Severity != c.want || !strings.Contains(found.Text, c.text) {
 			t.Errorf("%s: %q, %v; log:\n%s", c.from, found, err, p.Log())
 		}
 	}

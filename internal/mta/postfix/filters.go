@@ -24,12 +24,12 @@ var listable = []string{"hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash
 // isTable reports whether a word of a list of restrictions names a table.
 func isTable(word string) bool {
 	kind, _, ok := strings.Cut(word, ":")
-	return ok && (slices.Contains(listable, kind) || slices.Contains(asked, kind))
+	return ok && (slices.Contains(listable, kind) || slices.Contains(queriedTypes, kind))
 }
 
 // filters looks for FILTER actions that lead around our transports.
 func (d *doctor) filters(ctx context.Context) {
-	before := len(d.found)
+	before := len(d.findings)
 	f := filterSearch{doctor: d, ctx: ctx, seen: make(map[string]bool)}
 	for _, stage := range stages {
 		for _, at := range d.settings("smtpd_"+stage+"_restrictions", "smtpd") {
@@ -181,7 +181,7 @@ func (f filterSearch) filter(code string, e entry, words []string) {
 	_, hop, _ := strings.Cut(route, ":")
 	f.filtering = f.filtering || loopback(hop)
 	b, why := f.bondOf(route)
-	if b != held && b != loose || !f.first(fmt.Sprint(code, e)) {
+	if b != partly && b != loose || !f.first(fmt.Sprint(code, e)) {
 		return
 	}
 	f.hole(code, e.where, fmt.Sprintf("FILTER %s:%s, by our strict transport, or take the entry out", transportPrefix, hop),

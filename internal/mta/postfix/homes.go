@@ -218,7 +218,7 @@ func (r *router) route(a addr.Address) []Home {
 		return nil
 	}
 	s, ok := r.facts.service(transport, "unix")
-	if !ok || s.Command != "smtp" || isOwn(s) {
+	if !ok || s.Command != "smtp" || isOurs(s) {
 		return nil
 	}
 	var found []Home

@@ -21,7 +21,7 @@ var setLevel = []string{
 // made after.
 func (p *planner) site() Service {
 	name, _, _ := strings.Cut(p.facts.value("default_transport"), ":")
-	if s, ok := p.facts.service(name, "unix"); ok && s.Command == "smtp" && !isOwn(s) {
+	if s, ok := p.facts.service(name, "unix"); ok && s.Command == "smtp" && !isOurs(s) {
 		return s
 	}
 	if s, ok := p.facts.service("smtp", "unix"); ok {

@@ -32,7 +32,7 @@ func (d *doctor) listens(ctx context.Context, name, given, endpoint string, comm
 		}
 	}
 	f, who := mta.Daemon(ctx, d.Daemon, l)
-	d.found = append(d.found, f)
+	d.findings = append(d.findings, f)
 	return who
 }
 

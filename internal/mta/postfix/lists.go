@@ -24,7 +24,7 @@ func (p *planner) lists() {
 	now := p.facts
 	now.all = maps.Clone(now.all)
 	for name, value := range p.facts.Set {
-		if !isOwnParameter(name) && !isSingle(name) {
+		if !isOurParameter(name) && !isSingle(name) {
 			now.all[name] = p.renewed(value, ", ")
 		}
 	}
@@ -113,7 +113,7 @@ func (p *planner) renewed(value, separator string) string {
 // to, stays as it is: what comes there was shown to our milter on its way in.
 func (p *planner) options(now Facts) {
 	for _, s := range p.facts.Services {
-		if isOwn(s) {
+		if isOurs(s) {
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(s.Options)) {
@@ -193,7 +193,7 @@ func (p *planner) references(now Facts) {
 		policyParameter: p.entries[kindPolicy], requiredParameter: "no", dnsParameter: "dnssec",
 	}
 	single := func(c Change) bool { return c.Kind == KindParameter && isSingle(c.Name) }
-	for _, name := range ownParameters() {
+	for _, name := range ourParameters() {
 		if _, set := p.facts.Set[name]; !set {
 			continue
 		}
@@ -205,13 +205,13 @@ func (p *planner) references(now Facts) {
 					value = c.New
 				}
 			}
-			if !isOwnParameter(other) && refersByName(value, name) {
+			if !isOurParameter(other) && refersByName(value, name) {
 				by = other
 			}
 		}
 		for _, s := range p.facts.Services {
 			for option, value := range s.Options {
-				if !isOwn(s) && refersByName(p.renewed(value, ","), name) {
+				if !isOurs(s) && refersByName(p.renewed(value, ","), name) {
 					by = s.ID() + "/" + option
 				}
 			}

@@ -62,7 +62,7 @@ func (t *Tables) Settings(ctx context.Context) (parameters, transports map[strin
 	t.mu.Lock()
 	tables := splitList(f.expanded[senderMaps])
 	t.queue = f.value("queue_directory")
-	t.bound = len(tables) > 0 && strings.HasPrefix(tables[0], "socketmap:") && ownSenders(tables[0])
+	t.bound = len(tables) > 0 && strings.HasPrefix(tables[0], "socketmap:") && isOurSenders(tables[0])
 	t.mu.Unlock()
 	// Ours names no next hop, and is asked by nobody but Postfix.
 	f.expanded[senderMaps] = strings.Join(f.siteSenderTables(), ", ")
@@ -78,8 +78,8 @@ func (t *Tables) Bound() bool {
 	return t.bound
 }
 
-// ownSenders reports whether a table of senders is the one that Apply sets.
-func ownSenders(table string) bool {
+// isOurSenders reports whether a table of senders is the one that Apply sets.
+func isOurSenders(table string) bool {
 	return contract.SenderTable(contract.SenderSocket(table), table) || strings.HasPrefix(table, "regexp:") && filepath.Base(table) == sendersFile
 }
 

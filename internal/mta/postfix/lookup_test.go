@@ -20,7 +20,7 @@ func TestOwnSenders(t *testing.T) {
 		"regexp:/etc/postfix/tlsonly_senders.regexp": true,
 		"regexp:/etc/postfix/senders.regexp":         false, "hash:/etc/postfix/senders": false, "socketmap:inet:127.0.0.1:9000:senders": false,
 	} {
-		if got := ownSenders(table); got != want {
+		if got := isOurSenders(table); got != want {
 			t.Errorf("%s: %v", table, got)
 		}
 	}

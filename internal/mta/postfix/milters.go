@@ -12,7 +12,7 @@ import (
 // milters looks whether all mail that comes in is shown to ours, and what
 // happens when it doesn't answer.
 func (d *doctor) milters(ctx context.Context) {
-	before := len(d.found)
+	before := len(d.findings)
 	smtpds := 0
 	for _, s := range d.Services {
 		switch s.Command {

@@ -40,7 +40,7 @@ func TestLogBlocks(t *testing.T) {
 		}
 		d := doctor{Settings: Settings{}.withDefaults(), Facts: f, instance: i}
 		d.logged()
-		return d.found, f.Renewable()
+		return d.findings, f.Renewable()
 	}
 	repeated := strings.Repeat("smtp_tls_loglevel = 1\nsmtp_tls_loglevel = 0\n", 3)
 	for _, c := range []struct{ name, lines string }{
@@ -54,7 +54,7 @@ func TestLogBlocks(t *testing.T) {
 	}
 	found, err := says(repeated)
 	if err == nil || !strings.Contains(err.Error(), "smtp_tls_loglevel (line ") || len(found) != 1 ||
-		found[0].Code != "log-blocks" || found[0].Level != mta.Warning {
+		found[0].Code != "log-blocks" || found[0].Severity != mta.Warning {
 		t.Fatalf("values that stand twice: %v, %q", err, found)
 	}
 	if r, err := i.Renew(ctx); err == nil || r.How != Reload ||

@@ -58,21 +58,21 @@ func isSingle(name string) bool {
 	return false
 }
 
-func ownParameters() []string {
+func ourParameters() []string {
 	return []string{milterParameter, senderParameter, policyParameter, requiredParameter, authorityParameter, dnsParameter,
 		verifyParameter}
 }
 
-// isOwnParameter reports whether a parameter is there for us alone.
-func isOwnParameter(name string) bool {
+// isOurParameter reports whether a parameter is there for us alone.
+func isOurParameter(name string) bool {
 	_, _, limit := limitOf(name)
-	return limit || slices.Contains(ownParameters(), name)
+	return limit || slices.Contains(ourParameters(), name)
 }
 
-func ownFiles() []string { return []string{lostFile, headerFile, sendersFile} }
+func ourFiles() []string { return []string{lostFile, headerFile, sendersFile} }
 
-// isOwn reports whether a service is one of our transports.
-func isOwn(s Service) bool {
+// isOurs reports whether a service is one of our transports.
+func isOurs(s Service) bool {
 	return s.Type == "unix" && contract.IsTransport(s.Name)
 }
 
@@ -154,7 +154,7 @@ func (p *planner) setEntries() {
 // parameters plans main.cf, and the lists in master.cf.
 func (p *planner) parameters() {
 	// A "no" of the site's own stays.
-	before, ours := p.facts.owns(requiredEnable, requiredParameter)
+	before, ours := p.facts.setByUs(requiredEnable, requiredParameter)
 	switch {
 	case p.facts.heedsTLSRequired() && p.Others != contract.OthersOff && (ours || p.facts.value(requiredEnable) != "no"):
 		p.setup.parameter(p.facts, requiredEnable, "no")
@@ -174,7 +174,7 @@ func (p *planner) parameters() {
 // of Postfix's own mail are, and whether transports of the site's own have
 // twins here.
 func senderMap(smap string, classes []Class, writers []string, twins bool) string {
-	return contract.SenderMap{Transports: len(classes), Site: twins, Own: writers}.Map().Table(smap)
+	return contract.SenderMap{Transports: len(classes), Site: twins, Notices: writers}.Map().Table(smap)
 }
 
 // seconds writes a time rounded up to seconds.
@@ -332,7 +332,7 @@ func (p *planner) files() {
 	if p.Senders == contract.SendersTable {
 		wanted[sendersFile] = comment + p.sendersOf(p.Table, p.Enforces)
 	}
-	for _, name := range ownFiles() {
+	for _, name := range ourFiles() {
 		p.setup.file(p.facts, p.path(name), wanted[name])
 	}
 }

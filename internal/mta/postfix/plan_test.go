@@ -459,8 +459,8 @@ func TestReports(t *testing.T) {
 		}
 		d := doctor{Settings: s, Facts: f}
 		d.version()
-		if warned := len(d.found) == 1 && d.found[0].Level == mta.Warning; warned != c.warned || len(d.found) > 1 || mta.Holes(d.found) {
-			t.Errorf("%+v: %q", c, d.found)
+		if warned := len(d.findings) == 1 && d.findings[0].Severity == mta.Warning; warned != c.warned || len(d.findings) > 1 || mta.Holes(d.findings) {
+			t.Errorf("%+v: %q", c, d.findings)
 		}
 	}
 }

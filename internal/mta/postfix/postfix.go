@@ -334,14 +334,14 @@ func readSettings(ctx context.Context, i Instance) (Facts, error) {
 	// A parameter of ours that nothing refers to any more is unknown to postconf -n.
 	for _, b := range blocks(f.main) {
 		name, _, ok := strings.Cut(f.main[b.from:b.to], "=")
-		if name = strings.TrimSpace(name); !ok || !isOwnParameter(name) {
+		if name = strings.TrimSpace(name); !ok || !isOurParameter(name) {
 			continue
 		}
 		if _, known := f.Set[name]; !known {
 			f.Set[name] = ""
 		}
 	}
-	for _, name := range append(ownFiles(), recordFile) {
+	for _, name := range append(ourFiles(), recordFile) {
 		path := filepath.Join(f.Dir, name)
 		text, err := os.ReadFile(path)
 		switch {

@@ -140,7 +140,7 @@ func (f Facts) relayOf(ctx context.Context, t *Tables, from addr.Address, ip str
 	literal := "[" + ip + "]"
 	look := func(parameter string, keys ...string) (string, error) {
 		for _, table := range splitList(f.value(parameter)) {
-			if ownSenders(table) {
+			if isOurSenders(table) {
 				continue
 			}
 			found, err := t.Lookup(ctx, table, keys)

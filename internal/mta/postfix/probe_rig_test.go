@@ -31,7 +31,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 		lost       contract.OnLost
 		ctx        time.Duration // until it is given up
 		during     func(t *testing.T, p *rig.Postfix) (stop func())
-		want       mta.Level
+		want       mta.Severity
 		err        string
 	}{
 		{name: "seen in the clear", from: "bob@sender.test", want: mta.Hole},
@@ -77,7 +77,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 			}
 			found, err := Probe(probing, s, i, addr.MustAddress(c.from))
 			stop()
-			if c.err == "" && (err != nil || found.Level != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			if c.err == "" && (err != nil || found.Severity != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 				t.Errorf("%+v, %v; want %s, %q; log:\n%s", found, err, c.want, c.err, p.Log())
 			}
 			if queue, err := p.Queue(ctx); err != nil || len(queue) > 0 {

@@ -40,7 +40,7 @@ func (i Instance) Profile(ctx context.Context) (profile.MTA, error) {
 // site's own.
 func (f Facts) client() Service {
 	for _, s := range f.Services {
-		if s.Command == "smtp" && isOwn(s) {
+		if s.Command == "smtp" && isOurs(s) {
 			return s
 		}
 	}

@@ -115,9 +115,9 @@ func (f Facts) before(name string) (value string, ok bool) {
 	return folded(blockValue(*w.Before)), true
 }
 
-// owns reports whether a parameter of main.cf has its value from us: by a
+// setByUs reports whether a parameter of main.cf has its value from us: by a
 // record, or by a reference, as setup wrote them once. Before is what it was.
-func (f Facts) owns(name, reference string) (before string, ours bool) {
+func (f Facts) setByUs(name, reference string) (before string, ours bool) {
 	if slices.Contains(references(reference), f.Set[name]) {
 		return "", true
 	}

@@ -50,7 +50,7 @@ type Renewal struct {
 // Error: which services the master has can't be seen, as for users other than
 // root; then How is Restart, which is right in any case.
 func (f Facts) Renewal() (Renewal, error) {
-	master, err := holder(f.masterPID())
+	master, err := lockHolder(f.masterPID())
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && master == 0:
 		return Renewal{How: NotRunning, Command: f.start()}, nil
@@ -163,7 +163,7 @@ func unitOf(master int) string {
 // Unit returns the unit of systemd that runs this Postfix, "" for none, and
 // where it doesn't run.
 func (f Facts) Unit() string {
-	master, err := holder(f.masterPID())
+	master, err := lockHolder(f.masterPID())
 	if err != nil {
 		return ""
 	}
@@ -324,7 +324,7 @@ func (i Instance) Renew(ctx context.Context) (Renewal, error) {
 		if err == nil && f.answersWithin(ctx, answerTime) == nil {
 			return r, nil
 		}
-		master, err := holder(f.masterPID())
+		master, err := lockHolder(f.masterPID())
 		if err != nil {
 			return r, err
 		}
@@ -356,7 +356,7 @@ func (f Facts) doRestart(ctx context.Context, i Instance, r Renewal) error {
 	}
 	// The command may return while the master is still ending.
 	err := poll(ctx, renewTime, func() error {
-		pid, err := holder(f.masterPID())
+		pid, err := lockHolder(f.masterPID())
 		if err == nil && pid != 0 {
 			err = fmt.Errorf("process %d, the master, has not ended", pid)
 		}
@@ -469,8 +469,8 @@ func Running(ctx context.Context, s Settings, i Instance, bound bool) ([]mta.Fin
 	d.running(ctx)
 	for _, name := range d.Settings.transports() {
 		if service, ok := d.service(name, "unix"); ok && bound {
-			d.known(ctx, service)
+			d.checkListening(ctx, service)
 		}
 	}
-	return d.found, nil
+	return d.findings, nil
 }

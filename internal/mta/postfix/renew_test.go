@@ -24,14 +24,14 @@ import (
 func startedAnew(t *testing.T, ctx context.Context, p *rig.Postfix, before ...string) (master int) {
 	t.Helper()
 	pidFile := filepath.Join(p.Dir, "queue", "pid", "master.pid")
-	old, err := holder(pidFile)
+	old, err := lockHolder(pidFile)
 	if err != nil || old == 0 {
 		t.Fatalf("master %d, %v", old, err)
 	}
 	if err := syscall.Kill(old, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the master to end", func() bool { pid, err := holder(pidFile); return err == nil && pid == 0 })
+	await(t, "the master to end", func() bool { pid, err := lockHolder(pidFile); return err == nil && pid == 0 })
 	args := append(before, "postfix", "-c", p.Etc, "start")
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	p.Within(cmd)
@@ -39,16 +39,16 @@ func startedAnew(t *testing.T, ctx context.Context, p *rig.Postfix, before ...st
 		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	t.Cleanup(func() {
-		pid, err := holder(pidFile)
+		pid, err := lockHolder(pidFile)
 		if err == nil && pid != 0 {
 			err = syscall.Kill(pid, syscall.SIGTERM)
 		}
 		if err != nil {
 			t.Error(err)
 		}
-		await(t, "the master to end", func() bool { pid, err := holder(pidFile); return err == nil && pid == 0 })
+		await(t, "the master to end", func() bool { pid, err := lockHolder(pidFile); return err == nil && pid == 0 })
 	})
-	if master, err = holder(pidFile); err != nil || master == 0 {
+	if master, err = lockHolder(pidFile); err != nil || master == 0 {
 		t.Fatalf("master %d, %v", master, err)
 	}
 	return master
@@ -143,7 +143,7 @@ func TestRenewMayNotKill(t *testing.T) {
 		t.Errorf("after the undo: %+v, %v", r, err)
 	}
 	t.Logf("restarted in %v", time.Since(start))
-	now, err := holder(facts().masterPID())
+	now, err := lockHolder(facts().masterPID())
 	if err != nil || now == 0 || now == master {
 		t.Errorf("master %d became %d: %v", master, now, err)
 	}
@@ -168,7 +168,7 @@ func TestRenewMayNotKill(t *testing.T) {
 	}
 	found, err := Running(ctx, s, i, false)
 	if err != nil || !slices.ContainsFunc(found, func(f mta.Finding) bool {
-		return f.Code == "postfix-silent" && f.Level == mta.Down && strings.Contains(f.Remedy, " stop; ")
+		return f.Code == "postfix-silent" && f.Severity == mta.Down && strings.Contains(f.Remedy, " stop; ")
 	}) {
 		t.Errorf("doctor says of a Postfix that doesn't answer: %q, %v", found, err)
 	}
@@ -209,7 +209,7 @@ func TestRenewal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	master, err := holder(f.masterPID())
+	master, err := lockHolder(f.masterPID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,11 +251,11 @@ func TestRenewal(t *testing.T) {
 	if _, _, err := i.run(ctx, "", "postfix", "stop"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the master to end", func() bool { pid, err := holder(f.masterPID()); return err == nil && pid == 0 })
+	await(t, "the master to end", func() bool { pid, err := lockHolder(f.masterPID()); return err == nil && pid == 0 })
 	if r, err := i.Renew(ctx); err != nil || r.How != NotRunning || r.Command != "postfix -c "+p.Etc+" start" {
 		t.Errorf("stopped: %+v, %v", r, err)
 	}
-	if pid, err := holder(f.masterPID()); err != nil || pid != 0 {
+	if pid, err := lockHolder(f.masterPID()); err != nil || pid != 0 {
 		t.Errorf("Renew started a Postfix that was stopped: %d, %v", pid, err)
 	}
 }

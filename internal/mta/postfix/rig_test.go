@@ -261,7 +261,7 @@ func read(t *testing.T, p *rig.Postfix) string {
 // bad returns the findings that aren't ok, but for a milter of the site's
 // before ours, which is warned of always.
 func bad(found []mta.Finding) []mta.Finding {
-	return slices.DeleteFunc(slices.Clone(found), func(f mta.Finding) bool { return f.Level == mta.OK || f.Code == "milter-other" })
+	return slices.DeleteFunc(slices.Clone(found), func(f mta.Finding) bool { return f.Severity == mta.OK || f.Code == "milter-other" })
 }
 
 func TestBinding(t *testing.T) {

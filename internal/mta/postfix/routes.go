@@ -15,10 +15,10 @@ import (
 type bond int
 
 const (
-	stays bond = iota // on this machine
-	bound             // TLS or nothing
-	held              // something, not always
-	loose             // nothing
+	stays    bond = iota // on this machine
+	enforced             // TLS or nothing
+	partly               // something, not always
+	loose                // nothing
 )
 
 // bondOf says what holds mail that is sent to transport:nexthop, and why.
@@ -48,14 +48,14 @@ func (d *doctor) bondOf(route string) (bond, string) {
 	switch {
 	case loopback(strings.TrimPrefix(nexthop, "inet:")):
 		return stays, ""
-	case isOwn(s), enforcing(level) && len(maps) == 0, enforcing(level) && len(maps) == 1 && ours == 0:
-		return bound, ""
+	case isOurs(s), enforcing(level) && len(maps) == 0, enforcing(level) && len(maps) == 1 && ours == 0:
+		return enforced, ""
 	case ours >= 0:
-		return held, "held only by what its destination was pinned to"
+		return partly, "held only by what its destination was pinned to"
 	}
 	why := fmt.Sprintf("transport %s has level %s and no policies of ours", name, level)
 	if tls == "lmtp" {
-		return held, why // what a site delivers by LMTP doesn't leave the site
+		return partly, why // what a site delivers by LMTP doesn't leave the site
 	}
 	return loose, why
 }
@@ -66,13 +66,13 @@ func (d *doctor) route(ctx context.Context, what, where, key, route string) {
 	remedy := fmt.Sprintf("leave the transport out (:nexthop), name ours (tlsonly:nexthop), or give it -o smtp_tls_security_level=encrypt; or name its destination in a rule for everybody (from = [%q])", "*")
 	b, why := d.bondOf(route)
 	switch copied := d.copied(key); {
-	case b != held && b != loose:
+	case b != partly && b != loose:
 	case d.home(ctx, what, where, key, route, b):
-	case b == held && copied != "":
+	case b == partly && copied != "":
 		d.hole("route-explicit", where, remedy,
 			"%s goes around the sender map, and %s brings copies there that nobody has judged: %s",
 			what, copied, why)
-	case b == held:
+	case b == partly:
 		d.warn("route-explicit", where, remedy, "%s goes around the sender map: %s", what, why)
 	default:
 		d.hole("route-explicit", where, remedy, "%s goes around the sender map: %s", what, why)
@@ -88,7 +88,7 @@ func (d *doctor) home(ctx context.Context, what, where, key, route string, b bon
 	}
 	transport, hop, _ := strings.Cut(route, ":")
 	local := `[forwarding] local = ["` + domain.String() + `"]`
-	if b == held && d.homeHeld(ctx, cmp.Or(hop, domain.String())) {
+	if b == partly && d.homeEnforced(ctx, cmp.Or(hop, domain.String())) {
 		d.warn("route-home-held", where, local+", if what goes there stays at the site; else have the inner host offer TLS",
 			"%s leads to protected senders, and so bounces of their mail do: all mail there, from whomever, waits unless %s offers TLS",
 			what, cmp.Or(hop, domain.String()))
@@ -104,9 +104,9 @@ func (d *doctor) home(ctx context.Context, what, where, key, route string, b bon
 	return true
 }
 
-// homeHeld reports whether the daemon answers, for each next hop of a route,
+// homeEnforced reports whether the daemon answers, for each next hop of a route,
 // that it takes TLS. Postfix asks it for those of clients with our policy map.
-func (d *doctor) homeHeld(ctx context.Context, hops string) bool {
+func (d *doctor) homeEnforced(ctx context.Context, hops string) bool {
 	if d.away || d.Bounces != contract.BouncesEncrypt {
 		return false
 	}
@@ -144,7 +144,7 @@ func (d *doctor) leadsHome(key, route string) (addr.Domain, bool) {
 // through our transports. trivial-rewrite(8): only the default transport
 // depends on the sender.
 func (d *doctor) routes(ctx context.Context) {
-	before := len(d.found)
+	before := len(d.findings)
 	d.copies = d.copyTargets(ctx)
 	for _, at := range d.settings("transport_maps", "trivial-rewrite") {
 		d.transportMaps(ctx, at)
@@ -177,7 +177,7 @@ func (d *doctor) transportMaps(ctx context.Context, at setting) {
 			}
 			if transport, hop, _ := strings.Cut(e.value, ":"); transport != "" {
 				d.route(ctx, what, e.where, e.key, e.value)
-			} else if b, _ := d.bondOf(d.defaultRoute(hop)); b == held || b == loose {
+			} else if b, _ := d.bondOf(d.defaultRoute(hop)); b == partly || b == loose {
 				d.home(ctx, what, e.where, e.key, e.value, loose)
 			}
 		}
@@ -211,7 +211,7 @@ func (d *doctor) deliveries(ctx context.Context) {
 		s, _ := d.service(transport, "unix")
 		switch b, why := d.bondOf(v); {
 		case v == "":
-		case s.Command == "smtp" && (b == held || b == loose):
+		case s.Command == "smtp" && (b == partly || b == loose):
 			d.hole("route-explicit", inMain(name), "give the transport -o smtp_tls_security_level=encrypt, or name tlsonly",
 				"%s = %s leads away what was taken as delivered here, and judged by nobody: %s",
 				name, v, why)
@@ -252,11 +252,11 @@ func (d *doctor) relayed(ctx context.Context) {
 	domains = slices.DeleteFunc(domains, func(e entry) bool { return slices.Contains(local, e.key) })
 	var rest []string
 	for _, e := range domains {
-		before := len(d.found)
+		before := len(d.findings)
 		if _, home := d.leadsHome(e.key, route); home || d.copied(e.key) != "" {
 			d.route(ctx, fmt.Sprintf("relay_transport = %s, for relay_domains = %s,", route, e.key), e.where, e.key, route)
 		}
-		if len(d.found) == before {
+		if len(d.findings) == before {
 			rest = append(rest, e.key)
 		}
 	}
@@ -272,7 +272,7 @@ func (d *doctor) filter(where, route string) {
 		return
 	}
 	switch b, why := d.bondOf(route); b {
-	case held, loose:
+	case partly, loose:
 		d.hole("content-filter", where, "filter on this machine, or over a transport with -o smtp_tls_security_level=encrypt",
 			"content_filter = %s gets mail before our transports do: %s", route, why)
 	default:
@@ -286,7 +286,7 @@ func (d *doctor) clients() {
 	levels := []string{"none", "may", "dane", "encrypt", "fingerprint", "verify", "secure", "dane-only"}
 	site := d.value("smtp_tls_security_level")
 	for _, s := range d.Services {
-		if s.Command != "smtp" || isOwn(s) {
+		if s.Command != "smtp" || isOurs(s) {
 			continue
 		}
 		if level, ok := s.Options["smtp_tls_security_level"]; ok && slices.Index(levels, level) < slices.Index(levels, site) {

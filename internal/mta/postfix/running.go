@@ -26,7 +26,7 @@ func (d *doctor) running(ctx context.Context) {
 		d.logged()
 	}
 	path := d.masterPID()
-	pid, err := holder(path)
+	pid, err := lockHolder(path)
 	if d.core && errors.Is(err, fs.ErrPermission) {
 		d.runningSeen(ctx)
 		return
@@ -52,9 +52,9 @@ func (d *doctor) running(ctx context.Context) {
 	d.alive(ctx, pid)
 }
 
-// holder returns the process that holds the lock on the file of master(8), 0
+// lockHolder returns the process that holds the lock on the file of master(8), 0
 // for none.
-func holder(path string) (int, error) {
+func lockHolder(path string) (int, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -122,7 +122,7 @@ func (d *doctor) within(ctx context.Context, yes func() bool) {
 func (d *doctor) changedSince(started time.Time) []string {
 	var stale []string
 	files := []string{"main.cf", "master.cf"}
-	for _, name := range ownFiles() {
+	for _, name := range ourFiles() {
 		if _, ok := d.Files[filepath.Join(d.Dir, name)]; ok {
 			files = append(files, name)
 		}
@@ -184,9 +184,9 @@ func bootTime() (time.Time, error) {
 	return now.Add(-time.Duration(up * float64(time.Second))), err
 }
 
-// known looks whether the running master listens for a transport. The file of
+// checkListening looks whether the running master listens for a transport. The file of
 // its socket proves nothing: a reload leaves it.
-func (d *doctor) known(ctx context.Context, s Service) {
+func (d *doctor) checkListening(ctx context.Context, s Service) {
 	if d.stopped || d.core {
 		return // a finding by itself; or master(8) would start a process at each look
 	}

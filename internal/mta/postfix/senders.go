@@ -15,10 +15,10 @@ import (
 // queue, so what cleanup(8) makes of it counts; what smtp(8) makes of it is
 // seen on the wire only.
 func (d *doctor) senders(ctx context.Context) {
-	before := len(d.found)
+	before := len(d.findings)
 	site := d.planner().site()
 	for _, at := range d.settings("smtp_generic_maps", "smtp") {
-		if isOwn(at.service) && at.value == d.option(site, "smtp_generic_maps") {
+		if isOurs(at.service) && at.value == d.option(site, "smtp_generic_maps") {
 			continue // inherited
 		}
 		d.rewrites(ctx, "smtp_generic_maps", at, true)

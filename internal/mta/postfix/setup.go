@@ -52,7 +52,7 @@ func (s *Setup) note(format string, args ...any) {
 // default.
 func (s *Setup) parameter(f Facts, name, value string) {
 	old, ok := f.Set[name]
-	if folded(old) == folded(value) && (value != "" || !ok || !isOwnParameter(name)) {
+	if folded(old) == folded(value) && (value != "" || !ok || !isOurParameter(name)) {
 		return
 	}
 	s.Changes = append(s.Changes, Change{Kind: KindParameter, Name: name, Old: old, New: value})

@@ -42,7 +42,7 @@ func (d *doctor) local() {
 		if err != nil || d.Protects(p) == None || slices.Contains(d.Local, strings.ToLower(domain)) || d.Others == contract.OthersOff {
 			continue
 		}
-		said := slices.ContainsFunc(d.found, func(f mta.Finding) bool {
+		said := slices.ContainsFunc(d.findings, func(f mta.Finding) bool {
 			return (f.Code == "route-home" || f.Code == "route-home-held") && strings.Contains(f.Text, domain)
 		})
 		if !said { // else nothing holds what goes there, and nothing waits

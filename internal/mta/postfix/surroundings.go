@@ -70,7 +70,7 @@ func (d *doctor) logins() {
 				"with another sender a rule binds at acceptance only")
 		return
 	}
-	before := len(d.found)
+	before := len(d.findings)
 	for _, s := range d.Services {
 		if s.Command != "smtpd" || d.option(s, "smtpd_sasl_auth_enable") != "yes" {
 			continue

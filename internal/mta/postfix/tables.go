@@ -18,8 +18,8 @@ type entry struct {
 	pattern           bool // the key is a regular expression
 }
 
-// asked are the types of tables that can only be asked.
-var asked = []string{"socketmap", "tcp", "ldap", "mysql", "pgsql", "sqlite", "memcache", "mongodb", "nis", "nisplus", "netinfo", "environ", "unix"}
+// queriedTypes are the types of tables that can only be asked.
+var queriedTypes = []string{"socketmap", "tcp", "ldap", "mysql", "pgsql", "sqlite", "memcache", "mongodb", "nis", "nisplus", "netinfo", "environ", "unix"}
 
 // entries reads a whole table, named by the setting where. The error is for
 // what of it can only be asked, or not read; the entries are those of the rest.
@@ -28,7 +28,7 @@ func (d *doctor) entries(ctx context.Context, table, where string) ([]entry, err
 	kind, path, _ := strings.Cut(table, ":")
 	inner, inline := braced(path)
 	switch {
-	case slices.Contains(asked, kind):
+	case slices.Contains(queriedTypes, kind):
 		return nil, fmt.Errorf("table %s: can only be asked", table)
 	case kind == "fail", kind == "internal":
 		return nil, nil

@@ -109,10 +109,10 @@ func TestHolder(t *testing.T) {
 	if err := os.WriteFile(file, []byte("1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if pid, err := holder(file); pid != 0 || err != nil {
+	if pid, err := lockHolder(file); pid != 0 || err != nil {
 		t.Errorf("a file that nobody holds: %d, %v", pid, err)
 	}
-	if _, err := holder(file + "x"); !os.IsNotExist(err) {
+	if _, err := lockHolder(file + "x"); !os.IsNotExist(err) {
 		t.Errorf("no file: %v", err)
 	}
 }

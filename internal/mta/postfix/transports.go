@@ -14,14 +14,14 @@ import (
 
 // transports looks whether our transports let nothing out in the clear.
 func (d *doctor) transports(ctx context.Context) {
-	before := len(d.found)
+	before := len(d.findings)
 	for _, name := range d.Settings.transports() {
 		s, ok := d.service(name, "unix")
 		switch {
 		case ok:
 			d.transport(s)
 			d.alike(s)
-			d.known(ctx, s)
+			d.checkListening(ctx, s)
 		case d.counts(name):
 			d.broken("transport-missing", "master.cf:"+name+"/unix", runSetup,
 				"transport %s isn't in master.cf: mail of its senders waits", name)
@@ -32,7 +32,7 @@ func (d *doctor) transports(ctx context.Context) {
 		}
 	}
 	for _, name := range splitList(d.value("defer_transports")) {
-		if slices.Contains(d.Settings.transports(), name) || isOwn(Service{Name: name, Type: "unix"}) {
+		if slices.Contains(d.Settings.transports(), name) || isOurs(Service{Name: name, Type: "unix"}) {
 			d.broken("transport-deferred", inMain("defer_transports"), "take "+name+" out of it",
 				"defer_transports has %s: mail of its senders waits until somebody asks for a "+
 					"queue run", name)
@@ -97,7 +97,7 @@ func (d *doctor) alike(s Service) {
 	limits := p.limitsOf(s)
 	for _, limit := range queueLimits {
 		name := s.Name + limit
-		if _, set := d.Set[name]; set && !d.ownsLimit(name) {
+		if _, set := d.Set[name]; set && !d.limitSetByUs(name) {
 			continue // the site has set it for this transport
 		}
 		if d.Set[name] != limits[name] {

@@ -35,7 +35,7 @@ type SiteSenders struct {
 func (f Facts) siteSenderTables() []string {
 	lost := references(senderParameter) // without their definition
 	return slices.DeleteFunc(splitList(f.value(senderMaps)), func(table string) bool {
-		return ownSenders(table) || slices.Contains(lost, table)
+		return isOurSenders(table) || slices.Contains(lost, table)
 	})
 }
 
@@ -61,21 +61,21 @@ func (f Facts) readSenders(ctx context.Context, i Instance) SiteSenders {
 	return found
 }
 
-// Holding says how mail of a protected sender can be held that the site gives to
+// Enforcement says how mail of a protected sender can be held that the site gives to
 // a transport.
-type Holding int
+type Enforcement int
 
 // The ways to hold it.
 const (
-	ByTwin Holding = iota // by the twin of an smtp(8) client
-	AsItIs                // it needn't be: it is thrown back, or stays on this machine
-	Unheld                // it can't be: it waits
+	ByTwin        Enforcement = iota // by the twin of an smtp(8) client
+	AsItIs                           // it needn't be: it is thrown back, or stays on this machine
+	Unenforceable                    // it can't be: it waits
 )
 
-// HoldingOf says how mail is held that goes to transport:nexthop, whose program
+// EnforcementOf says how mail is held that goes to transport:nexthop, whose program
 // master.cf names; "" for a transport that isn't in it, for which Postfix makes
 // mail wait.
-func HoldingOf(program, nexthop string) Holding {
+func EnforcementOf(program, nexthop string) Enforcement {
 	switch program {
 	case "", "smtp":
 		return ByTwin
@@ -88,7 +88,7 @@ func HoldingOf(program, nexthop string) Holding {
 			return AsItIs
 		}
 	}
-	return Unheld
+	return Unenforceable
 }
 
 // sendersRouted reports whether the site says anything of where mail of senders
@@ -119,7 +119,7 @@ func (p *planner) twinned() []Service {
 	all := len(p.facts.SiteSenders.Unlisted) > 0
 	site := p.site().Name
 	for _, s := range p.facts.Services {
-		if s.Type == "unix" && s.Command == "smtp" && !isOwn(s) && s.Name != site &&
+		if s.Type == "unix" && s.Command == "smtp" && !isOurs(s) && s.Name != site &&
 			(all || slices.Contains(p.facts.SiteSenders.Transports, s.Name)) {
 			found = append(found, s)
 		}
@@ -163,7 +163,7 @@ func (p *planner) surplus(wanted []Service) []Service {
 	strictest := p.all()[0].MinVersion
 	var found []Service
 	for _, s := range p.facts.Services {
-		if !isOwn(s) || slices.ContainsFunc(wanted, func(w Service) bool { return w.Name == s.Name }) {
+		if !isOurs(s) || slices.ContainsFunc(wanted, func(w Service) bool { return w.Name == s.Name }) {
 			continue
 		}
 		class, of, _ := contract.ParseTransport(s.Name)
@@ -253,11 +253,11 @@ func (f Facts) limitsSet() []string {
 	return found
 }
 
-// ownsLimit reports whether a limit of our transports that main.cf sets is from
+// limitSetByUs reports whether a limit of our transports that main.cf sets is from
 // setup. One that was changed since, or set by hand, is the site's. Where no
 // record tells, it is ours if the site has set the same for the client that the
 // transport is made after, because then it is as setup writes it.
-func (f Facts) ownsLimit(name string) bool {
+func (f Facts) limitSetByUs(name string) bool {
 	if f.record != nil && f.record.Limits {
 		_, ours := f.before(name)
 		return ours
@@ -299,7 +299,7 @@ func (p *planner) limits(wanted []Service) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if _, set := p.facts.Set[name]; !set || p.facts.ownsLimit(name) {
+		if _, set := p.facts.Set[name]; !set || p.facts.limitSetByUs(name) {
 			p.setup.parameter(p.facts, name, want[name])
 		}
 	}
@@ -320,7 +320,7 @@ func (p *planner) tableMisses() []miss {
 	d := doctor{Settings: p.Settings, Facts: p.facts}
 	for _, e := range p.facts.SiteSenders.entries {
 		name, _, _ := strings.Cut(e.value, ":")
-		if strings.EqualFold(e.value, "DUNNO") || isOwn(Service{Name: name, Type: "unix"}) {
+		if strings.EqualFold(e.value, "DUNNO") || isOurs(Service{Name: name, Type: "unix"}) {
 			continue
 		}
 		if from, ok := d.side(e.key); e.pattern || ok && p.Protects(from) != None {
@@ -362,15 +362,15 @@ func (p *planner) siteNotes() {
 	case !p.reads():
 		p.setup.note("the daemon doesn't read this postfix, so protected senders leave by the client %s, "+
 			"whatever the site says (%s); with [forwarding] postfix = %q they keep their way",
-			p.site().Name, p.facts.siteWays(), p.facts.Dir)
+			p.site().Name, p.facts.siteRoutes(), p.facts.Dir)
 	case len(p.facts.SiteSenders.Unlisted) > 0:
 		p.setup.note("not all transports that %s can name are known, "+
 			"so every smtp client in master.cf has twins", tables)
 	}
 }
 
-// siteWays names the settings by which the site gives senders a way of their own.
-func (f Facts) siteWays() string {
+// siteRoutes names the settings by which the site gives senders a way of their own.
+func (f Facts) siteRoutes() string {
 	if tables := f.siteSenderTables(); len(tables) > 0 {
 		return senderMaps + " = " + strings.Join(tables, ", ")
 	}

@@ -9,12 +9,12 @@ import (
 	"tlsonly/internal/contract"
 )
 
-// unknownWay is what the daemon says where it can't ask the site's tables.
-const unknownWay = "the site's own table isn't known now"
+// unknownRoute is what the daemon says where it can't ask the site's tables.
+const unknownRoute = "the site's own table isn't known now"
 
 // twins looks whether protected senders keep the way that the site gives them.
 func (d *doctor) twins(ctx context.Context, s Service) {
-	before := len(d.found)
+	before := len(d.findings)
 	p := d.planner()
 	tables := d.senderTables(s)
 	asked := slices.ContainsFunc(tables, func(table string) bool {
@@ -34,10 +34,10 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 		}
 		return
 	case !asked:
-		d.unasked(p)
+		d.unaskedRoutes(p)
 		return
 	}
-	named, sure := d.ways(ctx)
+	named, sure := d.checkRoutes(ctx)
 	missing := 0
 	for _, source := range p.twinned() {
 		var without []string
@@ -61,7 +61,7 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 		}
 	}
 	d.judgeTwins(ctx)
-	what := d.siteWays()
+	what := d.siteRoutes()
 	if !sure {
 		what += " (which can only be asked)"
 	}
@@ -73,10 +73,10 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 // judgeTwins looks at the twins in master.cf as at our other transports.
 func (d *doctor) judgeTwins(ctx context.Context) {
 	for _, s := range d.Services {
-		if _, of, ok := contract.ParseTransport(s.Name); ok && of != "" && isOwn(s) {
+		if _, of, ok := contract.ParseTransport(s.Name); ok && of != "" && isOurs(s) {
 			d.transport(s)
 			d.alike(s)
-			d.known(ctx, s)
+			d.checkListening(ctx, s)
 		}
 	}
 }
@@ -86,8 +86,8 @@ func (d *doctor) haveItRead() string {
 	return fmt.Sprintf("[forwarding] postfix = %q in tlsonly.toml and restart the daemon", d.Dir)
 }
 
-// unasked says what comes of a site's way that isn't asked for.
-func (d *doctor) unasked(p *planner) {
+// unaskedRoutes says what comes of a site's way that isn't asked for.
+func (d *doctor) unaskedRoutes(p *planner) {
 	remedy := runSetup
 	switch {
 	case d.Senders == contract.SendersTable:
@@ -103,22 +103,22 @@ func (d *doctor) unasked(p *planner) {
 	d.warn("twin-unasked", inMain(senderMaps), remedy,
 		"%s isn't asked for protected senders: their mail leaves by a client like %s, "+
 			"from its address and by MX or relayhost",
-		d.siteWays(), p.site().Name)
+		d.siteRoutes(), p.site().Name)
 }
 
-// ways judges what the site's tables say of protected senders. It returns the
+// checkRoutes judges what the site's tables say of protected senders. It returns the
 // transports that they name for such; sure says that these are all.
-func (d *doctor) ways(ctx context.Context) (named []string, sure bool) {
+func (d *doctor) checkRoutes(ctx context.Context) (named []string, sure bool) {
 	sure = true
 	add := func(where, who, value string) {
 		name, hop, _ := strings.Cut(value, ":")
-		if strings.EqualFold(value, "DUNNO") || isOwn(Service{Name: name, Type: "unix"}) {
+		if strings.EqualFold(value, "DUNNO") || isOurs(Service{Name: name, Type: "unix"}) {
 			return
 		}
 		if name != "" && !slices.Contains(named, name) {
 			named = append(named, name)
 		}
-		d.way(where, who, name, strings.TrimSpace(hop))
+		d.checkRoute(where, who, name, strings.TrimSpace(hop))
 	}
 	for _, table := range d.siteSenderTables() {
 		entries, err := d.entries(ctx, table, inMain(senderMaps))
@@ -149,13 +149,13 @@ func (d *doctor) ways(ctx context.Context) (named []string, sure bool) {
 	}
 	if v := d.value("default_transport"); v != "" {
 		name, hop, _ := strings.Cut(v, ":")
-		d.way(inMain("default_transport"), "every other sender", name, hop)
+		d.checkRoute(inMain("default_transport"), "every other sender", name, hop)
 	}
 	return named, sure
 }
 
-// way judges what mail of a protected sender is given to.
-func (d *doctor) way(where, who, name, hop string) {
+// checkRoute judges what mail of a protected sender is given to.
+func (d *doctor) checkRoute(where, who, name, hop string) {
 	s, ok := d.service(name, "unix")
 	switch {
 	case name == "":
@@ -165,7 +165,7 @@ func (d *doctor) way(where, who, name, hop string) {
 		d.broken("twin-form", where, "name a transport that is in master.cf",
 			"%s: there is no transport %s in master.cf: mail waits, but what a twin of it "+
 				"in master.cf takes", who, name)
-	case HoldingOf(s.Command, hop) == Unheld:
+	case EnforcementOf(s.Command, hop) == Unenforceable:
 		d.broken("twin-unheld", where, "name an smtp client, or take the sender out of the rules",
 			"%s: %s:%s is %s(8), which can't be held to TLS: mail of protected senders waits",
 			who, name, hop, s.Command)
@@ -178,7 +178,7 @@ func (d *doctor) way(where, who, name, hop string) {
 	}
 }
 
-// wayUnknown reports whether the daemon couldn't ask the site's tables.
-func wayUnknown(err error) bool {
-	return err != nil && strings.Contains(err.Error(), unknownWay)
+// routeUnknown reports whether the daemon couldn't ask the site's tables.
+func routeUnknown(err error) bool {
+	return err != nil && strings.Contains(err.Error(), unknownRoute)
 }

@@ -196,13 +196,13 @@ func must(t *testing.T, s Settings, f Facts) Setup {
 func TestHoldingOf(t *testing.T) {
 	for _, c := range []struct {
 		program, hop string
-		want         Holding
+		want         Enforcement
 	}{
 		{"smtp", "", ByTwin}, {"smtp", "[127.0.0.1]:25", ByTwin}, {"", "", ByTwin}, {"error", "5.7.1 no", AsItIs}, {"pipe", "x", AsItIs},
-		{"lmtp", "unix:private/lmtp", AsItIs}, {"lmtp", "inet:127.0.0.1:24", AsItIs}, {"lmtp", "inet:mail.example:24", Unheld}, {"lmtp", "", Unheld},
-		{"qmqpd", "", Unheld},
+		{"lmtp", "unix:private/lmtp", AsItIs}, {"lmtp", "inet:127.0.0.1:24", AsItIs}, {"lmtp", "inet:mail.example:24", Unenforceable}, {"lmtp", "", Unenforceable},
+		{"qmqpd", "", Unenforceable},
 	} {
-		if got := HoldingOf(c.program, c.hop); got != c.want {
+		if got := EnforcementOf(c.program, c.hop); got != c.want {
 			t.Errorf("%s %s: %d", c.program, c.hop, got)
 		}
 	}
@@ -241,10 +241,10 @@ func TestPlanTableSite(t *testing.T) {
 		f.SiteSenders = c.senders
 		_, err := Plan(s, f)
 		d := doctor{Settings: s.withDefaults(), Facts: f}
-		d.unasked(d.planner())
+		d.unaskedRoutes(d.planner())
 		if c.want == "" {
-			if err != nil || len(d.found) > 0 {
-				t.Errorf("%s: %v, %q", c.name, err, d.found)
+			if err != nil || len(d.findings) > 0 {
+				t.Errorf("%s: %v, %q", c.name, err, d.findings)
 			}
 			continue
 		}
@@ -253,9 +253,9 @@ func TestPlanTableSite(t *testing.T) {
 			t.Errorf("%s: %v, want %s", c.name, err, c.want)
 		}
 		where, text, _ := strings.Cut(c.want, ": ")
-		if len(d.found) != 1 || d.found[0].Level != mta.Hole || d.found[0].Where != where ||
-			!strings.HasPrefix(d.found[0].Text, text) {
-			t.Errorf("%s: doctor says %q", c.name, d.found)
+		if len(d.findings) != 1 || d.findings[0].Severity != mta.Hole || d.findings[0].Where != where ||
+			!strings.HasPrefix(d.findings[0].Text, text) {
+			t.Errorf("%s: doctor says %q", c.name, d.findings)
 		}
 	}
 }

@@ -27,27 +27,27 @@ func PlanUndo(s Settings, f Facts) Setup {
 	for _, name := range append(first, slices.Sorted(maps.Keys(f.Set))...) {
 		value, ok := f.Set[name]
 		done := slices.ContainsFunc(setup.Changes, func(c Change) bool { return c.Name == name })
-		if ok && !done && !isOwnParameter(name) && !isSingle(name) && site(value) != value {
+		if ok && !done && !isOurParameter(name) && !isSingle(name) && site(value) != value {
 			setup.parameter(f, name, site(value))
 		}
 	}
 	for _, name := range singles {
-		if before, ours := f.owns(name.parameter, name.reference); ours && name.parameter != verifyMaps {
+		if before, ours := f.setByUs(name.parameter, name.reference); ours && name.parameter != verifyMaps {
 			setup.parameter(f, name.parameter, before)
 		}
 	}
-	for _, name := range ownParameters() {
+	for _, name := range ourParameters() {
 		setup.parameter(f, name, "")
 	}
 	for _, name := range f.limitsSet() {
-		if f.ownsLimit(name) {
+		if f.limitSetByUs(name) {
 			setup.parameter(f, name, "")
 		} else {
 			setup.note("%s = %s stays: setup didn't write it", name, f.Set[name])
 		}
 	}
 	for _, s := range f.Services {
-		if isOwn(s) {
+		if isOurs(s) {
 			setup.Changes = append(setup.Changes, Change{Kind: KindService, Name: s.ID(), Old: s.String()})
 			continue
 		}
@@ -59,7 +59,7 @@ func PlanUndo(s Settings, f Facts) Setup {
 		}
 	}
 	setup.leftovers(f)
-	for _, name := range append(ownFiles(), recordFile) {
+	for _, name := range append(ourFiles(), recordFile) {
 		setup.file(f, filepath.Join(f.Dir, name), "")
 	}
 	return setup
@@ -67,7 +67,7 @@ func PlanUndo(s Settings, f Facts) Setup {
 
 // leftovers notes what is left that refers to us, or may be from us.
 func (s *Setup) leftovers(f Facts) {
-	for _, name := range ownParameters() {
+	for _, name := range ourParameters() {
 		for _, other := range slices.Sorted(maps.Keys(f.Set)) {
 			kept := f.Set[other]
 			for _, c := range s.Changes {
@@ -75,7 +75,7 @@ func (s *Setup) leftovers(f Facts) {
 					kept = c.New
 				}
 			}
-			if !isOwnParameter(other) && refersByName(kept, name) {
+			if !isOurParameter(other) && refersByName(kept, name) {
 				s.note("%s refers to $%s, which is empty then: it's the site's to change", other, name)
 			}
 		}

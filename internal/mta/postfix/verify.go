@@ -44,7 +44,7 @@ func (p *planner) authorities(s Service) map[string]string {
 	}
 	file := p.facts.option(s, "smtp_tls_CAfile")
 	if _, own := s.Options["smtp_tls_CAfile"]; !own {
-		if before, ours := p.facts.owns("smtp_tls_CAfile", authorityParameter); ours {
+		if before, ours := p.facts.setByUs("smtp_tls_CAfile", authorityParameter); ours {
 			file = before
 		}
 	}
@@ -67,7 +67,7 @@ func (f Facts) withoutDNS(s Service) bool {
 // verifying plans what the policies in main.cf need, for all other mail.
 func (p *planner) verifying() {
 	give := func(name, reference, value string, needed bool) {
-		before, ours := p.facts.owns(name, reference)
+		before, ours := p.facts.setByUs(name, reference)
 		switch {
 		case value != "" && needed && (ours || p.facts.Set[name] == ""):
 			p.setup.parameter(p.facts, name, value)

@@ -28,12 +28,12 @@ func (in Installation) Doctor(ctx context.Context, s Settings) ([]mta.Finding, e
 		return nil, err
 	}
 	c := parseConf(string(text))
-	found := slices.Concat(daemon(ctx, s), c.filter(s), c.binding(s), c.certificates(), c.bounces(s))
+	found := slices.Concat(daemon(ctx, s), c.filter(s), c.checkMaps(s), c.certificates(), c.bounces(s))
 	running, err := in.running(c)
 	if found = append(found, running...); err != nil {
 		return found, err
 	}
-	if c.bound() { // else the questions would be put to nobody
+	if c.hasRules() { // else the questions would be put to nobody
 		proofs, err := in.prove(ctx, c.text, s.proofs())
 		if found = append(found, proofs...); err != nil {
 			return found, err
@@ -61,14 +61,14 @@ func listener(name, endpoint string) mta.Listener {
 	return l
 }
 
-// found makes findings of one check; the remedy is the usual one.
-type found struct {
+// check makes findings of one check; the remedy is the usual one.
+type check struct {
 	check string
 	all   []mta.Finding
 }
 
-func (f *found) add(level mta.Level, code, where, format string, args ...any) {
-	finding := mta.Finding{Level: level, Code: "sendmail-" + code, Where: where, Check: f.check, Text: fmt.Sprintf(format, args...)}
+func (f *check) add(level mta.Severity, code, where, format string, args ...any) {
+	finding := mta.Finding{Severity: level, Code: "sendmail-" + code, Where: where, Check: f.check, Text: fmt.Sprintf(format, args...)}
 	if level != mta.OK {
 		finding.Remedy = runSetup
 	}
@@ -76,11 +76,11 @@ func (f *found) add(level mta.Level, code, where, format string, args ...any) {
 }
 
 // remedy replaces the last one's.
-func (f *found) remedy(text string) { f.all[len(f.all)-1].Remedy = text }
+func (f *check) remedy(text string) { f.all[len(f.all)-1].Remedy = text }
 
 // filter looks whether all mail that comes by SMTP meets the milter, and waits when it is down.
 func (c conf) filter(s Settings) []mta.Finding {
-	found := found{check: "filter"}
+	found := check{check: "filter"}
 	f, there := c.filters["tlsonly"]
 	switch {
 	case !there:
@@ -130,8 +130,8 @@ func (c conf) where(prefix string) string {
 	return "sendmail.cf"
 }
 
-// bound reports whether there is something to prove.
-func (c conf) bound() bool {
+// hasRules reports whether there is something to prove.
+func (c conf) hasRules() bool {
 	return c.maps[string(contract.MapTLSRcpt)] != "" && c.sets["TlsonlyRcpt"] && c.sets["Local_tls_rcpt"] && c.sets["tls_rcpt"]
 }
 
@@ -141,9 +141,9 @@ func (c conf) reports() bool {
 		strings.Contains(c.text, writtenRules) && strings.Contains(c.text, serverRules)
 }
 
-// binding looks for the socket maps and the rulesets.
-func (c conf) binding(s Settings) []mta.Finding {
-	found := found{check: "map"}
+// checkMaps looks for the socket maps and the rulesets.
+func (c conf) checkMaps(s Settings) []mta.Finding {
+	found := check{check: "map"}
 	want := parseConf(s.config()).maps[string(contract.MapTLSRcpt)]
 	for _, name := range []string{string(contract.MapTLSRcpt), string(contract.MapReport)} {
 		code, where := strings.ReplaceAll(name, "tls_", "")+"-map", c.where("K"+name+" ")
@@ -188,7 +188,7 @@ func (c conf) certificates() []mta.Finding {
 		unknown = ": the daemon knows no host again, and mail that needs one to prove itself waits"
 		another = ": who answers for DNS can give a recipient another domain, whose host is the right one then"
 	)
-	found := found{check: "certificates"}
+	found := check{check: "certificates"}
 	const algorithmOption, cnameOption, resolverOption = "CertFingerprintAlgorithm", "DontExpandCnames", "ResolverOptions"
 	switch algorithm := c.option["certfingerprintalgorithm"]; {
 	case strings.EqualFold(algorithm, fingerprint):
@@ -229,7 +229,7 @@ func (c conf) certificates() []mta.Finding {
 
 // bounces looks whether a bounce carries the message's text, and what holds bounces.
 func (c conf) bounces(s Settings) []mta.Finding {
-	found := found{check: "bounces"}
+	found := check{check: "bounces"}
 	if s.RedactBounces {
 		if slices.Contains(names(strings.ToLower(c.option["privacyoptions"])), "nobodyreturn") {
 			found.add(mta.OK, "bounces", "PrivacyOptions", "bounces carry headers only")
@@ -256,7 +256,7 @@ func (c conf) bounces(s Settings) []mta.Finding {
 // running looks whether the daemon that runs has this configuration: it reads it only when it starts. The time of its
 // process id file is that of its start; the second line is its command.
 func (in Installation) running(c conf) ([]mta.Finding, error) {
-	found := found{check: "running"}
+	found := check{check: "running"}
 	pid := c.option["pidfile"]
 	if pid == "" {
 		pid = "/var/run/sendmail.pid"

@@ -17,7 +17,7 @@ import (
 // doctorSenders looks whether senders that Sendmail changes are judged at
 // acceptance as what they become. At delivery they are in any case.
 func (in Installation) doctorSenders(ctx context.Context, c conf, s Settings) ([]mta.Finding, error) {
-	found := found{check: "senders"}
+	found := check{check: "senders"}
 	said, err := in.expand(ctx, senderNames()...)
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func (s *Senders) turnedBy(settings Settings, key, value string) string {
 	if d, err := addr.ParseDomain(domain); qualified && err == nil {
 		froms = append(froms, addr.Address{Local: local, Domain: d})
 	} else if !qualified {
-		for _, d := range append(slices.Clone(s.generic), s.own) {
+		for _, d := range append(slices.Clone(s.generic), s.hostName) {
 			froms = append(froms, addr.Address{Local: local, Domain: d})
 		}
 	}
@@ -110,7 +110,7 @@ func (s *Senders) turnedBy(settings Settings, key, value string) string {
 		return ""
 	}
 	if to.Domain.IsZero() {
-		to.Domain = s.own
+		to.Domain = s.hostName
 		if !s.masquerade.IsZero() {
 			to.Domain = s.masquerade
 		}

@@ -55,7 +55,7 @@ func TestDoctorReports(t *testing.T) {
 	free := func(s *Settings) { s.FreeBounces = true }
 	for _, c := range []struct {
 		name, code string
-		level      mta.Level
+		level      mta.Severity
 		change     func(*Settings)
 		edit       func(text string) string
 	}{
@@ -91,7 +91,7 @@ func TestDoctorReports(t *testing.T) {
 			func(s string) string { return strings.Replace(s, "\nSsender=1\n", "\nSsender=1\nRx\ty\n", 1) }},
 	} {
 		s := settings()
-		s.Held = []Question{{addr.MustAddress("alice@clinic.example"), addr.MustAddress("bob@none.example")}}
+		s.Protected = []Question{{addr.MustAddress("alice@clinic.example"), addr.MustAddress("bob@none.example")}}
 		if c.change != nil {
 			c.change(&s)
 		}
@@ -102,19 +102,19 @@ func TestDoctorReports(t *testing.T) {
 			}
 		}
 		found, err := l.installation(text).Doctor(l.ctx, s)
-		if f := finding(found, c.code); err != nil || f.Level != c.level {
-			t.Errorf("%s: %v, %q instead of %q: %s", c.name, err, f.Level, c.level, f.Text)
+		if f := finding(found, c.code); err != nil || f.Severity != c.level {
+			t.Errorf("%s: %v, %q instead of %q: %s", c.name, err, f.Severity, c.level, f.Text)
 		}
 	}
 	found, err := l.installation(string(good)).Doctor(l.ctx, settings())
-	if f := finding(found, "sendmail-queue-runs"); err != nil || f.Level != "" {
+	if f := finding(found, "sendmail-queue-runs"); err != nil || f.Severity != "" {
 		t.Errorf("with queue runs: %v, %s", err, f.Text)
 	}
 	if err := os.WriteFile(filepath.Join(l.Dir, "sendmail.pid"), []byte("1\n/usr/sbin/sendmail -bd\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	found, err = l.installation(string(good)).Doctor(l.ctx, settings())
-	if f := finding(found, "sendmail-queue-runs"); err != nil || f.Level != mta.Warning {
+	if f := finding(found, "sendmail-queue-runs"); err != nil || f.Severity != mta.Warning {
 		t.Errorf("without: %v, %s", err, f.Text)
 	}
 }
@@ -151,7 +151,7 @@ func TestDoctorSenders(t *testing.T) {
 		make     func(t *testing.T, l *lab, path string)
 		followed bool
 		code     string
-		level    mta.Level
+		level    mta.Severity
 	}{
 		{"masqueraded", masquerade, "", nil, false, "sendmail-masquerade", mta.Hole},
 		{"masqueraded, and read", masquerade, "", nil, true, "sendmail-masquerade", mta.OK},
@@ -189,8 +189,8 @@ func TestDoctorSenders(t *testing.T) {
 			s.Followed = c.followed
 			s.Protects = func(a addr.Address) bool { return a.Domain == addr.MustDomain("clinic.example") }
 			found, err := l.installation("").Doctor(l.ctx, s)
-			if f := finding(found, c.code); err != nil || f.Level != c.level {
-				t.Errorf("%v, %q instead of %q: %s\n%s", err, f.Level, c.level, f.Text, list(found))
+			if f := finding(found, c.code); err != nil || f.Severity != c.level {
+				t.Errorf("%v, %q instead of %q: %s\n%s", err, f.Severity, c.level, f.Text, list(found))
 			}
 			l.stop()
 		})

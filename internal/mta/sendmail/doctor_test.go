@@ -22,7 +22,7 @@ import (
 func list(fs []mta.Finding) string {
 	var b strings.Builder
 	for _, f := range fs {
-		b.WriteString(string(f.Level) + " " + f.Check + ": " + f.Text + " | " + f.Remedy + "\n")
+		b.WriteString(string(f.Severity) + " " + f.Check + ": " + f.Text + " | " + f.Remedy + "\n")
 	}
 	return b.String()
 }
@@ -41,7 +41,7 @@ func TestDoctor(t *testing.T) {
 	l := newLab(t, bound())
 	s := settings()
 	queueRuns(t, l)
-	s.Held = []Question{{addr.MustAddress("alice@clinic.example"), addr.MustAddress("bob@none.example")}, {addr.Address{}, addr.MustAddress("bob@none.example")}}
+	s.Protected = []Question{{addr.MustAddress("alice@clinic.example"), addr.MustAddress("bob@none.example")}, {addr.Address{}, addr.MustAddress("bob@none.example")}}
 	found, err := l.installation("").Doctor(l.ctx, s)
 	if err != nil {
 		t.Fatal(err)

@@ -24,9 +24,9 @@ type proof struct {
 	report reportState
 	name   string // which the report is from
 
-	want     []string  // enhanced codes, "" for consent
-	text     string    // what is true when one of them comes out
-	failed   mta.Level // when none does, and what is true then
+	want     []string     // enhanced codes, "" for consent
+	text     string       // what is true when one of them comes out
+	failed   mta.Severity // when none does, and what is true then
 	untrue   string
 	remedy   string
 	noDaemon bool // asked with a socket map where nobody answers
@@ -105,7 +105,7 @@ func (s Settings) proofs() []proof {
 			failed: mta.Hole, untrue: "a protected message leaves over TLS 1.0", remedy: runSetup,
 		})
 	}
-	if len(s.Held) > 0 { // else the daemon may let reports go
+	if len(s.Protected) > 0 { // else the daemon may let reports go
 		ps = append(ps, proof{
 			code: "report-fresh", report: freshReport, want: waits, text: "what Sendmail writes itself waits for a queue run",
 			failed: mta.Hole, untrue: "what Sendmail writes itself is tried at once, and lost where it is refused", remedy: runSetup,
@@ -119,7 +119,7 @@ func (s Settings) proofs() []proof {
 		failed: mta.Broken, untrue: "what Sendmail writes itself stays in the queue for ever",
 		remedy: "see that no LOCAL_RULE_0 of the site's own ends before ours; " + runSetup,
 	})
-	for _, q := range s.Held {
+	for _, q := range s.Protected {
 		mail := fmt.Sprintf("mail from %s to %s", q.From, q.To)
 		ps = append(ps, proof{
 			code: "held", verify: "NONE", from: q.From.String(), to: q.To.String(), want: waits,
@@ -152,16 +152,16 @@ func (in Installation) prove(ctx context.Context, text string, ps []proof) ([]mt
 				asked = append(asked, p)
 			}
 		}
-		answers, err := in.ask(ctx, where.cf, asked)
+		answers, err := in.testRcpt(ctx, where.cf, asked)
 		if err != nil {
 			return nil, err
 		}
 		for i, p := range asked {
-			f := mta.Finding{Level: p.failed, Code: "sendmail-proof-" + p.code, Where: p.ruleset(), Check: "proof",
+			f := mta.Finding{Severity: p.failed, Code: "sendmail-proof-" + p.code, Where: p.ruleset(), Check: "proof",
 				Text: p.untrue + " (" + p.ruleset() + ": " + answers[i] + ")", Remedy: p.remedy}
 			for _, want := range p.want {
 				if got := code(answers[i]); got == want || want == refusal && got != "" {
-					f = mta.Finding{Level: mta.OK, Code: f.Code, Where: f.Where, Check: "proof", Text: p.text}
+					f = mta.Finding{Severity: mta.OK, Code: f.Code, Where: f.Where, Check: "proof", Text: p.text}
 				}
 			}
 			found = append(found, f)
@@ -231,8 +231,8 @@ func (p proof) script() string {
 	return b.String()
 }
 
-// ask returns what tls_rcpt answers to each, in sendmail -bt's words.
-func (in Installation) ask(ctx context.Context, cf string, ps []proof) ([]string, error) {
+// testRcpt returns what tls_rcpt answers to each, in sendmail -bt's words.
+func (in Installation) testRcpt(ctx context.Context, cf string, ps []proof) ([]string, error) {
 	var script strings.Builder
 	for _, p := range ps {
 		script.WriteString(p.script())

@@ -23,7 +23,7 @@ type Senders struct {
 	// Unread is the genericstable where it can't be followed.
 	Unread []Unread
 
-	own        addr.Domain // $j
+	hostName   addr.Domain // $j
 	envelope   bool        // FEATURE(masquerade_envelope)
 	masquerade addr.Domain // $M, zero for none
 	masked     []addr.Domain
@@ -76,7 +76,7 @@ func (in Installation) senders(c conf, said map[string]string) *Senders {
 		}
 		switch name {
 		case "$j":
-			s.own = d
+			s.hostName = d
 		case "$M":
 			s.masquerade = d
 		}
@@ -118,7 +118,7 @@ func (s *Senders) Written(a addr.Address) []addr.Address {
 	}
 	from := a
 	if a.Domain.IsZero() {
-		a.Domain = s.own
+		a.Domain = s.hostName
 	}
 	if s.envelope {
 		a = s.header(a)
@@ -132,18 +132,18 @@ func (s *Senders) Written(a addr.Address) []addr.Address {
 // header is the ruleset MasqHdr. A sender at the own name may stand bare in the
 // queue, which is masqueraded where the name itself is not.
 func (s *Senders) header(a addr.Address) addr.Address {
-	if s.generics != nil && (a.Domain == s.own || in(s.generic, a.Domain, s.genericEntire)) {
+	if s.generics != nil && (a.Domain == s.hostName || in(s.generic, a.Domain, s.genericEntire)) {
 		switch value, ok := s.generics.lookup(a); {
 		case ok && !value.Domain.IsZero():
 			return value
 		case ok:
-			a = addr.Address{Local: value.Local, Domain: s.own}
+			a = addr.Address{Local: value.Local, Domain: s.hostName}
 		}
 	}
 	switch {
 	case s.masquerade.IsZero() || in(s.excepted, a.Domain, true) || slices.Contains(s.exposed, strings.ToLower(a.Local)):
 		return a
-	case a.Domain == s.own || in(s.masked, a.Domain, s.entire) || slices.Contains(s.local, a.Domain):
+	case a.Domain == s.hostName || in(s.masked, a.Domain, s.entire) || slices.Contains(s.local, a.Domain):
 		a.Domain = s.masquerade
 	}
 	return a

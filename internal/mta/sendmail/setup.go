@@ -44,7 +44,7 @@ func (in Installation) Apply(ctx context.Context, s Settings, now time.Time) (Ch
 	if err != nil {
 		return Change{}, fmt.Errorf("%w: %w", ErrLayout, err)
 	}
-	if !ownInclude.Match(oldMc) {
+	if !mcInclude.Match(oldMc) {
 		return Change{}, fmt.Errorf("%w: %s doesn't include cf.m4 by itself", ErrLayout, mcPath)
 	}
 	mc, err := merge(string(oldMc), Snippet(s))
@@ -61,15 +61,15 @@ func (in Installation) Apply(ctx context.Context, s Settings, now time.Time) (Ch
 	return in.replace(now, replacement{mcPath, oldMc, []byte(mc)}, replacement{in.cf(), oldCf, cf})
 }
 
-// ownInclude: m4 makes sendmail.cf of Debian's sendmail.mc alone; others must be given cf.m4 besides, from wherever it is.
-var ownInclude = regexp.MustCompile("(?m)^[ \t]*include\\(`?[^)]*/cf/m4/cf\\.m4'?\\)")
+// mcInclude: m4 makes sendmail.cf of Debian's sendmail.mc alone; others must be given cf.m4 besides, from wherever it is.
+var mcInclude = regexp.MustCompile("(?m)^[ \t]*include\\(`?[^)]*/cf/m4/cf\\.m4'?\\)")
 
 // What a site may have of its own that would be there twice, which Sendmail reads as something else than either.
 var rivals = regexp.MustCompile("(?m)^[ \t]*(LOCAL_TLS_RCPT\\b|(?:INPUT_)?MAIL_FILTER\\(`?tlsonly'?|SLocal_tls_rcpt\\b|Ktls_rcpt\\b|Ktls_report\\b|Ktls_read\\b)")
 
 // merge puts the lines at the end of mc, in place of those of an earlier run.
 func merge(mc, snippet string) (string, error) {
-	text, err := withoutOwn(mc)
+	text, err := withoutOurs(mc)
 	if err != nil {
 		return "", err
 	}
@@ -79,8 +79,8 @@ func merge(mc, snippet string) (string, error) {
 	return text + "\n" + snippet, nil
 }
 
-// withoutOwn returns mc without our lines.
-func withoutOwn(mc string) (string, error) {
+// withoutOurs returns mc without our lines.
+func withoutOurs(mc string) (string, error) {
 	var rest []string
 	inside := false
 	for line := range strings.SplitSeq(strings.TrimRight(mc, "\n"), "\n") {
@@ -135,8 +135,8 @@ func (in Installation) build(ctx context.Context, dir, mc string, s Settings) (t
 	defer remove()
 	in.Cf = cf
 	c := parseConf(string(text))
-	found := append(c.filter(s), c.binding(s)...)
-	if c.bound() {
+	found := append(c.filter(s), c.checkMaps(s)...)
+	if c.hasRules() {
 		proofs, err := in.prove(ctx, c.text, s.proofs())
 		if err != nil {
 			return nil, fmt.Errorf("the new sendmail.cf: %w", err)
@@ -145,9 +145,9 @@ func (in Installation) build(ctx context.Context, dir, mc string, s Settings) (t
 	}
 	for _, f := range found {
 		switch {
-		case f.Level == mta.Hole && f.Remedy == runSetup:
+		case f.Severity == mta.Hole && f.Remedy == runSetup:
 			return nil, fmt.Errorf("the new sendmail.cf doesn't bind, so nothing was changed: %s", f.Text)
-		case f.Level == mta.Broken && f.Code == proofRead:
+		case f.Severity == mta.Broken && f.Code == proofRead:
 			return nil, fmt.Errorf("with the new sendmail.cf, so nothing was changed: %s: %s", f.Text, f.Remedy)
 		}
 	}

@@ -107,7 +107,7 @@ func (in Installation) Asks() bool {
 		return false
 	}
 	c := parseConf(string(text))
-	return c.bound() && c.reports()
+	return c.hasRules() && c.reports()
 }
 
 // madeElsewhere reports whether there is a map but not what it was made from.

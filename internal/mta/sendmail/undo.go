@@ -29,7 +29,7 @@ func (in Installation) Undo(ctx context.Context, now time.Time) (Change, error) 
 	if err != nil {
 		return Change{}, err
 	}
-	rest, err := withoutOwn(string(oldMc))
+	rest, err := withoutOurs(string(oldMc))
 	if err != nil {
 		return Change{}, fmt.Errorf("%s: %w", mcPath, err)
 	}
@@ -42,7 +42,7 @@ func (in Installation) Undo(ctx context.Context, now time.Time) (Change, error) 
 		mc, cf, kept = in.kept(mcPath, rest)
 	}
 	if !kept {
-		if !ownInclude.Match(oldMc) {
+		if !mcInclude.Match(oldMc) {
 			return Change{}, fmt.Errorf("%w: %s doesn't include cf.m4 by itself", ErrLayout, mcPath)
 		}
 		if cf, err = in.rebuild(ctx, filepath.Dir(mcPath), string(mc)); err != nil {
@@ -70,7 +70,7 @@ func (in Installation) kept(mcPath, rest string) (mc, cf []byte, ok bool) {
 		if err != nil || strings.Contains(string(text), beginMark) {
 			continue
 		}
-		plain, err := withoutOwn(string(text))
+		plain, err := withoutOurs(string(text))
 		if err != nil || plain != rest {
 			break // the site has changed it since
 		}
@@ -90,7 +90,7 @@ func (in Installation) rebuild(ctx context.Context, dir, mc string) ([]byte, err
 	if parseConf(string(text)).ours() {
 		return nil, errors.New("the filter or the rules are in sendmail.mc outside of our lines, too: take them out by hand")
 	}
-	if _, err := in.ask(ctx, cf, nil); err != nil {
+	if _, err := in.testRcpt(ctx, cf, nil); err != nil {
 		return nil, fmt.Errorf("the new sendmail.cf: %w", err)
 	}
 	return text, nil

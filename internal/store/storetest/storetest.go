@@ -35,8 +35,8 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"Demands", testDemands},
 		{"DemandsMerge", testDemandsMerge},
 		{"Pins", testPins},
-		{"Hold", testHold},
-		{"Looks", testLooks},
+		{"Hold", testPromise},
+		{"Looks", testResults},
 		{"Touch", testTouch},
 		{"Policies", testPolicies},
 		{"History", testHistory},
@@ -151,7 +151,7 @@ func testAssessments(t *testing.T, s suite) {
 
 	db := s.open(t, "a")
 	for _, a := range all {
-		must(t, db.Put(s.ctx, store.Found{Assessment: a, Port: 25}))
+		must(t, db.Put(s.ctx, store.Assessment{Assessment: a, Port: 25}))
 	}
 	must(t, db.Close())
 	again := s.open(t, "b")
@@ -171,7 +171,7 @@ func testAssessments(t *testing.T, s suite) {
 
 	partial := Assessment("partial.example", "partial.example", start)
 	partial.Partial = true
-	if err := again.Put(s.ctx, store.Found{Assessment: partial, Port: 25}); err == nil {
+	if err := again.Put(s.ctx, store.Assessment{Assessment: partial, Port: 25}); err == nil {
 		t.Fatal("a partial assessment was stored")
 	}
 	must(t, again.Healthy())
@@ -179,13 +179,13 @@ func testAssessments(t *testing.T, s suite) {
 
 func testHostsShared(t *testing.T, s suite) {
 	db := s.open(t, "a")
-	var found []store.Found
+	var found []store.Assessment
 	for i := range 300 {
-		found = append(found, store.Found{Assessment: Assessment(fmt.Sprintf("d%d.example", i), "provider.example", start), Port: 25})
+		found = append(found, store.Assessment{Assessment: Assessment(fmt.Sprintf("d%d.example", i), "provider.example", start), Port: 25})
 	}
 	must(t, db.Put(s.ctx, found...))
 	later := Assessment("late.example", "provider.example", start.Add(time.Hour))
-	must(t, db.Put(s.ctx, store.Found{Assessment: later, Port: 25}))
+	must(t, db.Put(s.ctx, store.Assessment{Assessment: later, Port: 25}))
 	snap, err := db.Load(s.ctx)
 	must(t, err)
 	first := &snap.Destinations[0].Assessment.Hosts[0].Observations[0]
@@ -212,35 +212,35 @@ func testHostNeverWeaker(t *testing.T, s suite) {
 		must(t, err)
 		return e.Assessment.Hosts[0].Observations[0].Outcome
 	}
-	put := func(f store.Found) policy.Outcome {
+	put := func(f store.Assessment) policy.Outcome {
 		f.Port = 25
 		must(t, db.Put(s.ctx, f))
 		return outcome()
 	}
-	equal(t, "good", put(store.Found{Assessment: good}), policy.SawTLS)
+	equal(t, "good", put(store.Assessment{Assessment: good}), policy.SawTLS)
 	now = bad.When
-	equal(t, "another destination's failure", put(store.Found{Assessment: bad}), policy.SawTLS)
-	equal(t, "the same, told to replace", put(store.Found{Assessment: bad, Replace: true}), policy.SawTimeout)
-	equal(t, "an older look", put(store.Found{Assessment: good}), policy.SawTimeout)
+	equal(t, "another destination's failure", put(store.Assessment{Assessment: bad}), policy.SawTLS)
+	equal(t, "the same, told to replace", put(store.Assessment{Assessment: bad, Replace: true}), policy.SawTimeout)
+	equal(t, "an older look", put(store.Assessment{Assessment: good}), policy.SawTimeout)
 	good.When, good.Until = bad.When.Add(time.Hour), bad.When.Add(2*time.Hour)
 	now = good.When
-	equal(t, "good again", put(store.Found{Assessment: good}), policy.SawTLS)
+	equal(t, "good again", put(store.Assessment{Assessment: good}), policy.SawTLS)
 	now, bad.When = good.Until, good.Until
-	equal(t, "failure after the end", put(store.Found{Assessment: bad}), policy.SawTimeout)
+	equal(t, "failure after the end", put(store.Assessment{Assessment: bad}), policy.SawTimeout)
 
 	// What a clock saw that was a month ahead, and has been put right.
 	ahead := now.AddDate(0, 1, 0)
 	bad.When = ahead
-	put(store.Found{Assessment: bad, Replace: true})
+	put(store.Assessment{Assessment: bad, Replace: true})
 	good.When, good.Until = now, now.Add(time.Hour)
-	equal(t, "good, after a failure to come", put(store.Found{Assessment: good}), policy.SawTLS)
+	equal(t, "good, after a failure to come", put(store.Assessment{Assessment: good}), policy.SawTLS)
 	good.When, good.Until = ahead, ahead.Add(time.Hour)
-	put(store.Found{Assessment: good})
+	put(store.Assessment{Assessment: good})
 	bad.When = now
-	equal(t, "failure, after a success to come", put(store.Found{Assessment: bad}), policy.SawTimeout)
+	equal(t, "failure, after a success to come", put(store.Assessment{Assessment: bad}), policy.SawTimeout)
 	good.When, good.Until = now.Add(30*time.Second), now.Add(time.Hour)
-	put(store.Found{Assessment: good})
-	equal(t, "failure, after a success by a clock a little ahead", put(store.Found{Assessment: bad}), policy.SawTLS)
+	put(store.Assessment{Assessment: good})
+	equal(t, "failure, after a success by a clock a little ahead", put(store.Assessment{Assessment: bad}), policy.SawTLS)
 }
 
 func testDemands(t *testing.T, s suite) {
@@ -310,8 +310,8 @@ func testDemandsMerge(t *testing.T, s suite) {
 	equal(t, "merged", e.Demand, store.Demand{Level: policy.LevelDane, MinVersion: policy.TLS13, MinBits: 104, Since: start})
 }
 
-// testHold: a demand and a pin at once, each of which may stand already.
-func testHold(t *testing.T, s suite) {
+// testPromise: a demand and a pin at once, each of which may stand already.
+func testPromise(t *testing.T, s suite) {
 	db, d := s.open(t, "a"), addr.MustDestination("b.example")
 	encrypt := store.Demand{Level: policy.LevelEncrypt, MinVersion: policy.TLS12, MinBits: 128, Since: start}
 	secure := store.Demand{Level: policy.LevelSecure, MinVersion: policy.TLS12, MinBits: 128, Since: start}
@@ -327,7 +327,7 @@ func testHold(t *testing.T, s suite) {
 		{"both stand", encrypt, "rule:lab", encrypt, false},
 		{"demand beside the pin that stands", secure, "rule:lab", secure, false},
 	} {
-		now, pinned, err := db.Hold(s.ctx, d, test.raise, test.by)
+		now, pinned, err := db.RecordPromise(s.ctx, d, test.raise, test.by)
 		must(t, err)
 		equal(t, test.why, now, test.want)
 		equal(t, test.why+", pinned", pinned, test.pinned)
@@ -338,7 +338,7 @@ func testHold(t *testing.T, s suite) {
 	e, err := db.Get(s.ctx, d)
 	must(t, err)
 	equal(t, "pin", e.Pin, &store.Pin{Since: start, By: "rule:clinic"})
-	if _, _, err := db.Hold(s.ctx, d, store.Demand{}, "rule:clinic"); err == nil {
+	if _, _, err := db.RecordPromise(s.ctx, d, store.Demand{}, "rule:clinic"); err == nil {
 		t.Error("a demand of no level was stored")
 	}
 }

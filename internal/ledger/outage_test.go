@@ -28,8 +28,8 @@ func (b *bench) at(d addr.Destination, i int, outcome policy.Outcome, stage poli
 	o := &a.Hosts[0].Observations[0]
 	o.Address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 25)
 	o.Stage = stage
-	b.Found(a)
-	if b.learnAll(b.Context(), false) {
+	b.Record(a)
+	if b.recordAll(b.Context(), false) {
 		b.Fatal("the store is away")
 	}
 }
@@ -149,8 +149,8 @@ func TestOwnNetworkPin(t *testing.T) {
 	b := newBench(t)
 	must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true))
 	lost := func() {
-		b.Found(policy.Assessment{Destination: far, Problem: policy.DNSFailure, When: b.now()})
-		if b.learnAll(t.Context(), false) {
+		b.Record(policy.Assessment{Destination: far, Problem: policy.DNSFailure, When: b.now()})
+		if b.recordAll(t.Context(), false) {
 			t.Fatal("the store is away")
 		}
 	}
@@ -185,12 +185,12 @@ func TestOwnNetworkRestart(t *testing.T) {
 	if b.Suspect() == "" {
 		t.Error("not suspected")
 	}
-	equal(t, "counted", b.Stats().Events[store.OwnNetwork], 1)
+	equal(t, "counted", b.Stats().Events[store.Outage], 1)
 }
 
 // What is remembered of hosts is bounded, and those seen well long ago make room.
 func TestOwnNetworkBound(t *testing.T) {
-	n := newUplink(24 * time.Hour)
+	n := newOutage(24 * time.Hour)
 	fill := func(block byte, when time.Time) {
 		for i := range maxWell + 10 {
 			a := saw(far, when, policy.SawTLS)

@@ -10,18 +10,18 @@ import (
 	"tlsonly/internal/store"
 )
 
-// uplink notices when this host's own network is at fault: when many hosts that are known to be well fail alike at one time,
+// outage notices when this host's own network is at fault: when many hosts that are known to be well fail alike at one time,
 // because port 25 is closed on the way out, or because a device on the way overwrites what hosts say. What is seen then is no
 // fault of theirs, and doesn't count against them. It can't hide that STARTTLS is gone: only looks that found out nothing are
 // left uncounted. The few looks that lead to the suspicion have counted by then, as one failure each, which the next success
 // takes back.
-type uplink struct {
+type outage struct {
 	goodFor time.Duration // how long a host that was seen well is known to be
 
 	mu     sync.Mutex
 	well   map[netip.AddrPort]int64 // when hosts were last seen well, in seconds
 	pruned time.Time                // when well was
-	recent map[netip.AddrPort]sight // the last look at each host known to be well, of the last uplinkWindow
+	recent map[netip.AddrPort]sight // the last look at each host known to be well, of the last outageWindow
 	failed map[policy.Outcome]int   // how many of them failed, and how
 	swept  time.Time                // when recent was
 	blamed map[netip.AddrPort]bool  // those that failed since it is suspected; nil: it isn't
@@ -37,17 +37,17 @@ type sight struct {
 }
 
 const (
-	uplinkWindow, uplinkSweep = 10 * time.Minute, 10 * time.Second
-	// uplinkHosts fail at least.
-	uplinkHosts = 5
-	// uplinkQuiet is how long a suspicion lasts after the last host that failed: then nothing is known of the network.
-	uplinkQuiet = time.Hour
+	outageWindow, outageSweep = 10 * time.Minute, 10 * time.Second
+	// outageHosts fail at least.
+	outageHosts = 5
+	// outageQuiet is how long a suspicion lasts after the last host that failed: then nothing is known of the network.
+	outageQuiet = time.Hour
 	// maxWell bounds what is remembered: so many hosts tell as much as all do.
 	maxWell = 10_000
 )
 
-func newUplink(every time.Duration) *uplink {
-	return &uplink{
+func newOutage(every time.Duration) *outage {
+	return &outage{
 		// A host is looked at again after every, and a tenth more.
 		goodFor: max(24*time.Hour, 3*every/2),
 		well:    map[netip.AddrPort]int64{},
@@ -57,7 +57,7 @@ func newUplink(every time.Duration) *uplink {
 }
 
 // seed notes hosts that were seen well before.
-func (n *uplink) seed(a policy.Assessment, now time.Time) {
+func (n *outage) seed(a policy.Assessment, now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, h := range a.Hosts {
@@ -70,7 +70,7 @@ func (n *uplink) seed(a policy.Assessment, now time.Time) {
 }
 
 // remember notes that a host is well; n.mu is held.
-func (n *uplink) remember(o policy.Observation, now time.Time) {
+func (n *outage) remember(o policy.Observation, now time.Time) {
 	if _, ok := n.well[o.Address]; !ok && len(n.well) >= maxWell {
 		if d := now.Sub(n.pruned); d >= 0 && d < time.Hour {
 			return
@@ -101,7 +101,7 @@ func kind(o policy.Observation) policy.Outcome {
 }
 
 // note takes in what a look saw, and returns what is to be told: that the network is suspected, or no longer.
-func (n *uplink) note(a policy.Assessment, now time.Time) (events []store.Event) {
+func (n *outage) note(a policy.Assessment, now time.Time) (events []store.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.sweep(now)
@@ -111,7 +111,7 @@ func (n *uplink) note(a policy.Assessment, now time.Time) (events []store.Event)
 	for _, h := range a.Hosts {
 		for _, o := range h.Observations {
 			// Hosts are shared: one look at a host counts once, however many destinations it was for.
-			if s, ok := n.recent[o.Address]; ok && !o.When.After(s.when) || now.Sub(o.When) > uplinkWindow || o.When.After(now) {
+			if s, ok := n.recent[o.Address]; ok && !o.When.After(s.when) || now.Sub(o.When) > outageWindow || o.When.After(now) {
 				continue
 			}
 			if e, ok := n.observe(o, now); ok {
@@ -123,7 +123,7 @@ func (n *uplink) note(a policy.Assessment, now time.Time) (events []store.Event)
 }
 
 // observe takes in one look at a host; n.mu is held.
-func (n *uplink) observe(o policy.Observation, now time.Time) (store.Event, bool) {
+func (n *outage) observe(o policy.Observation, now time.Time) (store.Event, bool) {
 	was, known := n.well[o.Address]
 	if o.Outcome == policy.SawTLS {
 		n.remember(o, now)
@@ -139,7 +139,7 @@ func (n *uplink) observe(o policy.Observation, now time.Time) (store.Event, bool
 	n.failed[failed]++
 	count, all := n.failed[policy.SawMangled]+n.failed[policy.SawUnreachable], len(n.recent)
 	switch {
-	case n.blamed == nil && count >= uplinkHosts && 2*count > all:
+	case n.blamed == nil && count >= outageHosts && 2*count > all:
 		n.blamed, n.since, n.last = map[netip.AddrPort]bool{}, now, now
 		n.how = "they can't be reached, as if port 25 were closed on the way out"
 		if n.failed[policy.SawMangled] > n.failed[policy.SawUnreachable] {
@@ -150,27 +150,27 @@ func (n *uplink) observe(o policy.Observation, now time.Time) (store.Event, bool
 				n.blamed[address] = true
 			}
 		}
-		return store.Event{When: now, What: store.OwnNetwork,
+		return store.Event{When: now, What: store.Outage,
 			Why: fmt.Sprintf("%d of %d hosts that are known to be well fail: %s", count, all, n.how)}, true
 	case n.blamed == nil:
 	case failed != "":
 		n.blamed[o.Address], n.last = true, now
 	case o.Outcome == policy.SawTLS && n.blamed[o.Address]:
 		return n.cleared(now, "a host that failed is well again"), true
-	case 2*count <= all && all >= 2*uplinkHosts:
+	case 2*count <= all && all >= 2*outageHosts:
 		return n.cleared(now, "most hosts that are known to be well are"), true
 	}
 	return store.Event{}, false
 }
 
 // sweep forgets what was seen too long ago, or will be, by a clock that was set back; n.mu is held.
-func (n *uplink) sweep(now time.Time) {
-	if d := now.Sub(n.swept); d >= 0 && d < uplinkSweep {
+func (n *outage) sweep(now time.Time) {
+	if d := now.Sub(n.swept); d >= 0 && d < outageSweep {
 		return
 	}
 	n.swept = now
 	for address, s := range n.recent {
-		if now.Sub(s.when) > uplinkWindow || s.when.After(now) {
+		if now.Sub(s.when) > outageWindow || s.when.After(now) {
 			n.failed[s.failed]--
 			delete(n.recent, address)
 		}
@@ -178,18 +178,18 @@ func (n *uplink) sweep(now time.Time) {
 }
 
 // quiet reports whether the suspicion is too old; n.mu is held.
-func (n *uplink) quiet(now time.Time) bool { return n.blamed != nil && now.Sub(n.last) > uplinkQuiet }
+func (n *outage) quiet(now time.Time) bool { return n.blamed != nil && now.Sub(n.last) > outageQuiet }
 
 // cleared ends the suspicion; n.mu is held.
-func (n *uplink) cleared(now time.Time, why string) store.Event {
+func (n *outage) cleared(now time.Time, why string) store.Event {
 	n.blamed = nil
 	clear(n.recent)
 	clear(n.failed)
-	return store.Event{When: now, What: store.OwnNetworkWell, Why: why}
+	return store.Event{When: now, What: store.OutageOver, Why: why}
 }
 
 // excuses reports whether what a look found out nothing about is more likely our own network's fault.
-func (n *uplink) excuses(a policy.Assessment) bool {
+func (n *outage) excuses(a policy.Assessment) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, h := range a.Hosts {
@@ -204,7 +204,7 @@ func (n *uplink) excuses(a policy.Assessment) bool {
 
 // Suspect says what is wrong with this host's own network, "" when nothing is known to be.
 func (l *Ledger) Suspect() string {
-	n := l.uplink
+	n := l.outage
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.blamed == nil || n.quiet(l.c.Now()) {

@@ -13,7 +13,7 @@ import (
 // it is about, but not of those that doctor asks in the MTA's place.
 func TestAsked(t *testing.T) {
 	var told []string
-	s := server(t, Config{Asked: func(m Map, protected addr.Address) { told = append(told, fmt.Sprint(m, " ", protected)) }},
+	s := server(t, Config{OnQuestion: func(m Map, protected addr.Address) { told = append(told, fmt.Sprint(m, " ", protected)) }},
 		rule(policy.LevelEncrypt, "@clinic.example", ""))
 	for _, c := range []struct {
 		question string

@@ -65,9 +65,9 @@ func TestBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	runs := counted(t)
-	look := func() mta.Look {
+	look := func() mta.Inspection {
 		t.Helper()
-		found, err := Bound(ctx, s, i)
+		found, err := CheckBinding(ctx, s, i)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestBound(t *testing.T) {
 		t.Fatalf("bound: %q", bad(found.Findings))
 	}
 	for _, check := range []string{"milter", "transport", "sender-map", "policy", "running"} {
-		if !slices.ContainsFunc(found.Findings, func(f mta.Finding) bool { return f.Level == mta.OK && f.Check == check }) {
+		if !slices.ContainsFunc(found.Findings, func(f mta.Finding) bool { return f.Severity == mta.OK && f.Check == check }) {
 			t.Errorf("nothing is said of %s: %q", check, found.Findings)
 		}
 	}
@@ -140,7 +140,7 @@ func TestBound(t *testing.T) {
 		}
 		backdate(t, p)
 		found := look()
-		failing := slices.DeleteFunc(slices.Clone(found.Findings), func(f mta.Finding) bool { return !f.Level.Fails() || f.Code == "not-reloaded" })
+		failing := slices.DeleteFunc(slices.Clone(found.Findings), func(f mta.Finding) bool { return !f.Severity.Fails() || f.Code == "not-reloaded" })
 		if c.code == "" && len(failing) > 0 || c.code != "" && !slices.ContainsFunc(failing, func(f mta.Finding) bool { return f.Code == c.code && f.Where != "" && f.Remedy != "" }) {
 			t.Errorf("%s: no %q in %q", c.plant, c.code, failing)
 		}
@@ -174,7 +174,7 @@ func TestBound(t *testing.T) {
 	}
 	backdate(t, p)
 	for _, f := range look().Findings {
-		if f.Level.Fails() && f.Code != "not-reloaded" {
+		if f.Severity.Fails() && f.Code != "not-reloaded" {
 			t.Errorf("where a content filter gives mail back: %q", f)
 		}
 	}
@@ -183,7 +183,7 @@ func TestBound(t *testing.T) {
 	if err := os.Rename(filepath.Join(p.Etc, "main.cf"), filepath.Join(p.Etc, "away.cf")); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := Bound(ctx, s, i); err == nil || !slices.Contains(found.Files, filepath.Join(p.Etc, "main.cf")) {
+	if found, err := CheckBinding(ctx, s, i); err == nil || !slices.Contains(found.Files, filepath.Join(p.Etc, "main.cf")) {
 		t.Errorf("without main.cf: %+v, %v", found, err)
 	}
 }
@@ -194,7 +194,7 @@ func TestListener(t *testing.T) {
 	p := startPostfix(t, ctx, rig.PostfixConfig{})
 	socket := filepath.Join(p.Dir, "queue", "public", "pickup")
 	pid, err := listener(ctx, socket)
-	want, err2 := holder(filepath.Join(p.Dir, "queue", "pid", "master.pid"))
+	want, err2 := lockHolder(filepath.Join(p.Dir, "queue", "pid", "master.pid"))
 	if err != nil || err2 != nil || pid != want {
 		t.Errorf("process %d, %v; the master is %d, %v", pid, err, want, err2)
 	}
@@ -205,16 +205,16 @@ func TestListener(t *testing.T) {
 	see := func() []mta.Finding {
 		d := doctor{Settings: Settings{}.withDefaults(), Facts: f, core: true}
 		d.runningSeen(ctx)
-		return d.found
+		return d.findings
 	}
-	if found := see(); len(found) == 0 || found[0].Code != "postfix-running" || found[0].Level != mta.OK {
+	if found := see(); len(found) == 0 || found[0].Code != "postfix-running" || found[0].Severity != mta.OK {
 		t.Errorf("while it runs: %q", found)
 	}
 	// One without pickup.
 	if err := os.Rename(socket, socket+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if found := see(); len(found) == 0 || found[0].Level != mta.OK {
+	if found := see(); len(found) == 0 || found[0].Severity != mta.OK {
 		t.Errorf("without pickup: %q", found)
 	}
 	if err := os.Rename(socket+".away", socket); err != nil {

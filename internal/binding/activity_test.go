@@ -18,7 +18,7 @@ func newClock() *clock { return &clock{time.Date(2026, 3, 2, 8, 0, 0, 0, time.UT
 func (c *clock) now() time.Time       { return c.at }
 func (c *clock) pass(d time.Duration) { c.at = c.at.Add(d) }
 
-func codes(a *Asked, now time.Time) string {
+func codes(a *Activity, now time.Time) string {
 	var all []string
 	for _, f := range a.Silent(now) {
 		all = append(all, f.Code)
@@ -29,7 +29,7 @@ func codes(a *Asked, now time.Time) string {
 func sender(n int) addr.Address { return addr.MustAddress(fmt.Sprintf("d%d@clinic.example", n+1)) }
 
 // mail is what one protected message makes of a bound Postfix.
-func mail(a *Asked, n int) {
+func mail(a *Activity, n int) {
 	a.Question("sender", sender(n))
 	a.Message()
 	a.Decided(true)
@@ -41,7 +41,7 @@ func mail(a *Asked, n int) {
 // that is tried again and again, a weekend's holiday. Nobody is alarmed.
 func TestNoFalseAlarm(t *testing.T) {
 	c := newClock()
-	a := NewAsked(c.now)
+	a := NewActivity(c.now)
 	queued := 0 // messages that wait
 	for step := range 30 * 24 * 12 {
 		c.pass(5 * time.Minute)
@@ -68,7 +68,7 @@ func TestNoFalseAlarm(t *testing.T) {
 // The milter isn't asked about mail that the maps are asked about.
 func TestMilterSilent(t *testing.T) {
 	c := newClock()
-	a := NewAsked(c.now)
+	a := NewActivity(c.now)
 	for n := range 40 { // 200 minutes of mail, all well
 		mail(a, n)
 		c.pass(5 * time.Minute)
@@ -99,7 +99,7 @@ func TestMilterSilent(t *testing.T) {
 // does what is seen before it is known who is new.
 func TestMilterSilentNot(t *testing.T) {
 	c := newClock()
-	a := NewAsked(c.now)
+	a := NewActivity(c.now)
 	for n := range 100 {
 		a.Question("sender", sender(n))
 		c.pass(time.Minute)
@@ -121,7 +121,7 @@ func TestMilterSilentNot(t *testing.T) {
 func TestMapsSilent(t *testing.T) {
 	for _, sendmail := range []bool{false, true} {
 		c := newClock()
-		a := NewAsked(c.now)
+		a := NewActivity(c.now)
 		if sendmail {
 			a.Question("tls_rcpt", addr.Address{})
 		}
@@ -149,7 +149,7 @@ func TestMapsSilent(t *testing.T) {
 	}
 	// What was refused, or stays here, is asked about by nobody.
 	c := newClock()
-	a := NewAsked(c.now)
+	a := NewActivity(c.now)
 	for range 100 {
 		a.Decided(false)
 		c.pass(time.Minute)
@@ -162,7 +162,7 @@ func TestMapsSilent(t *testing.T) {
 // Nobody asks at all, though many did at this time on each of the last days.
 func TestNobodyAsks(t *testing.T) {
 	c := newClock()
-	a := NewAsked(c.now)
+	a := NewActivity(c.now)
 	hour := func(n int) {
 		for range n {
 			a.Question("sender", addr.Address{})
@@ -202,7 +202,7 @@ func TestNobodyAsks(t *testing.T) {
 
 func TestLast(t *testing.T) {
 	c := newClock()
-	a := NewAsked(c.now)
+	a := NewActivity(c.now)
 	if got := a.Last(); len(got) > 0 {
 		t.Errorf("before anybody has asked: %v", got)
 	}
@@ -220,7 +220,7 @@ func TestLast(t *testing.T) {
 // The memory of senders is bounded, and may be used by many at once.
 func TestAskedMany(t *testing.T) {
 	c := newClock()
-	a := NewAsked(c.now)
+	a := NewActivity(c.now)
 	var wg sync.WaitGroup
 	for part := range 4 {
 		wg.Go(func() {
@@ -245,7 +245,7 @@ func TestAskedMany(t *testing.T) {
 }
 
 func BenchmarkQuestion(b *testing.B) {
-	a := NewAsked(nil)
+	a := NewActivity(nil)
 	from := sender(1)
 	for b.Loop() {
 		a.Question("sender", addr.Address{})

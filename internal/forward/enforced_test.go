@@ -63,8 +63,8 @@ func TestUnread(t *testing.T) {
 		switch {
 		case unread == nil || !mailbox || !strings.HasSuffix(unread.Unread, "/alice/.forward"):
 			t.Errorf("%s: %+v, mailbox %t", c.name, unread, mailbox)
-		case unread.Held != (c.why == "") || !strings.Contains(unread.Detail, c.why):
-			t.Errorf("%s: held %t: %s", c.name, unread.Held, unread.Detail)
+		case unread.Enforced != (c.why == "") || !strings.Contains(unread.Detail, c.why):
+			t.Errorf("%s: held %t: %s", c.name, unread.Enforced, unread.Detail)
 		}
 	}
 }

@@ -80,8 +80,8 @@ func (e envelope) currentSender(m gomilter.Modifier) string {
 	return e.path
 }
 
-// bind asks the MTA for what binds it, when anything does.
-func (s *session) bind(msg *message, m gomilter.Modifier) error {
+// reissueSender asks the MTA for what binds it, when anything does.
+func (s *session) reissueSender(msg *message, m gomilter.Modifier) error {
 	if m.Actions()&gomilter.OptChangeFrom == 0 || s.keepsSender(msg) {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (s *session) bind(msg *message, m gomilter.Modifier) error {
 	if !c.TagEnvelope {
 		level = ""
 	}
-	args := msg.envelope.bound(c.RedactBounces, level)
+	args := msg.envelope.reissued(c.RedactBounces, level)
 	if args == "" {
 		return nil
 	}
@@ -117,9 +117,9 @@ func (s *session) bind(msg *message, m gomilter.Modifier) error {
 	return nil
 }
 
-// bound returns the ESMTP arguments that bind the MTA, "" where nothing is to be changed. tag is the level of the tag, "" for
+// reissued returns the ESMTP arguments that bind the MTA, "" where nothing is to be changed. tag is the level of the tag, "" for
 // none.
-func (e envelope) bound(redact bool, tag contract.Tag) string {
+func (e envelope) reissued(redact bool, tag contract.Tag) string {
 	given := map[string]string{}
 	for _, arg := range strings.Fields(e.args) {
 		keyword, value, _ := strings.Cut(arg, "=")
@@ -219,15 +219,15 @@ func (s *session) attest(msg *message, d *Decision, route Route) {
 		ourTransport(route.Mailer) || c.Enforcing != nil && c.Enforcing(route.Mailer) {
 		return
 	}
-	s.server.unbound.Add(1)
-	s.server.unboundAt.Store(c.Now().Unix())
+	s.server.unattested.Add(1)
+	s.server.unattestedAt.Store(c.Now().Unix())
 	cause := fmt.Sprintf("recipient's transport %s is not bound to TLS", route.Mailer)
 	if c.Attest == AttestEnforce {
 		c.Decider.deferFor(d, policy.NotBound, d.Destinations[0], cause)
 		return
 	}
-	if !msg.unbound {
-		msg.unbound = true
+	if !msg.warned {
+		msg.warned = true
 		c.Log.LogAttrs(s.ctx, slog.LevelWarn, "not bound", slog.String("qid", msg.queueID), slog.String("from", msg.from.String()),
 			slog.String("rcpt", d.Recipient.String()), slog.String("rule", d.Rule.Name), slog.String("err", cause))
 	}

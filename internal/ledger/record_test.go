@@ -227,22 +227,22 @@ func TestStoreAway(t *testing.T) {
 	near := addr.MustDestination("near.example")
 	found := func(d addr.Destination, after time.Duration, outcome policy.Outcome) {
 		b.pass(after)
-		b.Found(saw(d, b.now(), outcome))
+		b.Record(saw(d, b.now(), outcome))
 	}
 	back := b.away()
 	found(far, 0, policy.SawTLS)
 	found(near, 0, policy.SawNoSTARTTLS)
-	equal(t, "away", b.learnAll(t.Context(), false), true)
+	equal(t, "away", b.recordAll(t.Context(), false), true)
 	equal(t, "away is said", b.Stats().StoreAway, true)
 	for range 5 {
 		found(far, 20*time.Minute, policy.SawTLS)
-		equal(t, "away", b.learnAll(t.Context(), true), true)
+		equal(t, "away", b.recordAll(t.Context(), true), true)
 	}
 	found(far, time.Minute, policy.SawNoSTARTTLS)
 	equal(t, "waiting", b.Waiting(), 2)
 	equal(t, "pinned", b.Pinned(far), false)
 	back()
-	equal(t, "away", b.learnAll(t.Context(), true), false)
+	equal(t, "away", b.recordAll(t.Context(), true), false)
 	equal(t, "waiting", b.Waiting(), 0)
 	equal(t, "away is said", b.Stats().StoreAway, false)
 	equal(t, "pinned", b.Pinned(far), true)
@@ -250,8 +250,8 @@ func TestStoreAway(t *testing.T) {
 	same(t, "told", told, "far.example pinned  two successes", "far.example lost-tls encrypt may")
 	equal(t, "when", b.entry(far).Assessment.When, b.now())
 	equal(t, "of the other", b.entry(near).Assessment.When, begin)
-	if len(b.looks) != 0 || b.order != nil {
-		t.Errorf("left: %v, %v", b.looks, b.order)
+	if len(b.queue) != 0 || b.order != nil {
+		t.Errorf("left: %v, %v", b.queue, b.order)
 	}
 }
 
@@ -259,9 +259,9 @@ func TestOrder(t *testing.T) {
 	b := newBench(t)
 	var want []string
 	for _, outcome := range []policy.Outcome{policy.SawTLS, policy.SawNoSTARTTLS} {
-		b.learnAll(t.Context(), false)
+		b.recordAll(t.Context(), false)
 		for i := range 20 {
-			b.Found(saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), begin, outcome))
+			b.Record(saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), begin, outcome))
 		}
 	}
 	for i := range 20 {
@@ -270,8 +270,8 @@ func TestOrder(t *testing.T) {
 	// The first fails once, and loses its turn, but not to what is seen there later.
 	first, _ := b.next()
 	b.putBack(first)
-	b.Found(saw(first.Destination, begin, policy.SawTLS))
-	b.learnAll(t.Context(), false)
+	b.Record(saw(first.Destination, begin, policy.SawTLS))
+	b.recordAll(t.Context(), false)
 	want = append(want[1:], want[0], "d0.example level may encrypt")
 	same(t, "told", b.events(), want...)
 }
@@ -287,7 +287,7 @@ func TestRun(t *testing.T) {
 		done := make(chan struct{})
 		go func() { b.Ledger.Run(ctx); close(done) }()
 
-		b.Found(saw(far, b.now(), policy.SawTLS))
+		b.Record(saw(far, b.now(), policy.SawTLS))
 		synctest.Wait()
 		equal(t, "learned at once", b.Waiting(), 0)
 		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
@@ -296,7 +296,7 @@ func TestRun(t *testing.T) {
 
 		back := b.away()
 		b.pass(2 * time.Hour)
-		b.Found(saw(far, b.now(), policy.SawNoSTARTTLS))
+		b.Record(saw(far, b.now(), policy.SawNoSTARTTLS))
 		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
 		time.Sleep(3 * b.flushEvery)
 		equal(t, "waiting", b.Waiting(), 1)
@@ -312,7 +312,7 @@ func TestRun(t *testing.T) {
 
 		// At the end nothing that is known may be lost.
 		for i := range 100 {
-			b.Found(saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), b.now(), policy.SawTLS))
+			b.Record(saw(addr.MustDestination(fmt.Sprintf("d%d.example", i)), b.now(), policy.SawTLS))
 		}
 		b.pass(2 * time.Hour)
 		must(t, b.Owe(ctx, far, "clinic", policy.DefaultDemand(), true))
@@ -332,14 +332,14 @@ func TestHostsFromMemory(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	saw := policy.Observation{Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 128, When: now.Add(-3 * time.Hour)}
 	a := policy.Assessment{When: now, Hosts: []policy.Host{{Observations: []policy.Observation{saw}}, {Observations: []policy.Observation{{When: now.Add(-4 * time.Hour)}}}}}
-	if got := lookedAt(a); !got.Equal(now.Add(-3 * time.Hour)) {
+	if got := probedAt(a); !got.Equal(now.Add(-3 * time.Hour)) {
 		t.Errorf("looked at %s, want the later of the two looks", got)
 	}
-	if got := lookedAt(policy.Assessment{When: now, Problem: policy.DNSFailure}); !got.Equal(now) {
+	if got := probedAt(policy.Assessment{When: now, Problem: policy.DNSFailure}); !got.Equal(now) {
 		t.Errorf("without a host: %s", got)
 	}
 	a.Hosts[0].Observations[0].When = now.Add(time.Hour)
-	if got := lookedAt(a); !got.Equal(now) {
+	if got := probedAt(a); !got.Equal(now) {
 		t.Errorf("from the future: %s", got)
 	}
 }

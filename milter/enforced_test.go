@@ -17,7 +17,7 @@ type closedHome struct{ held bool }
 func (f closedHome) Expand(_ context.Context, to, _ addr.Address) forward.Expansion {
 	return forward.Expansion{Leaves: []forward.Leaf{
 		{Kind: forward.Mailbox, Address: to},
-		{Kind: forward.Unknown, Address: to, Detail: "permission denied", Unread: "/home/u/.forward", Held: f.held},
+		{Kind: forward.Unknown, Address: to, Detail: "permission denied", Unread: "/home/u/.forward", Enforced: f.held},
 	}}
 }
 
@@ -45,7 +45,7 @@ func TestUnreadForward(t *testing.T) {
 			rs = append(rs, forwarder)
 		}
 		d := &Decider{Assessor: &fakeAssessor{}, Ledger: &fakeLedger{}, Forwards: closedHome{c.leaf},
-			Held: func(rules.Candidates, *rules.Rule) bool { return c.delivered }}
+			EnforcedAtDelivery: func(rules.Candidates, *rules.Rule) bool { return c.delivered }}
 		from := rules.New(rs).Sender(addr.MustAddress("a@clinic.example"), "", time.Now())
 		got := d.Decide(t.Context(), from, addr.MustAddress("u@clinic.example"), Route{Mailer: "local"})
 		reply := ""

@@ -10,8 +10,8 @@ import (
 // A commit waits for the disk, and SQLite has one at a time. So what many want to write at once goes into one transaction: each is
 // told when that is on disk, and the disk is waited for once.
 
-// mostTogether bounds how much is undone when a transaction fails, and how long it keeps other processes waiting.
-const mostTogether = 64
+// maxBatch bounds how much is undone when a transaction fails, and how long it keeps other processes waiting.
+const maxBatch = 64
 
 // job is what one caller of update wants.
 type job struct {
@@ -20,8 +20,8 @@ type job struct {
 	done chan error
 }
 
-// line is who waits for a transaction. A goroutine works while anybody does.
-type line struct {
+// commitQueue is who waits for a transaction. A goroutine works while anybody does.
+type commitQueue struct {
 	mu      sync.Mutex
 	waiting []*job
 	working bool
@@ -31,13 +31,13 @@ type line struct {
 // join runs fn in a transaction of its own or with others'. When ctx ends it returns at once, and fn may still run, and count.
 func (s *Store) join(ctx context.Context, fn func(*work) error) error {
 	j := &job{ctx, fn, make(chan error, 1)}
-	s.line.mu.Lock()
-	s.line.waiting = append(s.line.waiting, j)
-	if !s.line.working {
-		s.line.working = true
-		s.line.workers.Go(s.serve)
+	s.queue.mu.Lock()
+	s.queue.waiting = append(s.queue.waiting, j)
+	if !s.queue.working {
+		s.queue.working = true
+		s.queue.workers.Go(s.serve)
 	}
-	s.line.mu.Unlock()
+	s.queue.mu.Unlock()
 	select {
 	case err := <-j.done:
 		return err
@@ -49,18 +49,18 @@ func (s *Store) join(ctx context.Context, fn func(*work) error) error {
 // serve takes who waits, in order, until nobody does.
 func (s *Store) serve() {
 	for {
-		s.line.mu.Lock()
-		n := min(len(s.line.waiting), mostTogether)
-		jobs := s.line.waiting[:n:n]
-		if s.line.waiting = s.line.waiting[n:]; len(s.line.waiting) == 0 {
-			s.line.waiting = nil
+		s.queue.mu.Lock()
+		n := min(len(s.queue.waiting), maxBatch)
+		jobs := s.queue.waiting[:n:n]
+		if s.queue.waiting = s.queue.waiting[n:]; len(s.queue.waiting) == 0 {
+			s.queue.waiting = nil
 		}
-		s.line.working = n > 0
-		s.line.mu.Unlock()
+		s.queue.working = n > 0
+		s.queue.mu.Unlock()
 		if n == 0 {
 			return
 		}
-		if n > 1 && s.together(jobs) {
+		if n > 1 && s.batch(jobs) {
 			continue
 		}
 		for _, j := range jobs {
@@ -69,9 +69,9 @@ func (s *Store) serve() {
 	}
 }
 
-// together runs jobs in one transaction, one that fails as if it hadn't been there, and tells all of them. It returns false when
+// batch runs jobs in one transaction, one that fails as if it hadn't been there, and tells all of them. It returns false when
 // the transaction came to nothing, and nobody was told.
-func (s *Store) together(jobs []*job) bool {
+func (s *Store) batch(jobs []*job) bool {
 	errs := make([]error, len(jobs))
 	ctx := context.WithoutCancel(jobs[0].ctx)
 	err := s.transact(ctx, func(t *work) error {

@@ -36,9 +36,9 @@ func TestTogether(t *testing.T) {
 				t.Fatal(err)
 			}
 			waiting := func() int {
-				s.line.mu.Lock()
-				defer s.line.mu.Unlock()
-				return len(s.line.waiting)
+				s.queue.mu.Lock()
+				defer s.queue.mu.Unlock()
+				return len(s.queue.waiting)
 			}
 			began, release := make(chan bool), make(chan bool)
 			var group sync.WaitGroup

@@ -10,11 +10,11 @@ import (
 
 // A survey sees all there is, while others write.
 func TestSurvey(t *testing.T) {
-	l := &Ledger{known: map[addr.Destination]*known{}}
+	l := &Ledger{records: map[addr.Destination]*record{}}
 	name := func(i int) addr.Destination { return addr.MustDestination(fmt.Sprintf("d%d.example", i)) }
-	const n = 3 * breath
+	const n = 3 * yieldEvery
 	for i := range n {
-		l.known[name(i)] = &known{pinned: i%2 == 0, failures: i % 3, seen: seen{level: policy.LevelEncrypt, lost: i%4 == 0}}
+		l.records[name(i)] = &record{pinned: i%2 == 0, failures: i % 3, seen: seen{level: policy.LevelEncrypt, lost: i%4 == 0}}
 	}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -25,14 +25,14 @@ func TestSurvey(t *testing.T) {
 				return
 			default:
 				l.mu.Lock()
-				k := *l.known[name(1)]
+				k := *l.records[name(1)]
 				l.set(name(1), &k)
 				l.mu.Unlock()
 			}
 		}
 	}()
 	count, pinned, failing, lost := 0, 0, 0, 0
-	l.Survey(func(k Known) bool {
+	l.All(func(k Summary) bool {
 		count++
 		if k.Pinned {
 			pinned++
@@ -51,7 +51,7 @@ func TestSurvey(t *testing.T) {
 		t.Error(count, pinned, failing, lost)
 	}
 	count = 0
-	if l.Survey(func(Known) bool { count++; return false }); count != 1 {
+	if l.All(func(Summary) bool { count++; return false }); count != 1 {
 		t.Errorf("%d after the end", count)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"tlsonly/internal/mta"
 )
 
-// checkAsked is the check of Asked's findings.
-const checkAsked = "asked"
+// checkActivity is the check of Asked's findings.
+const checkActivity = "asked"
 
 // The ways in which an MTA asks: by the milter, and by each map.
 const (
@@ -21,7 +21,7 @@ const (
 	ByReport = string(contract.MapReport)
 )
 
-func ways() []string {
+func channels() []string {
 	return []string{ByMilter, string(contract.MapSender), string(contract.MapForced), string(contract.MapPolicy),
 		string(contract.MapTLSRcpt), ByReport}
 }
@@ -48,7 +48,7 @@ const (
 	busy, days, quietHours = 20, 7, 2
 )
 
-// Asked knows when and for what an MTA has asked. Make one with NewAsked.
+// Activity knows when and for what an MTA has asked. Make one with NewActivity.
 //
 // A night without mail must alarm nobody, so what counts is what one half of
 // the MTA says of the other: mail that the milter took from a protected sender
@@ -57,7 +57,7 @@ const (
 // was asked then. Each has to fail to happen in three slots of five minutes.
 // That nobody asks at all proves nothing by itself; it is a warning where on
 // each of the last seven days many did at the same time of the day.
-type Asked struct {
+type Activity struct {
 	now     func() time.Time
 	started time.Time
 	last    map[string]*atomic.Int64 // by way: Unix nanoseconds, 0: never; the map isn't written to
@@ -88,15 +88,15 @@ func (r *run) add(now time.Time, length time.Duration) {
 	}
 }
 
-// NewAsked returns one that nobody has asked. now is the time of day; nil:
+// NewActivity returns one that nobody has asked. now is the time of day; nil:
 // time.Now.
-func NewAsked(now func() time.Time) *Asked {
+func NewActivity(now func() time.Time) *Activity {
 	if now == nil {
 		now = time.Now
 	}
-	a := &Asked{now: now, started: now(), last: map[string]*atomic.Int64{}, seed: maphash.MakeSeed(),
+	a := &Activity{now: now, started: now(), last: map[string]*atomic.Int64{}, seed: maphash.MakeSeed(),
 		senders: map[uint64]time.Time{}}
-	for _, way := range ways() {
+	for _, way := range channels() {
 		a.last[way] = new(atomic.Int64)
 	}
 	return a
@@ -104,7 +104,7 @@ func NewAsked(now func() time.Time) *Asked {
 
 // Last returns when each way was used last; one that wasn't since the start
 // isn't there.
-func (a *Asked) Last() map[string]time.Time {
+func (a *Activity) Last() map[string]time.Time {
 	found := make(map[string]time.Time)
 	for way, at := range a.last {
 		if n := at.Load(); n != 0 {
@@ -115,7 +115,7 @@ func (a *Asked) Last() map[string]time.Time {
 }
 
 // note notes that a way is used. Much of the same second is one write.
-func (a *Asked) note(way string, now time.Time) {
+func (a *Activity) note(way string, now time.Time) {
 	if at, ok := a.last[way]; ok && now.UnixNano()-at.Load() > int64(time.Second) {
 		at.Store(now.UnixNano())
 		a.count(now)
@@ -123,11 +123,11 @@ func (a *Asked) note(way string, now time.Time) {
 }
 
 // Message counts each message that the milter is asked about.
-func (a *Asked) Message() { a.note(ByMilter, a.now()) }
+func (a *Activity) Message() { a.note(ByMilter, a.now()) }
 
 // Decided counts each decision of a rule. Accepted is one for a protected
 // sender that lets mail go elsewhere.
-func (a *Asked) Decided(accepted bool) {
+func (a *Activity) Decided(accepted bool) {
 	now := a.now()
 	a.note(ByMilter, now)
 	a.mu.Lock()
@@ -144,7 +144,7 @@ func (a *Asked) Decided(accepted bool) {
 
 // Question is told of each question to a map, by its name, and of the protected
 // sender that it is about, the null one for none.
-func (a *Asked) Question(name string, protected addr.Address) {
+func (a *Activity) Question(name string, protected addr.Address) {
 	now := a.now()
 	a.note(name, now)
 	if name == string(contract.MapPolicy) || name == ByReport {
@@ -174,7 +174,7 @@ func (a *Asked) Question(name string, protected addr.Address) {
 }
 
 // forget drops senders of long ago; a.mu is held.
-func (a *Asked) forget(now time.Time) {
+func (a *Activity) forget(now time.Time) {
 	a.swept = now
 	for who, at := range a.senders {
 		if now.Sub(at) > remembered || at.After(now) {
@@ -184,7 +184,7 @@ func (a *Asked) forget(now time.Time) {
 }
 
 // count counts a sign that somebody asks, for the time of the day.
-func (a *Asked) count(now time.Time) {
+func (a *Activity) count(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.turn(now)
@@ -192,7 +192,7 @@ func (a *Asked) count(now time.Time) {
 }
 
 // turn goes on to the hour of now; a.mu is held.
-func (a *Asked) turn(now time.Time) {
+func (a *Activity) turn(now time.Time) {
 	at := now.UTC().Truncate(time.Hour)
 	if a.hour.IsZero() || at.Sub(a.hour).Abs() > days*24*time.Hour {
 		a.hours, a.hour = [days + 1][24]int{}, at
@@ -209,24 +209,24 @@ func (a *Asked) turn(now time.Time) {
 }
 
 // Silent says who doesn't ask any more.
-func (a *Asked) Silent(now time.Time) []mta.Finding {
+func (a *Activity) Silent(now time.Time) []mta.Finding {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.turn(now)
 	var found []mta.Finding
 	const remedy = "tlsonly doctor, then see whether the MTA was reloaded"
 	if a.arrived.slots >= signs {
-		found = append(found, mta.Finding{Level: mta.Hole, Code: "milter-silent", Where: "milter", Check: checkAsked,
+		found = append(found, mta.Finding{Severity: mta.Hole, Code: "milter-silent", Where: "milter", Check: checkActivity,
 			Text: "mail of protected senders is under way of which the milter wasn't asked, since " +
 				a.arrived.first.Format(time.DateTime), Remedy: remedy})
 	}
 	if a.accepted.slots >= signs {
-		found = append(found, mta.Finding{Level: mta.Hole, Code: "maps-silent", Where: "socketmap", Check: checkAsked,
+		found = append(found, mta.Finding{Severity: mta.Hole, Code: "maps-silent", Where: "socketmap", Check: checkActivity,
 			Text: "mail of protected senders was accepted, and nobody asks the maps how it may leave, since " +
 				a.accepted.first.Format(time.DateTime), Remedy: remedy})
 	}
 	if a.quiet() {
-		found = append(found, mta.Finding{Level: mta.Warning, Code: "nobody-asks", Check: checkAsked,
+		found = append(found, mta.Finding{Severity: mta.Warning, Code: "nobody-asks", Check: checkActivity,
 			Text: "nobody has asked for two hours, though many did at this time on each of the last seven days", Remedy: remedy})
 	}
 	return found
@@ -234,7 +234,7 @@ func (a *Asked) Silent(now time.Time) []mta.Finding {
 
 // quiet reports whether nobody asked in the last whole hours, though many did on
 // each of the days before; a.mu is held.
-func (a *Asked) quiet() bool {
+func (a *Activity) quiet() bool {
 	if a.hours[0][a.hour.Hour()] > 0 {
 		return false
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // joined is what rules ask together.
-func joined(asking []Asking) policy.Demand {
+func joined(asking []DecidingRule) policy.Demand {
 	var d policy.Demand
 	for _, a := range asking {
 		if a.Rule.Mode == policy.Enforce {
@@ -38,8 +38,8 @@ func TestAskingIsWhatIsAsked(t *testing.T) {
 		d := NewDelivery(Stage{Set: set, Numbers: Assign(set, []Stage{was})}, []Stage{was}, keep)
 		for n := range d.Highest() + 2 {
 			for _, to := range []addr.Domain{addr.MustDomain("d.example"), addr.MustDomain("e.example"), {}} {
-				ask, known := d.Ask(n, to, now)
-				asking := d.Asking(n, to, now)
+				ask, known := d.Requirement(n, to, now)
+				asking := d.Deciding(n, to, now)
 				if got := joined(asking); !same(got, ask.Demand) || !known && len(asking) > 0 {
 					t.Fatalf("seed %d: class %d at %s is asked %+v, but its rules ask %+v", seed, n, to, ask.Demand, got)
 				}
@@ -58,8 +58,8 @@ func TestAskingIsWhatIsAsked(t *testing.T) {
 		}
 		for _, from := range []string{"x@a.example", "z@a.example", "x@c.example"} {
 			sender, to := addr.MustAddress(from), addr.MustAddress("u@d.example")
-			ask, _ := d.AskFor(sender, to, now)
-			if got := joined(d.AskingFor(sender, to, now)); !same(got, ask.Demand) {
+			ask, _ := d.RequirementFor(sender, to, now)
+			if got := joined(d.DecidingFor(sender, to, now)); !same(got, ask.Demand) {
 				t.Fatalf("seed %d: %s is asked %+v, but its rules ask %+v", seed, from, ask.Demand, got)
 			}
 		}

@@ -62,7 +62,7 @@ func TestHolds(t *testing.T) {
 		if r == nil {
 			t.Fatalf("%s: no rule", c.name)
 		}
-		if got := d.Holds(candidates, r, c.lends); got != c.want {
+		if got := d.Covers(candidates, r, c.lends); got != c.want {
 			t.Errorf("%s: %t, want %t", c.name, got, c.want)
 		}
 	}

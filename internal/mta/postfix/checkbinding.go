@@ -14,7 +14,7 @@ import (
 	"tlsonly/internal/place"
 )
 
-// Bound is the core of Doctor: what of the instance's own settings binds it, and
+// CheckBinding is the core of Doctor: what of the instance's own settings binds it, and
 // whether it runs with them. The daemon looks so every few minutes, as its own
 // user: it needs no privileges, says what it can't see, sends no mail, and asks
 // neither the daemon nor the site's databases. Routes, relays, clients, senders
@@ -22,12 +22,12 @@ import (
 //
 // The files are known even where there is an error, which is for a Postfix
 // whose settings can't be read.
-func Bound(ctx context.Context, s Settings, i Instance) (mta.Look, error) {
+func CheckBinding(ctx context.Context, s Settings, i Instance) (mta.Inspection, error) {
 	dir := i.Dir
 	if dir == "" {
 		dir = place.Postfix
 	}
-	look := mta.Look{Files: []string{filepath.Join(dir, "main.cf"), filepath.Join(dir, "master.cf")}}
+	look := mta.Inspection{Files: []string{filepath.Join(dir, "main.cf"), filepath.Join(dir, "master.cf")}}
 	f, err := readSettings(ctx, i)
 	if err != nil {
 		return look, err
@@ -44,12 +44,12 @@ func Bound(ctx context.Context, s Settings, i Instance) (mta.Look, error) {
 		return look, err
 	}
 	d.milters(ctx)
-	if mta.Fails(d.found) {
+	if mta.Fails(d.findings) {
 		// A service without our milter may be where a content filter gives mail
 		// back; that a FILTER action leads to one is seen in tables only.
-		d.found = nil
+		d.findings = nil
 		d.filters(ctx)
-		d.found = nil
+		d.findings = nil
 		d.milters(ctx)
 	}
 	d.version()
@@ -57,7 +57,7 @@ func Bound(ctx context.Context, s Settings, i Instance) (mta.Look, error) {
 	d.transports(ctx)
 	d.senderMap(ctx)
 	d.policies(ctx)
-	look.Findings = d.found
+	look.Findings = d.findings
 	return look, nil
 }
 
@@ -65,7 +65,7 @@ func Bound(ctx context.Context, s Settings, i Instance) (mta.Look, error) {
 func (d *doctor) readFiles() []string {
 	files := []string{filepath.Join(d.Dir, "main.cf"), filepath.Join(d.Dir, "master.cf"),
 		filepath.Join(d.value("queue_directory"), "pid", "master.pid")}
-	for _, name := range ownFiles() {
+	for _, name := range ourFiles() {
 		files = append(files, filepath.Join(d.Dir, name))
 	}
 	var tables []string
@@ -76,7 +76,7 @@ func (d *doctor) readFiles() []string {
 	}
 	for _, table := range tables {
 		kind, path, _ := strings.Cut(strings.TrimPrefix(table, "proxy:"), ":")
-		if !filepath.IsAbs(path) || slices.Contains(asked, kind) {
+		if !filepath.IsAbs(path) || slices.Contains(queriedTypes, kind) {
 			continue
 		}
 		files = append(files, path)

@@ -8,9 +8,9 @@ import (
 	"tlsonly/internal/addr"
 )
 
-// Way is how a destination led to a mail host. It decides for which names the host may show a certificate where
+// ReferenceNames is how a destination led to a mail host. It decides for which names the host may show a certificate where
 // DANE-TA(2) matched.
-type Way struct {
+type ReferenceNames struct {
 	Base    addr.Domain // the name below which the TLSA records were found
 	NextHop addr.Domain // the destination as asked for: a domain, or the host in brackets
 	Alias   addr.Domain // where a chain of CNAMEs at NextHop ended, DNSSEC-validated; zero when there was none
@@ -19,7 +19,7 @@ type Way struct {
 }
 
 // Names returns the reference identifiers (RFC 7672, section 3.2.2), each once, the first one being Base.
-func (w Way) Names() []addr.Domain {
+func (w ReferenceNames) Names() []addr.Domain {
 	names := []addr.Domain{w.Base}
 	// With MX records that DNSSEC doesn't vouch for, whoever wrote them chose the host: the next hop's name proves
 	// nothing about it that way, and the host's own name is all there is. Without MX records the next hop is the host.
@@ -39,7 +39,7 @@ func (w Way) Names() []addr.Domain {
 }
 
 // Admits reports whether the host's certificate, which DANE-TA(2) matched, bears one of the names of Names.
-func (w Way) Admits(leaf Certificate) bool {
+func (w ReferenceNames) Admits(leaf Certificate) bool {
 	// RFC 7672, section 3.2.3: common names count only where there are no names of the kind that are made for it.
 	if !slices.ContainsFunc(leaf.Names, isName) {
 		leaf.Names = commonNames(leaf.Subject)

@@ -14,23 +14,23 @@ func TestNames(t *testing.T) {
 	d := addr.MustDomain
 	for _, c := range []struct {
 		name string
-		way  Way
+		way  ReferenceNames
 		want string
 	}{
-		{"secure MX", Way{Base: d("mx.example"), NextHop: d("example.com"), MX: true, Secure: true}, "[mx.example example.com]"},
-		{"secure MX, CNAME at the next hop", Way{Base: d("mx.example"), NextHop: d("example.com"), Alias: d("example.net"), MX: true, Secure: true},
+		{"secure MX", ReferenceNames{Base: d("mx.example"), NextHop: d("example.com"), MX: true, Secure: true}, "[mx.example example.com]"},
+		{"secure MX, CNAME at the next hop", ReferenceNames{Base: d("mx.example"), NextHop: d("example.com"), Alias: d("example.net"), MX: true, Secure: true},
 			"[mx.example example.com example.net]"},
-		{"secure MX to itself", Way{Base: d("example.com"), NextHop: d("example.com"), MX: true, Secure: true}, "[example.com]"},
-		{"secure MX to where the CNAME ends", Way{Base: d("example.net"), NextHop: d("example.com"), Alias: d("example.net"), MX: true, Secure: true},
+		{"secure MX to itself", ReferenceNames{Base: d("example.com"), NextHop: d("example.com"), MX: true, Secure: true}, "[example.com]"},
+		{"secure MX to where the CNAME ends", ReferenceNames{Base: d("example.net"), NextHop: d("example.com"), Alias: d("example.net"), MX: true, Secure: true},
 			"[example.net example.com]"},
-		{"insecure MX", Way{Base: d("mx.example"), NextHop: d("example.com"), MX: true}, "[mx.example]"},
-		{"insecure MX, CNAME at the next hop", Way{Base: d("mx.example"), NextHop: d("example.com"), Alias: d("example.net"), MX: true}, "[mx.example]"},
-		{"no MX", Way{Base: d("example.com"), NextHop: d("example.com"), Secure: true}, "[example.com]"},
-		{"no MX, CNAME", Way{Base: d("example.net"), NextHop: d("example.com"), Alias: d("example.net"), Secure: true}, "[example.net example.com]"},
-		{"no MX, records below the first name", Way{Base: d("example.com"), NextHop: d("example.com"), Alias: d("example.net"), Secure: true}, "[example.com]"},
-		{"host in brackets", Way{Base: d("mx.example"), NextHop: d("mx.example")}, "[mx.example]"},
-		{"host in brackets, CNAME", Way{Base: d("mx.example.net"), NextHop: d("mx.example"), Alias: d("mx.example.net")}, "[mx.example.net mx.example]"},
-		{"nothing", Way{}, "[]"},
+		{"insecure MX", ReferenceNames{Base: d("mx.example"), NextHop: d("example.com"), MX: true}, "[mx.example]"},
+		{"insecure MX, CNAME at the next hop", ReferenceNames{Base: d("mx.example"), NextHop: d("example.com"), Alias: d("example.net"), MX: true}, "[mx.example]"},
+		{"no MX", ReferenceNames{Base: d("example.com"), NextHop: d("example.com"), Secure: true}, "[example.com]"},
+		{"no MX, CNAME", ReferenceNames{Base: d("example.net"), NextHop: d("example.com"), Alias: d("example.net"), Secure: true}, "[example.net example.com]"},
+		{"no MX, records below the first name", ReferenceNames{Base: d("example.com"), NextHop: d("example.com"), Alias: d("example.net"), Secure: true}, "[example.com]"},
+		{"host in brackets", ReferenceNames{Base: d("mx.example"), NextHop: d("mx.example")}, "[mx.example]"},
+		{"host in brackets, CNAME", ReferenceNames{Base: d("mx.example.net"), NextHop: d("mx.example"), Alias: d("mx.example.net")}, "[mx.example.net mx.example]"},
+		{"nothing", ReferenceNames{}, "[]"},
 	} {
 		if got := fmt.Sprint(c.way.Names()); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
@@ -40,10 +40,10 @@ func TestNames(t *testing.T) {
 
 func TestAdmits(t *testing.T) {
 	d := addr.MustDomain
-	way := Way{Base: d("mx.example"), NextHop: d("example.com"), MX: true, Secure: true}
-	insecure := Way{Base: d("mx.example"), NextHop: d("example.com"), MX: true}
+	way := ReferenceNames{Base: d("mx.example"), NextHop: d("example.com"), MX: true, Secure: true}
+	insecure := ReferenceNames{Base: d("mx.example"), NextHop: d("example.com"), MX: true}
 	for _, c := range []struct {
-		way     Way
+		way     ReferenceNames
 		names   []string
 		subject string
 		want    bool
@@ -69,7 +69,7 @@ func TestAdmits(t *testing.T) {
 		{way, []string{"192.0.2.1"}, "CN=mx.example", true}, // an address is not a DNS name
 		{way, []string{"192.0.2.1"}, "", false},
 		{way, nil, "", false},
-		{Way{}, []string{""}, "CN=", false},
+		{ReferenceNames{}, []string{""}, "CN=", false},
 	} {
 		if got := c.way.Admits(Certificate{Names: c.names, Subject: c.subject}); got != c.want {
 			t.Errorf("%v %q: %v", c.names, c.subject, got)

@@ -6,8 +6,8 @@ import (
 	"tlsonly/internal/store"
 )
 
-// Known is what is remembered of one destination, in short.
-type Known struct {
+// Summary is what is remembered of one destination, in short.
+type Summary struct {
 	Destination addr.Destination
 	Level       policy.Level // reached at the last look that found something out; "" when that isn't known
 	Demand      store.Demand
@@ -28,7 +28,7 @@ const (
 )
 
 // fault sorts k's last look.
-func (k *known) fault() Fault {
+func (k *record) fault() Fault {
 	switch {
 	case k.failures == 0:
 		return ""
@@ -40,21 +40,21 @@ func (k *known) fault() Fault {
 	return NoTLS
 }
 
-// breath is after how many destinations a Survey lets others write.
-const breath = 500
+// yieldEvery is after how many destinations a Survey lets others write.
+const yieldEvery = 500
 
-// Survey hands what is known to each, in no order, until it returns false. Decisions go on meanwhile, so what is learned
+// All hands what is known to each, in no order, until it returns false. Decisions go on meanwhile, so what is learned
 // during a Survey may be in it or not. Each doesn't call the Ledger, and it doesn't wait.
-func (l *Ledger) Survey(each func(Known) bool) {
+func (l *Ledger) All(each func(Summary) bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	n := 0
-	for d, k := range l.known {
-		if !each(Known{d, k.seen.level, k.demand, k.failures, k.fault(), k.pinned, k.seen.lost && k.pinned}) {
+	for d, k := range l.records {
+		if !each(Summary{d, k.seen.level, k.demand, k.failures, k.fault(), k.pinned, k.seen.lost && k.pinned}) {
 			return
 		}
 		// Changing a map between two steps of a range over it is allowed.
-		if n++; n%breath == 0 {
+		if n++; n%yieldEvery == 0 {
 			l.mu.RUnlock()
 			l.mu.RLock() // whoever waits to write comes first
 		}

@@ -11,16 +11,16 @@ import (
 // probes of addresses, unless double_bounce_sender says otherwise.
 const doubleBounce = "double-bounce"
 
-// holdsOwn reports whether mail of a sender is what an MTA writes itself, a
+// enforcesNotice reports whether mail of a sender is what an MTA writes itself, a
 // bounce, a delay warning or a notice, and is to be held to TLS: while any rule
 // enforces it, for nobody can tell which of it is about protected mail.
-func (s *Server) holdsOwn(own []string, of senderKey, now time.Time) bool {
-	return !s.c.FreeBounces && isOwn(own, of) && s.c.Rules().Enforces(now)
+func (s *Server) enforcesNotice(own []string, of senderKey, now time.Time) bool {
+	return !s.c.FreeBounces && isNotice(own, of) && s.c.Rules().Enforces(now)
 }
 
-// isOwn reports whether a sender is the null sender or that of notices. The
+// isNotice reports whether a sender is the null sender or that of notices. The
 // latter has a domain of the MTA's own, which is its to choose.
-func isOwn(own []string, of senderKey) bool {
+func isNotice(own []string, of senderKey) bool {
 	if of.err != nil {
 		return false // what isn't understood has the strict transport anyway
 	}

@@ -9,10 +9,10 @@ import (
 	"tlsonly/internal/store"
 )
 
-// heed notes what another process has changed.
-func (l *Ledger) heed(changes []store.Change) {
-	l.follow.Lock()
-	defer l.follow.Unlock()
+// onChange notes what another process has changed.
+func (l *Ledger) onChange(changes []store.Change) {
+	l.staleMu.Lock()
+	defer l.staleMu.Unlock()
 	for _, c := range changes {
 		switch {
 		case c == store.Change{}:
@@ -33,8 +33,8 @@ func (l *Ledger) heed(changes []store.Change) {
 
 // reread notes what is to be read again.
 func (l *Ledger) reread(ds ...addr.Destination) {
-	l.follow.Lock()
-	defer l.follow.Unlock()
+	l.staleMu.Lock()
+	defer l.staleMu.Unlock()
 	for _, d := range ds {
 		l.stale[d] = struct{}{}
 	}
@@ -77,12 +77,12 @@ func (l *Ledger) rereadAll(ctx context.Context) {
 
 // catchUp reads again what was noted: one by one, or everything, loaded, where that is less work.
 func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
-	l.follow.Lock()
+	l.staleMu.Lock()
 	stale, policies, all := l.stale, l.policies, l.staleAll
 	l.stale, l.policies, l.staleAll = map[addr.Destination]struct{}{}, map[addr.Domain]struct{}{}, false
 	uses := l.staleUsage
 	l.staleUsage = false
-	l.follow.Unlock()
+	l.staleMu.Unlock()
 
 	if all || len(stale) > 100+l.Len()/100 {
 		ctx, cancel := context.WithTimeout(ctx, loadTime)
@@ -91,7 +91,7 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 		m := l.memory
 		l.mu.RUnlock()
 		if err = l.Load(ctx, m); err != nil {
-			l.heed([]store.Change{{}})
+			l.onChange([]store.Change{{}})
 		}
 		return true, err
 	}
@@ -108,7 +108,7 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 			err = l.rereadPolicy(ctx, domain)
 		}
 		if err != nil {
-			l.heed([]store.Change{{Policy: domain}})
+			l.onChange([]store.Change{{Policy: domain}})
 		}
 	}
 	if uses {
@@ -118,7 +118,7 @@ func (l *Ledger) catchUp(ctx context.Context) (loaded bool, err error) {
 			err = l.readUsage(ctx)
 		}
 		if err != nil {
-			l.heed([]store.Change{{Usage: true}})
+			l.onChange([]store.Change{{Usage: true}})
 		}
 	}
 	return false, err
@@ -141,7 +141,7 @@ func (l *Ledger) rereadPolicy(ctx context.Context, domain addr.Domain) error {
 func (l *Ledger) rereadOne(ctx context.Context, d addr.Destination) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	release, err := l.own(ctx, d)
+	release, err := l.lock(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (l *Ledger) rereadOne(ctx context.Context, d addr.Destination) error {
 // here after all, under a demand or a pin that had stood, both are stored again; the caller owns d.
 func (l *Ledger) vanished(ctx context.Context, d addr.Destination) error {
 	l.mu.Lock()
-	k := l.known[d]
+	k := l.records[d]
 	u, used := l.used[d]
 	if k == nil || !used || k.demand.Level == "" {
 		l.set(d, nil)
@@ -186,6 +186,6 @@ func (l *Ledger) vanished(ctx context.Context, d addr.Destination) error {
 	if pinned {
 		by = "rule:" + u.rule
 	}
-	_, _, err := l.c.Store.Hold(ctx, d, demand, by)
+	_, _, err := l.c.Store.RecordPromise(ctx, d, demand, by)
 	return err
 }

@@ -14,15 +14,15 @@ import (
 	"tlsonly/internal/store"
 )
 
-// Found is what the Assessor tells of each finished look. It doesn't wait: Run learns it.
-func (l *Ledger) Found(found policy.Assessment) {
-	l.learn.Lock()
-	defer l.learn.Unlock()
-	waiting, ok := l.looks[found.Destination]
+// Record is what the Assessor tells of each finished look. It doesn't wait: Run learns it.
+func (l *Ledger) Record(found policy.Assessment) {
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
+	waiting, ok := l.queue[found.Destination]
 	if !ok {
 		l.order = append(l.order, found.Destination)
 	}
-	l.looks[found.Destination] = coalesce(append(waiting, found))
+	l.queue[found.Destination] = coalesce(append(waiting, found))
 	poke(l.wake)
 }
 
@@ -33,8 +33,8 @@ func poke(c chan struct{}) {
 	}
 }
 
-// maxLooks is how many looks at one destination wait at most.
-const maxLooks = 8
+// maxResults is how many looks at one destination wait at most.
+const maxResults = 8
 
 // coalesce drops looks that say nothing new, while the store is away: of looks that went alike one after the other the
 // first and the last say all that matters for a pin. Where that isn't enough, failures go, the last look excepted: a
@@ -44,7 +44,7 @@ func coalesce(looks []policy.Assessment) []policy.Assessment {
 	if n >= 3 && succeeded(looks[n-1]) == succeeded(looks[n-2]) && succeeded(looks[n-2]) == succeeded(looks[n-3]) {
 		looks = slices.Delete(looks, n-2, n-1)
 	}
-	if len(looks) <= maxLooks {
+	if len(looks) <= maxResults {
 		return looks
 	}
 	last := looks[len(looks)-1]
@@ -57,8 +57,8 @@ func coalesce(looks []policy.Assessment) []policy.Assessment {
 
 // next takes the look that waits longest.
 func (l *Ledger) next() (policy.Assessment, bool) {
-	l.learn.Lock()
-	defer l.learn.Unlock()
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
 	if len(l.order) == 0 {
 		l.order = nil
 		return policy.Assessment{}, false
@@ -66,40 +66,40 @@ func (l *Ledger) next() (policy.Assessment, bool) {
 	l.busy = 1
 	d := l.order[0]
 	l.order = l.order[1:]
-	looks := l.looks[d]
+	looks := l.queue[d]
 	if len(looks) > 1 {
 		l.order = append(l.order, d)
-		l.looks[d] = looks[1:]
+		l.queue[d] = looks[1:]
 	} else {
-		delete(l.looks, d)
+		delete(l.queue, d)
 	}
 	return looks[0], true
 }
 
 // putBack returns a look that couldn't be learned to its place before later ones at the same destination.
 func (l *Ledger) putBack(found policy.Assessment) {
-	l.learn.Lock()
-	defer l.learn.Unlock()
-	later, ok := l.looks[found.Destination]
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
+	later, ok := l.queue[found.Destination]
 	if !ok {
 		l.order = append(l.order, found.Destination)
 	}
-	l.looks[found.Destination] = append([]policy.Assessment{found}, later...)
+	l.queue[found.Destination] = append([]policy.Assessment{found}, later...)
 	l.busy = 0
 }
 
-// learned says that a look taken by next is.
-func (l *Ledger) learned() {
-	l.learn.Lock()
-	defer l.learn.Unlock()
+// recorded says that a look taken by next is.
+func (l *Ledger) recorded() {
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
 	l.busy = 0
 }
 
 // Waiting returns how many destinations have looks that aren't learned yet.
 func (l *Ledger) Waiting() int {
-	l.learn.Lock()
-	defer l.learn.Unlock()
-	return len(l.looks) + l.busy
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
+	return len(l.queue) + l.busy
 }
 
 // lastTime is how long Run goes on to learn at the end.
@@ -109,13 +109,13 @@ const lastTime = 20 * time.Second
 // learns what is left, as far as that goes in some seconds.
 func (l *Ledger) Run(ctx context.Context) {
 	var wg sync.WaitGroup
-	wg.Go(func() { l.c.Store.Watch(ctx, l.heed) })
+	wg.Go(func() { l.c.Store.Watch(ctx, l.onChange) })
 	wg.Go(func() { l.rereadAll(ctx) })
-	wg.Go(func() { l.tend(ctx) })
+	wg.Go(func() { l.maintain(ctx) })
 	retry := time.NewTicker(l.storeRetry)
 	defer retry.Stop()
 	for away := false; ctx.Err() == nil; {
-		away = l.learnAll(ctx, away)
+		away = l.recordAll(ctx, away)
 		select {
 		case <-ctx.Done():
 			continue
@@ -133,7 +133,7 @@ func (l *Ledger) Run(ctx context.Context) {
 	wg.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
 	defer cancel()
-	l.learnAll(last, false)
+	l.recordAll(last, false)
 	if err := l.flush(last); err != nil {
 		l.c.Log.Warn("times of last mail not stored", "err", err)
 	}
@@ -142,8 +142,8 @@ func (l *Ledger) Run(ctx context.Context) {
 	}
 }
 
-// tend stores times of use, and notices when a store that was away is back.
-func (l *Ledger) tend(ctx context.Context) {
+// maintain stores times of use, and notices when a store that was away is back.
+func (l *Ledger) maintain(ctx context.Context) {
 	flush := time.NewTicker(l.flushEvery)
 	defer flush.Stop()
 	retry := time.NewTicker(l.storeRetry)
@@ -179,30 +179,30 @@ func (l *Ledger) ping(ctx context.Context) error {
 	return l.c.Store.Ping(ctx)
 }
 
-// learnAll learns what waits, until there is nothing more or the store is away, and reports whether it is; was says
+// recordAll learns what waits, until there is nothing more or the store is away, and reports whether it is; was says
 // that it was before.
-func (l *Ledger) learnAll(ctx context.Context, was bool) (away bool) {
+func (l *Ledger) recordAll(ctx context.Context, was bool) (away bool) {
 	for ctx.Err() == nil {
 		found, ok := l.next()
 		if !ok {
 			return false
 		}
-		if err := l.learnOne(ctx, found); err != nil {
+		if err := l.recordOne(ctx, found); err != nil {
 			l.putBack(found)
 			if !was {
 				l.c.Log.Warn("look not stored, it waits", "destination", found.Destination.String(), "err", err)
 			}
 			return true
 		}
-		l.learned()
+		l.recorded()
 		was = false
 	}
 	return was
 }
 
-// lookedAt is when the hosts of an assessment were looked at last. Hosts are shared, so that may be before the assessment was
+// probedAt is when the hosts of an assessment were looked at last. Hosts are shared, so that may be before the assessment was
 // made of it, and one look at a host must not count for two.
-func lookedAt(a policy.Assessment) time.Time {
+func probedAt(a policy.Assessment) time.Time {
 	var last time.Time
 	for _, h := range a.Hosts {
 		for _, o := range h.Observations {
@@ -217,19 +217,19 @@ func lookedAt(a policy.Assessment) time.Time {
 	return last
 }
 
-// learnOne stores a look and what follows from it. The end of ctx doesn't cut it in two.
-func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
+// recordOne stores a look and what follows from it. The end of ctx doesn't cut it in two.
+func (l *Ledger) recordOne(ctx context.Context, found policy.Assessment) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
 	d := found.Destination
-	release, err := l.own(ctx, d)
+	release, err := l.lock(ctx, d)
 	if err != nil {
 		return err
 	}
 	defer release()
 
-	for _, e := range l.uplink.note(found, l.c.Now()) {
-		l.tell(e)
+	for _, e := range l.outage.note(found, l.c.Now()) {
+		l.emit(e)
 		if err := l.c.Store.AddEvents(ctx, e); err != nil {
 			l.c.Log.Warn("change not stored", "err", err)
 		}
@@ -237,7 +237,7 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	k := l.get(d)
 	reason := judge.Destination(anyTLS(), found)
 	ok := reason == ""
-	excused := reason.Unknown() && l.uplink.excuses(found)
+	excused := reason.Unknown() && l.outage.excuses(found)
 	failures := 0
 	switch {
 	case excused:
@@ -246,13 +246,13 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 		failures = k.failures + 1
 	}
 	is, events := k.seen.then(found, k.pinned)
-	look := store.Look{
+	look := store.Result{
 		Destination: d,
-		When:        lookedAt(found),
+		When:        probedAt(found),
 		OK:          ok,
 		Uncounted:   excused,
 		Pin:         true,
-		Next:        lookedAt(found).Add(Next(l.c.Every, failures, rand.Float64())), // #nosec G404 -- spreads load, nothing secret
+		Next:        probedAt(found).Add(Next(l.c.Every, failures, rand.Float64())), // #nosec G404 -- spreads load, nothing secret
 		Events:      slices.Clone(events),
 	}
 	for i := range look.Events {
@@ -260,22 +260,22 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 	}
 	if !reason.Unknown() {
 		// What isn't known replaces nothing; what was seen to be lost replaces what was good.
-		look.Found = &store.Found{Assessment: found, Port: d.PortOr(l.c.Port), Replace: !ok}
+		look.Assessment = &store.Assessment{Assessment: found, Port: d.PortOr(l.c.Port), Replace: !ok}
 	}
-	result, err := l.c.Store.RecordLook(ctx, look)
+	result, err := l.c.Store.RecordAssessment(ctx, look)
 	if err != nil {
 		return err
 	}
 	k.failures, k.reason, k.pinned, k.seen = result.Track.Failures, reason, result.Pin != nil, is
 	l.mu.Lock()
-	if now := l.known[d]; now != nil {
+	if now := l.records[d]; now != nil {
 		k.used = now.used // Owe notes it meanwhile
 	}
 	l.set(d, &k)
 	l.mu.Unlock()
 
 	if result.Pinned {
-		events = append(events, store.Event{What: store.Pinned, To: store.ByLooks})
+		events = append(events, store.Event{What: store.Pinned, To: store.BySuccesses})
 	}
 	if result.Unpinned != "" {
 		events = append(events, store.Event{What: store.Unpinned, Why: result.Unpinned})
@@ -285,15 +285,15 @@ func (l *Ledger) learnOne(ctx context.Context, found policy.Assessment) error {
 		if e.What == store.LevelChanged && e.From == "" {
 			continue // to be known for the first time is for the history alone
 		}
-		l.tell(e)
+		l.emit(e)
 	}
 	return nil
 }
 
-// tell counts, logs and notifies.
-func (l *Ledger) tell(e store.Event) {
+// emit counts, logs and notifies.
+func (l *Ledger) emit(e store.Event) {
 	level := slog.LevelInfo
-	if e.What == store.LostTLS || e.What == store.Unpinned || e.What == store.OwnNetwork {
+	if e.What == store.LostTLS || e.What == store.Unpinned || e.What == store.Outage {
 		level = slog.LevelWarn
 	}
 	l.mu.Lock()

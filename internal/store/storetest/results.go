@@ -14,27 +14,27 @@ import (
 	"tlsonly/internal/store"
 )
 
-func testLooks(t *testing.T, s suite) {
+func testResults(t *testing.T, s suite) {
 	db, d := s.open(t, "a"), addr.MustDestination("b.example")
-	look := func(after time.Duration, ok bool) store.Looked {
+	look := func(after time.Duration, ok bool) store.Effect {
 		t.Helper()
-		l := store.Look{Destination: d, When: start.Add(after), OK: ok, Next: start.Add(after + time.Hour), Pin: true}
+		l := store.Result{Destination: d, When: start.Add(after), OK: ok, Next: start.Add(after + time.Hour), Pin: true}
 		if ok {
-			l.Found = &store.Found{Assessment: Assessment("b.example", "b.example", l.When), Port: 25}
+			l.Assessment = &store.Assessment{Assessment: Assessment("b.example", "b.example", l.When), Port: 25}
 		} else {
 			l.Events = []store.Event{{What: store.LostTLS}}
 		}
-		got, err := db.RecordLook(s.ctx, l)
+		got, err := db.RecordAssessment(s.ctx, l)
 		must(t, err)
 		return got
 	}
-	equal(t, "first", look(0, true), store.Looked{Track: store.Track{FirstSuccess: start, LastSuccess: start}})
+	equal(t, "first", look(0, true), store.Effect{Track: store.Track{FirstSuccess: start, LastSuccess: start}})
 	if look(time.Hour-1000, true).Pinned {
 		t.Fatal("pinned before the hour was over")
 	}
-	pin := &store.Pin{Since: start, By: store.ByLooks}
+	pin := &store.Pin{Since: start, By: store.BySuccesses}
 	equal(t, "an hour later", look(time.Hour, true),
-		store.Looked{Track: store.Track{FirstSuccess: start, LastSuccess: start.Add(time.Hour)}, Pin: pin, Pinned: true})
+		store.Effect{Track: store.Track{FirstSuccess: start, LastSuccess: start.Add(time.Hour)}, Pin: pin, Pinned: true})
 
 	const day = 24 * time.Hour
 	for i := range 30 {
@@ -60,11 +60,11 @@ func testLooks(t *testing.T, s suite) {
 	equal(t, "history", []store.What{events[0].What, events[1].What}, []store.What{store.Unpinned, store.LostTLS})
 	equal(t, "an event's time", events[1].When, start.Add(31*day))
 
-	if _, err := db.RecordLook(s.ctx, store.Look{Destination: d, Found: &store.Found{Assessment: Assessment("c.example", "c.example", start)}}); err == nil {
+	if _, err := db.RecordAssessment(s.ctx, store.Result{Destination: d, Assessment: &store.Assessment{Assessment: Assessment("c.example", "c.example", start)}}); err == nil {
 		t.Fatal("a look at one destination stored another")
 	}
 	look(32*day, true)
-	got, err = db.RecordLook(s.ctx, store.Look{Destination: d, When: start.Add(33 * day), OK: true})
+	got, err = db.RecordAssessment(s.ctx, store.Result{Destination: d, When: start.Add(33 * day), OK: true})
 	must(t, err)
 	if got.Pinned {
 		t.Fatal("pinned though no rule wants pins")
@@ -135,13 +135,13 @@ func testForget(t *testing.T, s suite) {
 	d := func(name string) addr.Destination { return addr.MustDestination(name + ".example") }
 	demand := store.Demand{Level: policy.LevelEncrypt, Since: now}
 	for _, name := range []string{"idle", "held", "admin", "used", "raised"} {
-		must(t, db.Put(s.ctx, store.Found{Assessment: Assessment(d(name).String(), "p.example", now), Port: 25}))
+		must(t, db.Put(s.ctx, store.Assessment{Assessment: Assessment(d(name).String(), "p.example", now), Port: 25}))
 	}
 	for _, name := range []string{"held", "admin"} {
 		_, err := db.RaiseDemand(s.ctx, d(name), demand)
 		must(t, err)
 	}
-	_, err := db.Pin(s.ctx, d("held"), store.ByLooks)
+	_, err := db.Pin(s.ctx, d("held"), store.BySuccesses)
 	must(t, err)
 	_, err = db.Pin(s.ctx, d("admin"), store.ByAdmin)
 	must(t, err)
@@ -149,7 +149,7 @@ func testForget(t *testing.T, s suite) {
 	must(t, db.Touch(s.ctx, map[addr.Destination]time.Time{d("used"): start}))
 	_, err = db.RaiseDemand(s.ctx, d("raised"), store.Demand{Level: policy.LevelMay})
 	must(t, err)
-	must(t, db.Put(s.ctx, store.Found{Assessment: Assessment("fresh.example", "p.example", now), Port: 25}))
+	must(t, db.Put(s.ctx, store.Assessment{Assessment: Assessment("fresh.example", "p.example", now), Port: 25}))
 
 	forgotten, err := db.Forget(s.ctx, start.Add(-90*24*time.Hour))
 	must(t, err)
@@ -171,7 +171,7 @@ func testForget(t *testing.T, s suite) {
 	events, err := db.Events(s.ctx, 0, 100)
 	must(t, err)
 	last := events[len(events)-1]
-	equal(t, "history", last, store.Event{ID: last.ID, When: start, Destination: d("held"), What: store.Forgotten, From: store.ByLooks,
+	equal(t, "history", last, store.Event{ID: last.ID, When: start, Destination: d("held"), What: store.Forgotten, From: store.BySuccesses,
 		Why: "no mail since 2026-08-25", Host: "a"})
 
 	// Hosts that ended are pruned; an assessment that names one isn't known any more, what else is kept is.
@@ -192,7 +192,7 @@ func testList(t *testing.T, s suite) {
 			_, err := db.Pin(s.ctx, d, store.ByAdmin)
 			must(t, err)
 		}
-		_, err = db.RecordLook(s.ctx, store.Look{Destination: d, When: start, OK: i < 3})
+		_, err = db.RecordAssessment(s.ctx, store.Result{Destination: d, When: start, OK: i < 3})
 		must(t, err)
 	}
 	must(t, db.Touch(s.ctx, map[addr.Destination]time.Time{addr.MustDestination("z.example"): start}))
@@ -224,7 +224,7 @@ func testDue(t *testing.T, s suite) {
 	a, b := s.open(t, "a"), s.open(t, "b")
 	const lease = 2 * time.Minute
 	for i := range 3 {
-		_, err := a.RecordLook(s.ctx, store.Look{Destination: addr.MustDestination(fmt.Sprintf("d%d.example", i)), When: start, OK: true,
+		_, err := a.RecordAssessment(s.ctx, store.Result{Destination: addr.MustDestination(fmt.Sprintf("d%d.example", i)), When: start, OK: true,
 			Next: start.Add(time.Duration(i) * time.Hour)})
 		must(t, err)
 	}
@@ -244,7 +244,7 @@ func testDue(t *testing.T, s suite) {
 	equal(t, "the longest due first", due(a, 3*time.Hour, 1), "[d0.example]")
 	equal(t, "not what the other claimed", due(b, 3*time.Hour, 10), "[d1.example d2.example]")
 	equal(t, "all claimed", due(a, 3*time.Hour+lease-time.Second, 10), "[]")
-	_, err := b.RecordLook(s.ctx, store.Look{Destination: addr.MustDestination("d1.example"), When: start.Add(3 * time.Hour), OK: true, Next: start.Add(4 * time.Hour)})
+	_, err := b.RecordAssessment(s.ctx, store.Result{Destination: addr.MustDestination("d1.example"), When: start.Add(3 * time.Hour), OK: true, Next: start.Add(4 * time.Hour)})
 	must(t, err)
 	equal(t, "a dead host's claims run out", due(b, 3*time.Hour+lease, 10), "[d0.example d2.example]")
 	equal(t, "a clock set back a day", due(a, 3*time.Hour+lease-time.Minute, 10), "[d0.example d2.example]")
@@ -258,7 +258,7 @@ func testDueShared(t *testing.T, s suite) {
 	const hosts, total = 3, 200
 	first := s.open(t, "0")
 	for i := range total {
-		_, err := first.RecordLook(s.ctx, store.Look{Destination: addr.MustDestination(fmt.Sprintf("d%d.example", i)), When: start, OK: true, Next: start})
+		_, err := first.RecordAssessment(s.ctx, store.Result{Destination: addr.MustDestination(fmt.Sprintf("d%d.example", i)), When: start, OK: true, Next: start})
 		must(t, err)
 	}
 	var mu sync.Mutex
@@ -314,10 +314,10 @@ func testWatch(t *testing.T, s suite) {
 	for i, change := range []func(addr.Destination) error{
 		func(d addr.Destination) error { _, err := writer.Pin(s.ctx, d, "rule:x"); return err },
 		func(d addr.Destination) error {
-			return writer.Put(s.ctx, store.Found{Assessment: Assessment(d.String(), "b.example", start), Port: 25})
+			return writer.Put(s.ctx, store.Assessment{Assessment: Assessment(d.String(), "b.example", start), Port: 25})
 		},
 		func(d addr.Destination) error {
-			_, err := writer.RecordLook(s.ctx, store.Look{Destination: d, When: start})
+			_, err := writer.RecordAssessment(s.ctx, store.Result{Destination: d, When: start})
 			return err
 		},
 		func(d addr.Destination) error { return writer.PutPolicy(s.ctx, store.Policy{Domain: d.Host()}) },

@@ -47,14 +47,14 @@ func TestFollows(t *testing.T) {
 		within("still demanded", func() bool { return b.Demand(far).Level == "" })
 
 		found := saw(far, b.now(), policy.SawTLS)
-		must(t, other.Put(ctx, store.Found{Assessment: found, Port: 25}))
+		must(t, other.Put(ctx, store.Assessment{Assessment: found, Port: 25}))
 		within("not in the Assessor's memory", func() bool { return b.memory.get(far).When.Equal(found.When) })
-		b.Found(saw(far, b.now(), policy.SawTLS))
+		b.Record(saw(far, b.now(), policy.SawTLS))
 		synctest.Wait()
 		same(t, "told of what the other saw first", b.events(), "far.example pinned  rule:clinic")
 
 		must(t, other.Unpin(ctx, far, "by hand"))
-		must(t, other.Put(ctx, store.Found{Assessment: saw(far, b.now().Add(1), policy.SawTLS), Port: 25}))
+		must(t, other.Put(ctx, store.Assessment{Assessment: saw(far, b.now().Add(1), policy.SawTLS), Port: 25}))
 		back := b.away()
 		time.Sleep(time.Minute)
 		equal(t, "pinned while the store is away", b.Pinned(far), true)
@@ -62,9 +62,9 @@ func TestFollows(t *testing.T) {
 		within("still pinned after the store was away", func() bool { return !b.Pinned(far) })
 
 		// More than is read one by one.
-		var all []store.Found
+		var all []store.Assessment
 		for i := range 150 {
-			all = append(all, store.Found{Assessment: saw(numbered(i), b.now(), policy.SawTLS), Port: 25})
+			all = append(all, store.Assessment{Assessment: saw(numbered(i), b.now(), policy.SawTLS), Port: 25})
 		}
 		must(t, other.Put(ctx, all...))
 		within("not all read", func() bool { return b.Len() == 151 && !b.memory.get(numbered(149)).When.IsZero() })
@@ -85,8 +85,8 @@ func TestMissed(t *testing.T) {
 	other := b.open(false)
 	_, err := other.Pin(t.Context(), far, store.ByAdmin)
 	must(t, err)
-	must(t, other.Put(t.Context(), store.Found{Assessment: saw(far, begin, policy.SawTLS), Port: 25}))
-	b.heed([]store.Change{{}})
+	must(t, other.Put(t.Context(), store.Assessment{Assessment: saw(far, begin, policy.SawTLS), Port: 25}))
+	b.onChange([]store.Change{{}})
 	back := b.away()
 	if _, err := b.catchUp(t.Context()); err == nil || b.Pinned(far) {
 		t.Errorf("read while it was away: %v", err)
@@ -158,13 +158,13 @@ func TestRestart(t *testing.T) {
 	var looks atomic.Int32
 	network := network{&looks}
 	assessor := func() *destination.Assessor {
-		a, err := destination.New(destination.Config{Resolver: network, Prober: network, Now: b.now, Found: b.Found})
+		a, err := destination.New(destination.Config{Resolver: network, Prober: network, Now: b.now, OnResult: b.Record})
 		must(t, err)
 		t.Cleanup(func() { must(t, a.Close()) })
 		return a
 	}
 	before := assessor().Assess(t.Context(), far, nil)
-	b.learnAll(t.Context(), false)
+	b.recordAll(t.Context(), false)
 	must(t, b.Owe(t.Context(), far, "clinic", policy.DefaultDemand(), true))
 	next := b.entry(far).Next
 	equal(t, "looks", looks.Load(), 1)

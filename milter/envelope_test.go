@@ -111,7 +111,7 @@ func TestBound(t *testing.T) {
 		{"8.17.1.9", false, "", ""},
 		{"", true, "encrypt", ""},
 	} {
-		if got := (envelope{mta: mtaOf(c.v), args: args}).bound(c.redact, c.tag); got != c.want {
+		if got := (envelope{mta: mtaOf(c.v), args: args}).reissued(c.redact, c.tag); got != c.want {
 			t.Errorf("%q, redact %t, tag %q: %q, want %q", c.v, c.redact, c.tag, got, c.want)
 		}
 	}
@@ -165,7 +165,7 @@ func TestAttest(t *testing.T) {
 			conn := b.dial(t)
 			talk(t, b, conn, append([]string{head, negotiated}, c.lines...)...)
 			talk(t, b, conn, "> A", "> Q", "< close")
-			if got := b.Stats().Unbound; got != c.unbound {
+			if got := b.Stats().Unattested; got != c.unbound {
 				t.Errorf("%d unbound, want %d", got, c.unbound)
 			}
 			if got := strings.Count(b.log.String(), `msg="not bound"`); got != c.warns {

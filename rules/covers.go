@@ -10,12 +10,12 @@ import (
 // elsewhere is a domain that no rule names (RFC 6761, section 6.4).
 var elsewhere = addr.MustDomain("elsewhere.invalid")
 
-// Holds reports whether delivery, where the sender is known and the recipient
+// Covers reports whether delivery, where the sender is known and the recipient
 // is whoever mail was sent on to, asks of a sender's mail all that a rule asks,
 // but where the rules make an exception for a recipient. Lends says that all
 // mail of a sender is bound to the strictest of the rules as soon as a rule by
 // login has accepted some.
-func (d *Delivery) Holds(c Candidates, r *Rule, lends bool) bool {
+func (d *Delivery) Covers(c Candidates, r *Rule, lends bool) bool {
 	if r == nil || !r.Level.Enforces() {
 		return true
 	}
@@ -31,11 +31,11 @@ func (d *Delivery) Holds(c Candidates, r *Rule, lends bool) bool {
 				ask = policy.DefaultDemand()
 			}
 		case d.Class(from, c.now) > 0:
-			ask = d.AskAt(from, elsewhere, c.now).Demand
+			ask = d.RequirementAt(from, elsewhere, c.now).Demand
 		default:
 			continue // another form of the sender, which nobody protects
 		}
-		if !asks(ask, r.Demand()) {
+		if !implies(ask, r.Demand()) {
 			return false
 		}
 		some = true
@@ -43,8 +43,8 @@ func (d *Delivery) Holds(c Candidates, r *Rule, lends bool) bool {
 	return some
 }
 
-// asks reports whether who satisfies a demand satisfies another, too.
-func asks(d, other policy.Demand) bool {
+// implies reports whether who satisfies a demand satisfies another, too.
+func implies(d, other policy.Demand) bool {
 	both := Stricter(d, other)
 	return both.Level == d.Level && both.MinVersion == d.MinVersion && both.MinBits == d.MinBits &&
 		both.Honor == d.Honor && slices.Equal(both.Match, d.Match)
