@@ -19,7 +19,7 @@ import (
 //
 // BUGS: rules by user name what delivery doesn't see, a login. Such a rule
 // makes no class and is in none; what it demanded when it accepted mail binds
-// the destination instead, see Ask.
+// the destination instead, see Requirement.
 type Class struct {
 	set       *Set
 	number    int
@@ -332,7 +332,7 @@ func (c *Class) Requirement(d addr.Domain, now time.Time) Requirement {
 	return c.requirement(d, now, nil)
 }
 
-// requirement is Ask; heed, if not nil, is told of each rule that counts.
+// requirement is Requirement; heed, if not nil, is told of each rule that counts.
 func (c *Class) requirement(d addr.Domain, now time.Time, heed func(*Rule)) Requirement {
 	type hit struct {
 		rule  int

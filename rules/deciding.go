@@ -15,7 +15,7 @@ type DecidingRule struct {
 	Until time.Time
 }
 
-// Deciding lists the rules that Ask heeds for a number and a domain, those in force
+// Deciding lists the rules that Requirement heeds for a number and a domain, those in force
 // first. For the zero Domain, a next hop that carries anybody's mail, these are
 // all that enforce.
 func (d *Delivery) Deciding(n int, to addr.Domain, now time.Time) []DecidingRule {
@@ -36,7 +36,7 @@ func (d *Delivery) Deciding(n int, to addr.Domain, now time.Time) []DecidingRule
 	return inForceFirst(found)
 }
 
-// DecidingFor is Asking for RequirementFor.
+// DecidingFor is Deciding for RequirementFor.
 func (d *Delivery) DecidingFor(from, to addr.Address, now time.Time) []DecidingRule {
 	var found []DecidingRule
 	for i := range d.live {

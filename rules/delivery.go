@@ -328,7 +328,7 @@ func (d *Delivery) requirementOf(from addr.Address, now time.Time, of func(*Clas
 	return ask
 }
 
-// join makes an Ask the stricter of two; it is b where there was none before.
+// join makes a Requirement the stricter of two; it is b where there was none before.
 func (a *Requirement) join(b Requirement, some bool) {
 	if !some {
 		*a = b

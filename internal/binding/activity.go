@@ -12,7 +12,7 @@ import (
 	"tlsonly/internal/mta"
 )
 
-// checkActivity is the check of Asked's findings.
+// checkActivity is the check of Activity's findings.
 const checkActivity = "asked"
 
 // The ways in which an MTA asks: by the milter, and by each map.

@@ -96,7 +96,7 @@ const (
 	Other     = "other"
 )
 
-// Summarize sums up what was observed since a time. Known returns what is known
+// Summarize sums up what was observed since a time. known returns what is known
 // of a destination, false for nothing.
 func Summarize(set *rules.Set, rows []store.Observed, since, now time.Time,
 	known func(addr.Destination) (policy.Assessment, bool)) Summary {

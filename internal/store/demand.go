@@ -50,7 +50,7 @@ func (s *Store) RaiseDemand(ctx context.Context, d addr.Destination, demand Dema
 	return now, err
 }
 
-// recordPromise is Hold; a Demand of no level asks nothing.
+// recordPromise is RecordPromise; a Demand of no level asks nothing.
 func (s *Store) recordPromise(ctx context.Context, act string, d addr.Destination, demand Demand, by string) (Demand, bool, error) {
 	var now Demand
 	var pinned bool

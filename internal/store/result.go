@@ -9,7 +9,7 @@ import (
 	"tlsonly/internal/addr"
 )
 
-// Result is one look at a destination, the monitor's or one for a recipient.
+// Result is what one assessment of a destination came to, the monitor's or one for a recipient.
 type Result struct {
 	Destination addr.Destination
 	When        time.Time
@@ -23,7 +23,7 @@ type Result struct {
 	Events []Event // Destination and When are filled in
 }
 
-// Effect is what a look made of a destination.
+// Effect is what a result made of what is stored of a destination.
 type Effect struct {
 	Track    Track
 	Pin      *Pin
@@ -31,7 +31,7 @@ type Effect struct {
 	Unpinned string // why this look ended the pin; "": it didn't
 }
 
-// RecordAssessment stores a look and what follows from it, in one transaction: schedule, track, pin, assessment, history.
+// RecordAssessment stores a result and what follows from it, in one transaction: schedule, track, pin, assessment, history.
 // A claim (Due) ends with it.
 func (s *Store) RecordAssessment(ctx context.Context, l Result) (Effect, error) {
 	if l.Assessment != nil && l.Assessment.Destination != l.Destination {

@@ -61,7 +61,7 @@ func CheckBinding(ctx context.Context, s Settings, i Instance) (mta.Inspection, 
 	return look, nil
 }
 
-// readFiles are those on which what Bound finds rests.
+// readFiles are those on which what CheckBinding finds rests.
 func (d *doctor) readFiles() []string {
 	files := []string{filepath.Join(d.Dir, "main.cf"), filepath.Join(d.Dir, "master.cf"),
 		filepath.Join(d.value("queue_directory"), "pid", "master.pid")}
