@@ -32,11 +32,11 @@ type checked struct {
 func (p *program) check(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("check", flag.ContinueOnError)
 	file := configFlag(fs)
-	asJSON := fs.Bool("json", false, "answer in JSON, an object a line and destination")
-	level := fs.String("tls", "encrypt", "`LEVEL` that decides the exit status: none, may, encrypt, secure or dane")
+	asJSON := fs.Bool("json", false, "answer in JSON, one object a line for each destination")
+	level := fs.String("tls", "encrypt", "`LEVEL` that the exit status is about: none, may, encrypt, secure or dane")
 	minVersion := fs.String("min-version", "1.2", "lowest TLS `VERSION` that counts: 1.0 to 1.3")
-	minBits := fs.Int("min-bits", 128, "lowest strength of the cipher that counts, in `BITS`")
-	watch := fs.Bool("watch", false, "probe again and again, and show what is new, until interrupted")
+	minBits := fs.Int("min-bits", 128, "weakest cipher that counts, in `BITS`")
+	watch := fs.Bool("watch", false, "probe again until interrupted, and show what is new")
 	every := fs.Duration("every", 30*time.Second, "time between two rounds of --watch")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {

@@ -25,8 +25,8 @@ import (
 func (p *program) classes(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("classes", flag.ContinueOnError)
 	file := configFlag(fs)
-	directory := fs.String("config-directory", "", "release: the `DIR` of Postfix's configuration; default: that of MAIL_CONFIG, or the system's")
-	force := fs.Bool("force", false, "release: also while mail waits, and where no Postfix says whether any does")
+	directory := fs.String("config-directory", "", "release: `DIR` with Postfix's configuration; default: $MAIL_CONFIG or the system's")
+	force := fs.Bool("force", false, "release: even if mail waits, or no Postfix is here to say whether it does")
 	asJSON := fs.Bool("json", false, "list: answer in JSON")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
@@ -105,7 +105,7 @@ func (p *program) listClasses(d *rules.Delivery, asJSON bool) int {
 		state := "in force"
 		switch {
 		case one.Reserved:
-			state = "reserved, because its rules only observe"
+			state = "reserved: its rules only observe"
 		case !one.InForce:
 			state = "binds mail accepted before, until " + one.Until.Local().Format(time.DateTime)
 		}
@@ -147,22 +147,22 @@ func (p *program) releaseClasses(ctx context.Context, c *config.Config, d *rules
 	}
 	switch {
 	case born.IsZero():
-		return &refusal{"the daemon hasn't read this file yet: reload it first"}
+		return &refusal{"the daemon has not read this file yet: reload it first"}
 	case len(kept) == 1:
 		fmt.Fprintln(p.stdout, "no former rules bind anything")
 		return nil
 	}
 	if !force {
 		if !i.Installed() {
-			return &refusal{"no Postfix here says whether mail waits: look into the queue, then use --force"}
+			return &refusal{"there is no Postfix here, so it is not known whether mail waits: check the MTA's queue, then use --force"}
 		}
 		waiting, err := waitingUnder(ctx, i, d, born)
 		if err != nil {
 			return err
 		}
 		if len(waiting) > 0 {
-			return &refusal{fmt.Sprintf("mail waits that was accepted before the rules changed: %s, such as %s; "+
-				"with --force it is released and may leave in the clear", plural(len(waiting), "message"), waiting[0])}
+			return &refusal{fmt.Sprintf("mail that was accepted before the rules changed still waits: %s, such as %s; "+
+				"with --force it may leave in the clear", plural(len(waiting), "message"), waiting[0])}
 		}
 	}
 	if err := (classes.Keeper{Store: s, Keep: c.Binding.Keep, Now: time.Now}).Release(ctx, c.Rules); err != nil {

@@ -24,10 +24,10 @@ import (
 func (p *program) doctor(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	file := configFlag(fs)
-	directory := fs.String("config-directory", "", "postfix: its configuration `DIR`; default: that of MAIL_CONFIG, or the system's")
-	probe := fs.Bool("probe", false, "postfix: also send one real message to a host of its own on loopback that takes TLS away, and see that it stays")
+	directory := fs.String("config-directory", "", "postfix: configuration `DIR`; default: $MAIL_CONFIG or the system's")
+	probe := fs.Bool("probe", false, "postfix: also send a real message to a host without TLS on loopback; it must stay")
 	asJSON := fs.Bool("json", false, "answer in JSON")
-	asNagios := fs.Bool("nagios", false, "answer as a monitoring plugin: one line, and status 0 ok, 1 warning, 2 critical, 3 unknown")
+	asNagios := fs.Bool("nagios", false, "answer as a monitoring plugin: one line, status 0 ok, 1 warning, 2 critical, 3 unknown")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
 		return code
@@ -40,15 +40,15 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 		which = rest[0]
 	}
 	if which != "postfix" && which != "sendmail" {
-		return p.fail("doctor needs to know the MTA: postfix or sendmail")
+		return p.fail("no MTA is configured here: name one, postfix or sendmail")
 	}
 	if *asJSON && *asNagios {
-		return p.fail("--json and --nagios are two answers")
+		return p.fail("--json and --nagios exclude each other")
 	}
 	c, ok := p.load(*file, false)
 	switch {
 	case !ok && *asNagios:
-		return p.nagios(nil, errors.New(*file+" can't be used: tlsonly lint says why"))
+		return p.nagios(nil, errors.New(*file+" has faults: tlsonly lint shows them"))
 	case !ok:
 		return exitUsage
 	}
@@ -92,8 +92,8 @@ func doctorObserving(set *rules.Set, now time.Time) []mta.Finding {
 	var found []mta.Finding
 	for _, r := range set.Observing(now) {
 		found = append(found, finding(mta.Warning, "rules-observe", "tlsonly.toml:rule="+r.Name,
-			`see tlsonly observe; then take mode = "observe" out of the rule and reload`,
-			"rule %q only observes: it protects nobody", r.Name))
+			`see tlsonly observe; then remove mode = "observe" from the rule and reload`,
+			"rule %q only observes, so it protects nobody", r.Name))
 	}
 	return found
 }
@@ -116,7 +116,7 @@ func installed(directory string) string {
 func (p *program) examine(ctx context.Context, c *config.Config, which, directory string) ([]mta.Finding, error) {
 	if c.Socketmap.Listen == (config.Endpoint{}) {
 		return []mta.Finding{finding(mta.Hole, "socketmap-off", "tlsonly.toml:socketmap.listen", `set [socketmap] listen = "inet:127.0.0.1:8690"`,
-			"[socketmap] listen is off: nothing binds the MTA at delivery")}, nil
+			"[socketmap] listen is off, so nothing binds the MTA at delivery")}, nil
 	}
 	if which == "postfix" {
 		var found []mta.Finding
@@ -124,7 +124,7 @@ func (p *program) examine(ctx context.Context, c *config.Config, which, director
 		if errors.Is(err, fs.ErrPermission) {
 			delivery, err = rules.Alone(c.Rules), nil
 			found = append(found, finding(mta.Warning, "not-looked-at", "tlsonly.toml:store.url", "run doctor as root",
-				"the store can't be read: the numbers of classes are taken from the file alone"))
+				"the store can't be read, so the numbers of classes come from the file alone"))
 		}
 		if err != nil {
 			return nil, err
@@ -160,7 +160,7 @@ func (p *program) sendProbe(ctx context.Context, c *config.Config, directory str
 	}
 	if left := p.release(ctx, c, probed.Destination); left != nil {
 		found = append(found, finding(mta.Warning, "probe-left", probed.Destination.String(),
-			fmt.Sprintf("tlsonly domains unpin '%s' --demand", probed.Destination), "the probe's own destination stays held to TLS: %v", left))
+			fmt.Sprintf("tlsonly domains unpin '%s' --demand", probed.Destination), "the probe's destination stays in the store, held to TLS: %v", left))
 	}
 	return found, err
 }
@@ -190,26 +190,26 @@ const (
 // mail hosts are, rests on it. With postfix, it looks at the one that Postfix asks, too.
 func (p *program) doctorResolver(ctx context.Context, c *config.Config, forPostfix bool) []mta.Finding {
 	if c.DNS.DNSSEC == "off" {
-		return []mta.Finding{finding(mta.OK, "resolver-off", "tlsonly.toml:dns.dnssec", "", `[dns] dnssec = "off": nothing is taken for signed, so DANE binds nobody`)}
+		return []mta.Finding{finding(mta.OK, "resolver-off", "tlsonly.toml:dns.dnssec", "", `[dns] dnssec = "off": no answer counts as signed, so DANE is not used`)}
 	}
 	warning := func(code, where, remedy, format string, args ...any) mta.Finding {
 		return finding(mta.Warning, code, where, remedy, format, args...)
 	}
-	const local = "run a validating resolver, such as unbound, on this host, and name it in [dns] resolver"
+	const local = "run a validating resolver, such as unbound, on this host, and set [dns] resolver to it"
 	resolver, err := dns.New(dns.Config{Server: c.DNS.Resolver, DNSSEC: c.DNS.DNSSEC, TrustResolver: c.DNS.TrustResolver})
 	if err != nil {
-		return []mta.Finding{finding(mta.Broken, "resolver-failing", "tlsonly.toml:dns.resolver", local, "%v: the daemon doesn't start", err)}
+		return []mta.Finding{finding(mta.Broken, "resolver-failing", "tlsonly.toml:dns.resolver", local, "%v: the daemon can't start", err)}
 	}
 	var found []mta.Finding
 	if !resolver.Believed() {
-		found = append(found, warning("resolver-remote", resolver.Server(), local+"; or trust_resolver = true, where nobody can come between",
-			"%s isn't on this host, so its word on DNSSEC isn't believed: DANE binds nobody", resolver.Server()))
+		found = append(found, warning("resolver-remote", resolver.Server(), local+"; or trust_resolver = true, if nobody can tamper with the connection",
+			"%s isn't on this host, so it isn't trusted about DNSSEC, and DANE is not used", resolver.Server()))
 	}
 	found = append(found, validates(ctx, resolver.Server()))
 	if system, err := dns.New(dns.Config{}); forPostfix && err == nil && system.Server() != resolver.Server() {
 		if f := validates(ctx, system.Server()); f.Severity != mta.OK {
-			found = append(found, warning("resolver-postfix", system.Server(), "name "+resolver.Server()+" in /etc/resolv.conf, too",
-				"Postfix asks another resolver, and mail held to DANE waits: %s", f.Text))
+			found = append(found, warning("resolver-postfix", system.Server(), "set it to "+resolver.Server()+" in /etc/resolv.conf, too",
+				"Postfix uses another resolver, so mail that needs DANE waits: %s", f.Text))
 		}
 	}
 	return found
@@ -230,7 +230,7 @@ func disbelief(ctx context.Context, c *config.Config, ask func(context.Context, 
 		return err.Error()
 	}
 	if !resolver.Believed() {
-		return resolver.Server() + " isn't on this host, so its word on DNSSEC isn't believed"
+		return resolver.Server() + " isn't on this host, so it isn't trusted about DNSSEC"
 	}
 	if f := ask(ctx, resolver.Server()); f.Severity != mta.OK {
 		return f.Text
@@ -240,7 +240,7 @@ func disbelief(ctx context.Context, c *config.Config, ask func(context.Context, 
 
 // resolverFinding is about a resolver.
 func resolverFinding(level mta.Severity, code, server, format string, args ...any) mta.Finding {
-	return finding(level, code, server, "have it validate, in unbound with auto-trust-anchor-file, or name another one in [dns] resolver",
+	return finding(level, code, server, "make it validate (in unbound: auto-trust-anchor-file), or set [dns] resolver to another one",
 		"%s: %s", server, fmt.Sprintf(format, args...))
 }
 
@@ -252,11 +252,11 @@ func seesSigned(ctx context.Context, server string) mta.Finding {
 	}
 	signed, err := resolver.MX(ctx, addr.MustDomain(signedName))
 	if err != nil {
-		return resolverFinding(mta.Warning, "resolver-failing", server, "%v: as long as it doesn't answer, new destinations can't be judged", err)
+		return resolverFinding(mta.Warning, "resolver-failing", server, "%v: until it answers, new destinations can't be judged", err)
 	}
 	if !signed.Secure {
 		return resolverFinding(mta.Warning, "resolver-unsigned", server,
-			"it doesn't validate: it says of %s, which is signed, that it isn't (no AD bit), and DANE binds nobody", signedName)
+			"it doesn't validate DNSSEC: it gives no AD bit for %s, which is signed, so DANE is not used", signedName)
 	}
 	return finding(mta.OK, "resolver-validates", server, "", "%s validates DNSSEC", server)
 }
@@ -276,11 +276,11 @@ func validates(ctx context.Context, server string) mta.Finding {
 	switch {
 	case err == nil && answer.Status == dns.NoSuchDomain: // by a filter, or in a world of its own
 		return resolverFinding(mta.Warning, "resolver-unproved", server,
-			"whether it refuses forged answers isn't known: it says that there is no %s", bogusName)
+			"it is not known whether it refuses forged answers: it says that %s doesn't exist", bogusName)
 	case err == nil:
-		return resolverFinding(mta.Hole, "resolver-forged", server, "it takes forged answers: it gives one for %s, whose signatures are wrong", bogusName)
+		return resolverFinding(mta.Hole, "resolver-forged", server, "it accepts forged answers: it gives one for %s, whose signatures are wrong", bogusName)
 	case !errors.As(err, &failed) || failed.Rcode != "SERVFAIL":
-		return resolverFinding(mta.Warning, "resolver-unproved", server, "whether it refuses forged answers isn't known: %v", err)
+		return resolverFinding(mta.Warning, "resolver-unproved", server, "it is not known whether it refuses forged answers: %v", err)
 	}
 	return found
 }

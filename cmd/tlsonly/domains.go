@@ -26,13 +26,13 @@ import (
 func (p *program) domains(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("domains", flag.ContinueOnError)
 	file := configFlag(fs)
-	asJSON := fs.Bool("json", false, "answer in JSON; list: an object a line")
-	failing := fs.Bool("failing", false, "list: only those whose last look failed")
-	pinned := fs.Bool("pinned", false, "list: only those that are pinned")
-	level := fs.String("level", "", "list: only those that reach just this `LEVEL`: none, may, encrypt, secure or dane")
+	asJSON := fs.Bool("json", false, "answer in JSON; list, history: one object a line")
+	failing := fs.Bool("failing", false, "list: only destinations whose last assessment failed")
+	pinned := fs.Bool("pinned", false, "list: only pinned destinations")
+	level := fs.String("level", "", "list: only destinations that reach exactly this `LEVEL`")
 	limit := fs.Int("limit", 50, "history: the last `N` changes")
-	why := fs.String("why", "", "unpin: the `REASON`, kept in the history")
-	demand := fs.Bool("demand", false, "unpin: also drop what accepted mail has demanded of it")
+	why := fs.String("why", "", "unpin: the `REASON`, which is kept in the history")
+	demand := fs.Bool("demand", false, "unpin: also drop the demand of accepted mail")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
 		return code
@@ -50,7 +50,7 @@ func (p *program) domains(ctx context.Context, args []string) int {
 	switch action {
 	case "list":
 		if len(rest) > 0 {
-			return p.fail("domains list takes no arguments; domains show D shows one")
+			return p.fail("domains list takes no arguments; to show one destination: domains show D")
 		}
 	case "show", "history", "pin", "unpin":
 		if len(rest) != 1 {

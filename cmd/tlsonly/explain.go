@@ -53,8 +53,8 @@ func (e explanation) goesBy() *configFile { return e.Config }
 func (p *program) explain(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("explain", flag.ContinueOnError)
 	file := configFlag(fs)
-	delivery := fs.String("delivery", "", "what the MTA is told at delivery to `DESTINATION`, a domain or [host]:port")
-	from := fs.String("from", "", "envelope sender `ADDRESS`, \"<>\" for the empty one")
+	delivery := fs.String("delivery", "", "show how the MTA is answered at delivery to `DESTINATION`: a domain or [host]:port")
+	from := fs.String("from", "", "envelope sender `ADDRESS`, \"<>\" for the null sender")
 	to := fs.String("to", "", "recipient `ADDRESS`")
 	user := fs.String("user", "", "SASL `LOGIN` of the client")
 	asJSON := fs.Bool("json", false, "answer in JSON")
@@ -64,7 +64,7 @@ func (p *program) explain(ctx context.Context, args []string) int {
 	}
 	if *delivery != "" {
 		if len(rest) > 0 || *user != "" {
-			return p.fail("explain --delivery takes --from and --to, no --user and no arguments")
+			return p.fail("explain --delivery takes --from and --to, but no --user and no arguments")
 		}
 		return p.explainDelivery(ctx, *file, *delivery, *from, *to, *asJSON)
 	}
@@ -88,7 +88,7 @@ func (p *program) explain(ctx context.Context, args []string) int {
 		return p.tell(e, *asJSON)
 	}
 	if why != "" {
-		fmt.Fprintf(p.stderr, "tlsonly: the running daemon isn't asked: %s\n", oneLine(why))
+		fmt.Fprintf(p.stderr, "tlsonly: the running daemon can't be asked: %s\n", oneLine(why))
 	}
 	if code, done := p.asDaemon(ctx, c, *file, append([]string{"explain"}, args...)...); done {
 		return code
@@ -235,7 +235,7 @@ func (e explanation) print(w io.Writer) {
 		return
 	}
 	if e.Rule == "" {
-		line("rule", "none: nothing is asked")
+		line("rule", "none: no TLS is required")
 		line("verdict", "%s", e.Verdict)
 		e.printTrace(w)
 		return
@@ -246,12 +246,12 @@ func (e explanation) print(w io.Writer) {
 	}
 	switch {
 	case e.Local && len(e.Unread) > 0:
-		line("delivered", "here, as far as can be read")
+		line("delivered", "here, as far as the daemon can read")
 	case e.Local:
 		line("delivered", "here: the mail does not leave")
 	}
 	for _, f := range e.Unread {
-		line("not read", "%s: what it sends on is held at delivery (%s)", f.Unread, oneLine(f.Detail))
+		line("not read", "%s: mail that it sends on is bound at delivery (%s)", f.Unread, oneLine(f.Detail))
 	}
 	for _, d := range e.Destinations {
 		line("destination", "%s", d)

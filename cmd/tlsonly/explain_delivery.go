@@ -50,7 +50,7 @@ func (p *program) explainDelivery(ctx context.Context, file, delivery, from, to 
 	e, why, ok := askDaemon[deliveryExplanation](ctx, c, file, asked)
 	if !ok {
 		if why == "" {
-			why = "none answers at [http] listen"
+			why = "it doesn't answer at [http] listen"
 		}
 		fmt.Fprintf(p.stderr, "tlsonly: explain --delivery needs the running daemon: %s\n", oneLine(why))
 		return exitUnknown

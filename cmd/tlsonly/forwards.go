@@ -105,12 +105,12 @@ func newAuditor(c func() *config.Config, forwards audit.Forwards, assessor audit
 func (p *program) forwards(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("forwards", flag.ContinueOnError)
 	file := configFlag(fs)
-	asJSON := fs.Bool("json", false, "answer in JSON, an object a line and forward")
-	failing := fs.Bool("failing", false, "tell only of forwards that break a rule")
-	listSources := fs.Bool("sources", false, "instead, tell which of their sources the daemon can read")
-	ownRights := fs.Bool("own-rights", false, "read what the calling user may read, not what the daemon may")
+	asJSON := fs.Bool("json", false, "answer in JSON, one object a line for each forward")
+	failing := fs.Bool("failing", false, "show only forwards that break a rule")
+	listSources := fs.Bool("sources", false, "show which sources of forwards the daemon can read, instead")
+	ownRights := fs.Bool("own-rights", false, "read with the rights of the calling user, not the daemon's")
 	var tests []string
-	fs.Func("test", "instead, what would become of mail for `OWNER=TARGET`: alice@here.example=bob@there.example; may be repeated", func(s string) error {
+	fs.Func("test", "show what would happen if OWNER forwarded to TARGET, `OWNER=TARGET`, instead; repeatable", func(s string) error {
 		tests = append(tests, s)
 		return nil
 	})
@@ -141,7 +141,7 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 		return p.fail("--sources takes neither addresses nor --test")
 	}
 	if len(pairs) > 0 && len(only) > 0 {
-		return p.fail("--test takes no addresses besides")
+		return p.fail("--test takes no other addresses")
 	}
 	c, ok := p.load(*file, true)
 	if !ok {
@@ -212,10 +212,10 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 				continue // one says it of all
 			}
 		}
-		fmt.Fprintf(p.stderr, "tlsonly: %s can't be listed, who forwards by it isn't known: %s\n", u.Source, u.Reason)
+		fmt.Fprintf(p.stderr, "tlsonly: %s can't be listed, so its forwards are not known: %s\n", u.Source, u.Reason)
 	}
 	if closed > 1 {
-		fmt.Fprintf(p.stderr, "tlsonly: %s can't be read either\n", plural(closed-1, "other file of users"))
+		fmt.Fprintf(p.stderr, "tlsonly: %s can't be read, too\n", plural(closed-1, "other file of users"))
 	}
 	if !*asJSON && (!*failing || sum.Failing > 0) {
 		fmt.Fprintf(p.stdout, "%s of %s, %s, %d failing\n", plural(sum.Forwards, "forward"), plural(sum.Owners, "owner"),

@@ -55,18 +55,18 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"serve", "", "run the daemon: the milter that Postfix or Sendmail asks", (*program).serve},
-		{"check", "DESTINATION…", "probe destinations now: mail hosts, STARTTLS, versions, the level reached", (*program).check},
-		{"explain", "--from A --to B | --delivery D", "show the whole decision for a sender and a recipient, step by step, or what the MTA is told at delivery to a destination, and who decided it", (*program).explain},
-		{"inbound", "--from A --to B", "show what an [[inbound]] rule makes of mail that comes in so", (*program).inbound},
-		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations, pin and unpin them", (*program).domains},
-		{"observe", "", "show what rules that only observe would have done, and whether they can be enforced", (*program).observe},
-		{"classes", "[list|release]", "show what the numbers of Postfix's transports stand for, and end what former rules still bind", (*program).classes},
-		{"forwards", "[ADDRESS…]", "audit every forward on this host: where it leaves to, the level there, the rule's verdict", (*program).forwards},
-		{"setup", "postfix|sendmail", "print, or write, the MTA's settings that bind it", (*program).setup},
-		{"doctor", "[postfix|sendmail]", "verify that the running MTA is really bound", (*program).doctor},
-		{"report", "LOG…", "read mail logs: which protected messages left over which TLS, and which in the clear", (*program).report},
-		{"received", "FILE", "read a message's Received: headers: which hops were encrypted", (*program).received},
+		{"serve", "", "run the daemon", (*program).serve},
+		{"check", "DESTINATION…", "probe destinations now, and show the level each reaches", (*program).check},
+		{"explain", "--from A --to B | --delivery D", "show a decision step by step, or how the MTA is answered at delivery", (*program).explain},
+		{"inbound", "--from A --to B", "show what an [[inbound]] rule decides about incoming mail", (*program).inbound},
+		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations; pin and unpin them", (*program).domains},
+		{"observe", "", "show what rules in observe mode would have done", (*program).observe},
+		{"classes", "[list|release]", "show which rules bind which transport, and release former rules", (*program).classes},
+		{"forwards", "[ADDRESS…]", "audit all forwards on this host", (*program).forwards},
+		{"setup", "postfix|sendmail", "print or write the settings that bind the MTA", (*program).setup},
+		{"doctor", "[postfix|sendmail]", "check that the running MTA is bound", (*program).doctor},
+		{"report", "LOG…", "show from mail logs which messages left over TLS", (*program).report},
+		{"received", "FILE", "show which hops of a message were encrypted", (*program).received},
 		{"lint", "", "check the configuration file", (*program).lint},
 		{"version", "", "print the version", (*program).version},
 	}
@@ -109,7 +109,7 @@ func (p *program) usage(w io.Writer) {
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-8s  %s\n", c.name, c.summary)
 	}
-	fmt.Fprint(w, "\ntlsonly COMMAND --help shows a command's flags.\n"+
+	fmt.Fprint(w, "\n\"tlsonly COMMAND --help\" shows the flags of a command; tlsonly(8) is the manual.\n"+
 		"Exit status: 0 yes or ok, 1 no, 2 usage or configuration, 3 not known now.\n")
 }
 
@@ -147,7 +147,7 @@ func (p *program) commandUsage(fs *flag.FlagSet) {
 		}
 	}
 	if fs.Name() == "report" {
-		fmt.Fprintf(w, "Forms of logs, found out line by line: %s.\n\n", maillog.FormsRead)
+		fmt.Fprintf(w, "Formats of logs, recognized line by line: %s.\n\n", maillog.FormsRead)
 	}
 	fmt.Fprintln(w, "flags:")
 	fs.VisitAll(func(f *flag.Flag) {

@@ -59,7 +59,7 @@ func TestMTAForwardsStatus(t *testing.T) {
 		{"forwards --failing good@local.example here@local.example", config, 0, "-", "-"},
 		{"forwards --failing unread@local.example", config, 3, "unread@local.example", "-"},
 		{"forwards --failing --json good@local.example", config, 0, "-", "-"},
-		{"forwards", config, 1, "5 owners", "tlsonly: unionmap:{inline:{asked@local.example=u@none.example}} can't be listed, who forwards by it isn't known"},
+		{"forwards", config, 1, "5 owners", "tlsonly: unionmap:{inline:{asked@local.example=u@none.example}} can't be listed, so its forwards are not known"},
 		{"forwards --test here@local.example=asked@local.example", config, 1, "u@none.example", "-"},
 		{"forwards --test here@local.example=unread@local.example", config, 3, "not a regular file", "-"},
 		{"forwards", lost, 3, "-", "not a regular file"},

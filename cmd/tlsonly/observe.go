@@ -27,7 +27,7 @@ const shownObserved = 20
 func (p *program) observe(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("observe", flag.ContinueOnError)
 	file := configFlag(fs)
-	since := fs.String("since", "7d", "how far back: a `DURATION` as 7d or 12h, or a date as 2026-11-23; a day counts whole")
+	since := fs.String("since", "7d", "how far back: a `DURATION` (7d, 12h) or a date (2026-11-23)")
 	every := fs.Bool("all", false, fmt.Sprintf("show all destinations, not only the first %d", shownObserved))
 	asJSON := fs.Bool("json", false, "answer in JSON")
 	rest, code, ok := p.parse(fs, args)
@@ -82,7 +82,7 @@ func sinceWhen(s string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(s); err == nil && d > 0 {
 		return now.Add(-d), nil
 	}
-	return t, errors.New("want a duration as 7d or 12h, or a date as 2026-11-23")
+	return t, errors.New("want a duration (7d, 12h) or a date (2026-11-23)")
 }
 
 // observed sums up what the store has, with what is known of the destinations.
@@ -126,9 +126,9 @@ func printObserved(w io.Writer, s observe.Summary) {
 		state := ""
 		switch r.State {
 		case "gone":
-			state = ", is not in the file any more"
+			state = ", no longer in the file"
 		case string(policy.Enforce):
-			state = ", enforces by now"
+			state = ", enforced by now"
 		}
 		fmt.Fprintf(w, "\nrule %s%s: %s of about %s judged, %s to %s\n", r.Name, state, plural(int(r.Judged), "recipient"),
 			plural(r.Senders, "sender"), r.First.Format(day), r.Last.UTC().Format(day))

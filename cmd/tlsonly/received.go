@@ -58,7 +58,7 @@ func (p *program) received(_ context.Context, args []string) int {
 
 func (a receivedAnswer) print(w io.Writer, colour bool) {
 	if len(a.Hops) == 0 {
-		fmt.Fprintln(w, "no Received: header: nothing is known of this message's way")
+		fmt.Fprintln(w, "no Received: header, so nothing is known of the way of this message")
 		return
 	}
 	for i, h := range a.Hops {
@@ -88,13 +88,13 @@ func (a receivedAnswer) print(w io.Writer, colour bool) {
 		fmt.Fprintln(w)
 	}
 	if a.Weakest < 0 {
-		fmt.Fprintln(w, "the message didn't leave one machine")
+		fmt.Fprintln(w, "the message never left one machine")
 		return
 	}
 	verdict := map[received.Security]string{
 		received.Encrypted: paint(colour, green, "every hop between machines was encrypted"),
-		received.Clear:     paint(colour, red, "not every hop was encrypted"),
-		received.Unknown:   paint(colour, yellow, "not every hop tells whether it was encrypted"),
+		received.Clear:     paint(colour, red, "at least one hop was in the clear"),
+		received.Unknown:   paint(colour, yellow, "for at least one hop it is not known"),
 	}[a.Security]
 	fmt.Fprintf(w, "%s; the weakest is %d, %s\n", verdict, a.Weakest+1, hopName(a.Hops[a.Weakest]))
 }

@@ -33,21 +33,21 @@ func (p *program) report(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("report", flag.ContinueOnError)
 	file := configFlag(fs)
 	var o reportFlags
-	fs.BoolVar(&o.asJSON, "json", false, "answer in JSON: one object, the summary with the violations")
-	fs.BoolVar(&o.asCSV, "csv", false, "answer in CSV: a line a delivery, no summary")
-	fs.StringVar(&o.html, "html", "", "write a page that can be printed and kept to `FILE`, - for standard output alone")
-	fs.BoolVar(&o.summary, "summary", false, "no line a delivery, only the summary")
+	fs.BoolVar(&o.asJSON, "json", false, "answer in JSON: one object with the summary and the violations")
+	fs.BoolVar(&o.asCSV, "csv", false, "answer in CSV: one line for each delivery, no summary")
+	fs.StringVar(&o.html, "html", "", "write a page that you can print to `FILE`; - is standard output")
+	fs.BoolVar(&o.summary, "summary", false, "show only the summary, not each delivery")
 	fs.BoolVar(&o.journal, "journal", false, "read the systemd journal")
-	fs.BoolVar(&o.tlsLogged, "tls-logged", false, "TLS was logged all the time: a delivery without such a line was in the clear")
-	fs.Func("since", "only deliveries from this `DATE` on: 2026-11-23, or with a time, 2026-11-23T17:00", day(&o.since, 0))
-	fs.Func("until", "only deliveries before the end of this `DATE`, or before this time", day(&o.until, 1))
-	fs.IntVar(&o.year, "year", 0, "the `YEAR` of each log's first line, where lines have none; default: as the files' times tell")
+	fs.BoolVar(&o.tlsLogged, "tls-logged", false, "the MTA logged TLS all the time: a delivery without a TLS line was in the clear")
+	fs.Func("since", "only deliveries from this `DATE` on: 2026-11-23 or 2026-11-23T17:00", day(&o.since, 0))
+	fs.Func("until", "only deliveries up to the end of this `DATE`, or before this time", day(&o.until, 1))
+	fs.IntVar(&o.year, "year", 0, "`YEAR` of each log's first line, if lines have none; default: from the file's time")
 	rest, code, ok := p.parse(fs, args)
 	switch {
 	case !ok:
 		return code
 	case len(rest) == 0 && !o.journal:
-		return p.fail("report needs a log: files in any order, - for standard input, or --journal")
+		return p.fail("report needs logs: files, - for standard input, or --journal")
 	case len(rest) > 0 && o.journal:
 		return p.fail("--journal takes no files")
 	case o.asJSON && o.asCSV || o.html == "-" && (o.asJSON || o.asCSV):
@@ -105,7 +105,7 @@ func (p *program) tellObserving(ctx context.Context, c *config.Config) {
 	switch {
 	case err != nil && !observes(c.Rules, now):
 	case err != nil:
-		fmt.Fprintf(p.stdout, "\nobserving: what enforcing would have done isn't known: %v\n", err)
+		fmt.Fprintf(p.stdout, "\nobserving: what the rules would have done is not known: %v\n", err)
 	case summary.Line() != "":
 		fmt.Fprintf(p.stdout, "\nobserving: %s\n", summary.Line())
 		for i, d := range summary.Destinations {
@@ -322,7 +322,7 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 		"deliveries over TLS: %d, in the clear: %d, by transport: %d, unknown: %d, on this machine: %d, deferred: %d, bounced: %d\n",
 		r.Messages, d.Encrypted, d.Clear, d.ByTransport, d.Unknown, d.Here, d.Deferred, d.Bounced)
 	if r.Senderless > 0 {
-		fmt.Fprintf(w, "deliveries to other hosts whose sender isn't in these logs: %d\n", r.Senderless)
+		fmt.Fprintf(w, "deliveries to other hosts whose sender is not in these logs: %d\n", r.Senderless)
 	}
 	table := func(title string, rows []maillog.Row, most int) {
 		if len(rows) == 0 {
@@ -376,7 +376,7 @@ func printLines(w io.Writer, r *maillog.Report) {
 	for _, f := range r.Files {
 		switch {
 		case f.Unread() && f.Missed == 0:
-			fmt.Fprintf(w, "  %s: in no form that is read\n", printable(f.Name))
+			fmt.Fprintf(w, "  %s: in no known format\n", printable(f.Name))
 		case f.Without() && f.Missed == 0:
 			fmt.Fprintf(w, "  %s: no line of Postfix or Sendmail\n", printable(f.Name))
 		}

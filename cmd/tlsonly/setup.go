@@ -25,12 +25,12 @@ import (
 func (p *program) setup(ctx context.Context, args []string) int {
 	fs := flag.NewFlagSet("setup", flag.ContinueOnError)
 	file := configFlag(fs)
-	directory := fs.String("config-directory", "", "postfix: its configuration `DIR`; default: that of MAIL_CONFIG, or the system's")
-	apply := fs.Bool("apply", false, "write the settings, with a backup beside each file; Postfix is reloaded, or restarted, and seen to answer")
-	noReload := fs.Bool("no-reload", false, "postfix: leave the running Postfix as it is, and say what it takes")
-	undo := fs.Bool("undo", false, "take back what setup has written; with --apply, else only shown")
-	keep := fs.Bool("keep", false, "postfix: stay, and write the settings again whenever main.cf or master.cf has lost some")
-	hide := fs.Bool("hide-header", false, "postfix: take the header TLS-Only off protected mail when it leaves")
+	directory := fs.String("config-directory", "", "postfix: configuration `DIR`; default: $MAIL_CONFIG or the system's")
+	apply := fs.Bool("apply", false, "write the settings, with backups, and reload or restart Postfix")
+	noReload := fs.Bool("no-reload", false, "postfix: do not reload or restart it, but say what it needs")
+	undo := fs.Bool("undo", false, "take back what setup has written (with --apply; without it, show what would be done)")
+	keep := fs.Bool("keep", false, "postfix: keep running, and write settings again when main.cf or master.cf lose them")
+	hide := fs.Bool("hide-header", false, "postfix: remove the header TLS-Only from protected mail when it leaves")
 	rest, code, ok := p.parse(fs, args)
 	if !ok {
 		return code
@@ -42,10 +42,10 @@ func (p *program) setup(ctx context.Context, args []string) int {
 		return p.fail("--hide-header, --keep, --no-reload and --config-directory are for postfix")
 	}
 	if *keep && (*apply || *undo || *noReload) {
-		return p.fail("--keep goes without --apply, --undo and --no-reload")
+		return p.fail("--keep excludes --apply, --undo and --no-reload")
 	}
 	if *noReload && !*apply {
-		return p.fail("--no-reload goes with --apply")
+		return p.fail("--no-reload needs --apply")
 	}
 	if *keep {
 		return p.keepPostfix(ctx, *file, *directory, *hide)
@@ -79,7 +79,7 @@ func (p *program) setup(ctx context.Context, args []string) int {
 // hasMap says what is wrong where the MTA has nobody to ask at delivery.
 func hasMap(c *config.Config) error {
 	if c.Socketmap.Listen == (config.Endpoint{}) {
-		return errors.New("[socketmap] listen is off: there is nobody whom the MTA could ask at delivery")
+		return errors.New("[socketmap] listen is off, so the MTA would have nobody to ask at delivery")
 	}
 	return nil
 }
@@ -231,7 +231,7 @@ func (p *program) renewPostfix(ctx context.Context, s postfix.Settings, i postfi
 		if r.How == postfix.NotRunning {
 			fmt.Fprintf(p.stdout, "Postfix isn't running, to start it: %s\n", r.Words())
 		} else {
-			fmt.Fprintf(p.stdout, "Postfix doesn't know yet, it needs a %s: %s\n", r.How, r.Words())
+			fmt.Fprintf(p.stdout, "Postfix has not read the settings yet; it needs a %s: %s\n", r.How, r.Words())
 		}
 		return nil
 	}
@@ -271,8 +271,8 @@ func stale(f mta.Finding) bool {
 
 func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, undo bool) error {
 	if undo && !apply {
-		fmt.Fprintln(p.stdout, `dnl The lines from "dnl tlsonly: begin" to "dnl tlsonly: end" leave sendmail.mc; `+
-			"make sendmail.cf of it and restart Sendmail.")
+		fmt.Fprintln(p.stdout, `dnl Remove the lines from "dnl tlsonly: begin" to "dnl tlsonly: end" in sendmail.mc. `+
+			"Then make sendmail.cf and restart Sendmail.")
 		return nil
 	}
 	if apply {
@@ -294,7 +294,7 @@ func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, un
 		return err
 	}
 	if !apply {
-		fmt.Fprintln(p.stdout, "dnl These lines go to the end of sendmail.mc; make sendmail.cf of it and restart Sendmail.")
+		fmt.Fprintln(p.stdout, "dnl Add these lines to the end of sendmail.mc. Then make sendmail.cf and restart Sendmail.")
 		fmt.Fprint(p.stdout, sendmail.Snippet(settings))
 		return nil
 	}
@@ -305,7 +305,7 @@ func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, un
 // printChange tells what was done to Sendmail.
 func (p *program) printChange(done sendmail.Change, err error) error {
 	if errors.Is(err, sendmail.ErrLayout) {
-		return fmt.Errorf("%w; without --apply setup shows what is to be done by hand", err)
+		return fmt.Errorf("%w; without --apply, setup shows what to do by hand", err)
 	}
 	if err != nil {
 		return err
@@ -319,7 +319,7 @@ func (p *program) printChange(done sendmail.Change, err error) error {
 	if len(done.Written) == 0 {
 		fmt.Fprintln(p.stdout, "nothing to change")
 	} else {
-		fmt.Fprintln(p.stdout, "Sendmail must be restarted")
+		fmt.Fprintln(p.stdout, "Restart Sendmail now.")
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func (p *program) keepPostfix(ctx context.Context, file, directory string, hide 
 		case err != nil:
 			fault = err.Error()
 		case !isSetUp:
-			fault = dir + ": not set up, or undone: nothing is kept until setup postfix --apply runs"
+			fault = dir + ": not set up, or undone: nothing is written until you run setup postfix --apply"
 		default:
 			if err := p.setUpAgain(ctx, file, i, hide, said != ""); err != nil {
 				fault = err.Error()

@@ -109,7 +109,7 @@ func (p *Report) NotKnown() string {
 		why = append(why, fmt.Sprintf("%s that may belong to deliveries %s not understood", count(n, "line"), was(n)))
 	}
 	if n := len(p.Lines.FilesUnread); n > 0 {
-		why = append(why, fmt.Sprintf("%s %s in no form that is read", count(int64(n), "file"), was(int64(n))))
+		why = append(why, fmt.Sprintf("%s %s in no known format", count(int64(n), "file"), was(int64(n))))
 	}
 	if p.Lines.Mail == 0 && len(why) == 0 {
 		why = append(why, "these logs have no line of Postfix or Sendmail")

@@ -136,9 +136,9 @@ func TestHTML(t *testing.T) {
 	}
 	page := b.String()
 	for _, want := range []string{
-		"Title &amp; more", `<p class="verdict bad">2 of 4 deliveries of protected mail broke their rule; besides, 1 line that may belong to deliveries was not understood; 1 file was in no form that is read; whether one delivery used TLS isn’t in these logs.</p>`, "&lt;script&gt;alert(1)&lt;/script&gt;@<wbr>a.<wbr>example</td>", "mail&lt;i&gt;.<wbr>log", "&lt;b&gt;<wbr>[192.0.2.1]:25</td>", "AAAAA3", "weak-tls: TLS 1.0 AES128-SHA 128 bits, trusted", "<td class=\"long\">TLS 1.0</td><td class=\"n\">1</td>",
+		"Title &amp; more", `<p class="verdict bad">2 of 4 deliveries of protected mail broke their rule; besides, 1 line that may belong to deliveries was not understood; 1 file was in no known format; whether one delivery used TLS isn’t in these logs.</p>`, "&lt;script&gt;alert(1)&lt;/script&gt;@<wbr>a.<wbr>example</td>", "mail&lt;i&gt;.<wbr>log", "&lt;b&gt;<wbr>[192.0.2.1]:25</td>", "AAAAA3", "weak-tls: TLS 1.0 AES128-SHA 128 bits, trusted", "<td class=\"long\">TLS 1.0</td><td class=\"n\">1</td>",
 		`<td class="long">trusted</td>`, `<rect class="clear" x="0.00" y="0" width="240.00"`, `<td class="t">2026-11-23</td>`, `<rect class="clear" x="8.57" y="0.00" width="68.57" height="120.00"><title>2026-11-20: 1 in the clear</title>`, "prefers-color-scheme: dark", "@media print", "smtp_tls_loglevel = 1",
-		"<p>10 lines: 7 of Postfix or Sendmail, 1 not understood, 2 of others.</p>", "strange.<wbr>log (in no form that is read)</td>", `<td class="n">3</td><td class="long">it has no time of day</td><td class="long">&lt;u&gt;to=&lt;/u&gt;</td>`,
+		"<p>10 lines: 7 of Postfix or Sendmail, 1 not understood, 2 of others.</p>", "strange.<wbr>log (in no known format)</td>", `<td class="n">3</td><td class="long">it has no time of day</td><td class="long">&lt;u&gt;to=&lt;/u&gt;</td>`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q", want)
@@ -167,7 +167,7 @@ func TestReportVerdict(t *testing.T) {
 		{Counts{Encrypted: 1}, good, "The one delivery of protected mail to another host was over TLS.", "good"},
 		{Counts{Encrypted: 1}, Lines{Mail: 9, Missed: 1}, "It isn’t known whether all protected mail left over TLS: 1 line that may belong to deliveries was not understood.", "open"},
 		{Counts{}, Lines{Mail: 9, Missed: 2}, "It isn’t known whether all protected mail left over TLS: 2 lines that may belong to deliveries were not understood.", "open"},
-		{Counts{Here: 1}, Lines{Mail: 9, FilesUnread: []string{"x"}}, "It isn’t known whether all protected mail left over TLS: 1 file was in no form that is read.", "open"},
+		{Counts{Here: 1}, Lines{Mail: 9, FilesUnread: []string{"x"}}, "It isn’t known whether all protected mail left over TLS: 1 file was in no known format.", "open"},
 		{Counts{}, Lines{Read: 9}, "It isn’t known whether all protected mail left over TLS: these logs have no line of Postfix or Sendmail.", "open"},
 		{Counts{Clear: 1, Violations: 1}, Lines{Mail: 9, Missed: 1}, "The one delivery of protected mail broke its rule; besides, 1 line that may belong to deliveries was not understood.", "bad"},
 		{Counts{Encrypted: 4, ByTransport: 2}, good, "No violation was found in 6 deliveries of protected mail to other hosts: 4 over TLS, 2 by transports that send over TLS or not at all.", "good"},

@@ -14,7 +14,7 @@ type Missed struct {
 
 // Why a line wasn't understood.
 const (
-	noForm    = "its beginning is in no form that is read"
+	noForm    = "its beginning is in no known format"
 	noTime    = "it has no time of day that can be read"
 	badTime   = "its time is none"
 	tooLong   = "it is too long"
