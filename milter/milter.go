@@ -211,7 +211,7 @@ func setDefault[T int | time.Duration](v *T, d T) {
 func (s *Server) negotiate(version, _ uint32, actions, _ gomilter.OptAction, protocol, _ gomilter.OptProtocol, _ gomilter.DataSize) (
 	uint32, gomilter.OptAction, gomilter.OptProtocol, gomilter.DataSize, error) {
 	if version < 2 {
-		s.c.Log.Warn("MTA speaks a milter version older than 2, connection closed", "version", version)
+		s.c.Log.Warn("MTA uses a milter version older than 2, connection closed", "version", version)
 		return 0, 0, 0, 0, fmt.Errorf("milter version %d", version)
 	}
 	needed := gomilter.OptAddHeader | gomilter.OptChangeHeader | gomilter.OptQuarantine | gomilter.OptSetMacros

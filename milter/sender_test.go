@@ -120,7 +120,7 @@ func TestNote(t *testing.T) {
 		got := ""
 		tell := func(name string) error {
 			if c.fail {
-				return errors.New("store away")
+				return errors.New("store unavailable")
 			}
 			got += name + " "
 			return nil

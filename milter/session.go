@@ -176,7 +176,7 @@ func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilt
 	if !s.setsMacros && len(in.Rules()) > 0 {
 		if in.Demands(s.server.c.Now()) {
 			queueID := m.Get(gomilter.MacroQueueId)
-			s.server.c.Log.Warn("MTA can't be asked how mail comes in, which [[inbound]] rules need: message deferred",
+			s.server.c.Log.Warn("MTA reports no macros about incoming sessions, which [[inbound]] rules need: message deferred",
 				"qid", queueID)
 			d := Decision{}
 			s.server.c.Decider.deferFor(&d, policy.NotBound, addr.Destination{}, "MTA can't be asked how mail comes in")

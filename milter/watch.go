@@ -46,7 +46,7 @@ func (s *session) watch(to addr.Address, route Route, began time.Time) {
 	case server.watching <- struct{}{}:
 	default:
 		if server.unwatched.Add(1) == 1 {
-			server.c.Log.Warn("too many recipients are observed at the same time, some are not judged", "limit", mostWatched)
+			server.c.Log.Warn("too many recipients at once for rules in observe mode, some are not judged", "limit", mostWatched)
 		}
 		return
 	}

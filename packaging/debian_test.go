@@ -370,7 +370,7 @@ func TestDebian(t *testing.T) {
 	d.protected()
 	d.sh(stopAll + "rm -r /etc/systemd/system/tlsonly-*.socket.d /var/spool/postfix/tlsonly/* && " +
 		"systemctl daemon-reload && systemctl start tlsonly")
-	d.journal(`msg="socket of systemd isn't one of the configuration file"`)
+	d.journal(`msg="socket of systemd is not in the configuration file"`)
 	d.has(sockets, modes)
 	d.protected()
 

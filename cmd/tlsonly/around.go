@@ -86,7 +86,7 @@ func (d *service) readAround(ctx context.Context) {
 	if err != nil {
 		old := d.around.get()
 		if old.failed != err.Error() {
-			d.log.Warn("settings of postfix not read, senders without a whole domain are judged strictly",
+			d.log.Warn("settings of postfix not read, so senders without a full domain are judged strictly",
 				"err", err)
 		}
 		old.names.Known, old.failed = false, err.Error()
@@ -104,7 +104,7 @@ func (d *service) readAround(ctx context.Context) {
 				continue
 			}
 			if err != nil {
-				d.log.Warn("name of postfix not understood, senders without a whole domain are judged strictly",
+				d.log.Warn("name of postfix not understood, so senders without a full domain are judged strictly",
 					"err", err)
 				a.names.Known = false
 				continue
@@ -122,7 +122,7 @@ func (d *service) readAround(ctx context.Context) {
 	}
 	d.readHomes(a, told)
 	if len(a.before) > 0 && c.Milter.RedactBounces && !slices.Equal(a.before, old.before) {
-		d.log.Warn("milters stand before ours and may change the sender: bounces keep the text of protected mail",
+		d.log.Warn("milters before ours may change the sender, so bounces keep the text of protected mail",
 			"milters", strings.Join(a.before, " "))
 	}
 	d.around.Store(a)

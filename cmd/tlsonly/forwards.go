@@ -39,7 +39,7 @@ func newForwards(ctx context.Context, c *config.Config, log *slog.Logger) (*forw
 			return nil, fmt.Errorf("[forwarding] sendmail: %w", err)
 		}
 		for _, unread := range s.Unread {
-			log.Warn("this can't be followed, mail that it may concern waits", "table", unread)
+			log.Warn("table can't be followed, so mail that may depend on it waits", "table", unread)
 			fc.Unfollowed = append(fc.Unfollowed, forward.Unfollowed(unread))
 		}
 		fc.Dialect, fc.Aliases, fc.Virtual, fc.Mailertables = aliases.Sendmail, s.Aliases, s.Virtual, s.Mailertables

@@ -164,7 +164,7 @@ func TestMTAHolesHalfAFile(t *testing.T) {
 	}
 	// A file that stays half is believed, with a warning, and binds all the same.
 	w.hup(shopRule, "senders not protected any more")
-	if log := w.daemon.log(); !strings.Contains(log, `level=WARN msg="senders not protected any more, mail accepted before stays bound" senders=@clinic.example`) ||
+	if log := w.daemon.log(); !strings.Contains(log, `level=WARN msg="senders not protected any more, but mail accepted before stays bound" senders=@clinic.example`) ||
 		!strings.Contains(log, `rule=clinic why="it is gone"`) {
 		t.Errorf("not named:\n%s", log)
 	}
@@ -243,7 +243,7 @@ func TestMTAHolesRelease(t *testing.T) {
 	release("no former rules bind anything", exitOK)
 	w.daemon.write(daemonHead + exceptRule + clinicRule)
 	release("the daemon hasn't read this file yet", exitNo)
-	w.hup(exceptRule+clinicRule, `msg="exception doesn't hold at delivery yet, former rules do" rule=except`)
+	w.hup(exceptRule+clinicRule, `msg="exception does not apply at delivery yet, because former rules still bind" rule=except`)
 	if out, _ := w.program("classes"); !strings.Contains(out, "tlsonly1  @clinic.example  in force; rules except (may), clinic (encrypt)") ||
 		!strings.Contains(out, "tlsonly1  @clinic.example  binds mail accepted before, until ") {
 		t.Errorf("classes:\n%s", out)

@@ -43,7 +43,7 @@ func (d *service) readHomes(a *around, told postfix.Around) {
 		}
 		add(hop, h.Domain)
 		if !slices.Contains(old.homes[hop], h.Domain) && d.enforcesHome(h.Domain) {
-			d.log.Info("mail to protected senders leaves over TLS or waits, whoever sends it: their bounces go there",
+			d.log.Info("all mail to protected senders leaves over TLS or waits, because it may be a bounce",
 				"domain", h.Domain.String(), "nexthop", hop.String())
 		}
 	}
@@ -56,7 +56,7 @@ func (d *service) readHomes(a *around, told postfix.Around) {
 		}
 	}
 	if !slices.Equal(old.unread, told.UnreadHomes) {
-		d.log.Warn("tables of postfix not read: where they lead mail to protected senders, bounces may go in the clear",
+		d.log.Warn("tables of postfix not read: bounces to protected senders by them may go in the clear",
 			"tables", strings.Join(told.UnreadHomes, " "))
 	}
 }

@@ -54,7 +54,7 @@ func (d *service) learnMTA(ctx context.Context) {
 		failed = err.Error()
 	}
 	if failed != "" && failed != d.mta.failed {
-		d.log.Warn("what the MTA can do isn't known in full", "err", err)
+		d.log.Warn("abilities of the MTA not fully known", "err", err)
 	}
 	d.mta.failed = failed
 	old := d.mta.Load()
@@ -62,7 +62,7 @@ func (d *service) learnMTA(ctx context.Context) {
 	case old != nil && (err != nil && old.Dialect == m.Dialect || reflect.DeepEqual(*old, m)):
 		return
 	case old != nil && old.Digest() != m.Digest():
-		d.log.Info("the MTA can do other things than before, so all destinations are probed anew",
+		d.log.Info("the abilities of the MTA have changed, so all destinations are probed again",
 			"mta", string(m.Dialect), "version", m.Version)
 	}
 	d.mta.Store(&m)

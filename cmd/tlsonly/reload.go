@@ -91,7 +91,7 @@ func (d *service) reload(ctx context.Context) {
 		var unread error
 		if fresh, unread = withDelimiter(ctx, fresh); unread != nil {
 			fresh = fresh.WithDelimiter(old.Rules.Forms().Delimiter)
-			d.log.Warn("delimiter of addresses stays as it was", "err", unread)
+			d.log.Warn("recipient_delimiter not read, the former delimiter stays", "err", unread)
 		}
 	}
 	if err == nil && len(fresh.Rules.Rules()) == 0 && len(old.Rules.Rules()) > 0 {
@@ -109,7 +109,7 @@ func (d *service) reload(ctx context.Context) {
 		return
 	}
 	if needsRestart(old, fresh) {
-		d.log.Warn("only rules, [senders], [relay], [doctor], [forwarding] local and [binding] watch are in force now, what else changed needs a restart")
+		d.log.Warn("reloaded in part: only rules, [senders], [relay], [doctor], [log] level, [forwarding] local and [binding] watch apply, other changes need a restart")
 	}
 	if fresh.Log.Level != old.Log.Level {
 		d.stats.level.Set(fresh.Log.Level) // else what was set meanwhile stays
@@ -170,17 +170,17 @@ func (d *service) warnLost(old *rules.Set, fresh *config.Config) {
 	now := d.now()
 	until := now.Add(d.classes.Keep).Format(time.DateTime)
 	for _, lost := range old.Weakened(fresh.Rules, now) {
-		d.log.Warn("rule asks less than before, mail accepted before stays bound", "rule", lost.Name, "why", lost.Why, "until", until)
+		d.log.Warn("rule requires less than before, but mail accepted before stays bound", "rule", lost.Name, "why", lost.Why, "until", until)
 	}
 	for _, name := range old.Exceptions(fresh.Rules, now) {
-		d.log.Warn("exception doesn't hold at delivery yet, former rules do", "rule", name, "until", until, "remedy", "tlsonly classes release")
+		d.log.Warn("exception does not apply at delivery yet, because former rules still bind", "rule", name, "until", until, "remedy", "tlsonly classes release")
 	}
 	senders := old.Unprotected(fresh.Rules, now)
 	for part := range slices.Chunk(senders, shown) {
-		d.log.Warn("senders not protected any more, mail accepted before stays bound", "senders", strings.Join(part, " "), "until", until)
+		d.log.Warn("senders not protected any more, but mail accepted before stays bound", "senders", strings.Join(part, " "), "until", until)
 	}
 	if fresh.Binding.Senders == contract.SendersTable && !reflect.DeepEqual(old.Senders(now), fresh.Rules.Senders(now)) {
-		d.log.Warn("the table of senders doesn't follow the rules by itself", "remedy", "tlsonly setup postfix --apply")
+		d.log.Warn("the table of senders is out of date", "remedy", "tlsonly setup postfix --apply")
 	}
 }
 

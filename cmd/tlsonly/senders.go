@@ -24,7 +24,7 @@ func newSenders(ctx context.Context, c *config.Config, log *slog.Logger) (*sendm
 		return nil, fmt.Errorf("[forwarding] sendmail: %w", err)
 	}
 	for _, unread := range s.Unread {
-		log.Warn("this can't be followed, what it makes of senders is judged at delivery only", "table", unread)
+		log.Warn("table can't be followed, so senders that it rewrites are judged only at delivery", "table", unread)
 	}
 	return s, nil
 }

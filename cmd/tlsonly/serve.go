@@ -389,7 +389,7 @@ func (d *service) run(ctx context.Context) error {
 	d.warn(c)
 	defer background(func(ctx context.Context) {
 		if problem := resolverProblem(ctx, c); problem != "" && ctx.Err() == nil {
-			d.log.Warn("resolver not believed", "err", problem)
+			d.log.Warn("resolver not trusted about DNSSEC", "err", problem)
 		}
 	})()
 	d.notify(daemon.SdNotifyReady)

@@ -44,7 +44,7 @@ func (s *sockets) close(log *slog.Logger) {
 			if l == nil { // none of ours, or taken
 				continue
 			}
-			log.Warn("socket of systemd isn't one of the configuration file", "socket", name, "address", l.Addr().String())
+			log.Warn("socket of systemd is not in the configuration file", "socket", name, "address", l.Addr().String())
 			_ = l.Close()
 		}
 	}

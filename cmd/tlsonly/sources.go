@@ -215,9 +215,9 @@ func (d *service) watchSources(ctx context.Context) {
 		switch {
 		case text == last:
 		case text == "":
-			d.log.Info("all tables that say where mail is forwarded to can be read again")
+			d.log.Info("all tables of forwards can be read again")
 		default:
-			d.log.Error("where mail is forwarded to can't be read, so mail of protected senders is deferred",
+			d.log.Error("a table of forwards can't be read, so mail of protected senders is deferred",
 				"err", text, "remedy", "tlsonly doctor")
 		}
 		wait := sourcesEvery

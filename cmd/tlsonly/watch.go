@@ -117,7 +117,7 @@ func (d *service) wasUnbound(ctx context.Context) (bool, time.Time) {
 	}
 	history, err := d.store.History(ctx, addr.Destination{}, 1000)
 	if err != nil {
-		d.log.Warn("whether the MTA was bound before isn't known", "err", err)
+		d.log.Warn("not known whether the MTA was bound before", "err", err)
 		return false, time.Time{}
 	}
 	for _, e := range history { // the newest first

@@ -191,7 +191,7 @@ func TestMTAWatchPostfix(t *testing.T) {
 		}
 		reload(text)
 		w.waitBound()
-		if restart := w.lines("needs a restart"); len(restart) > 0 {
+		if restart := w.lines("need a restart"); len(restart) > 0 {
 			t.Errorf("%q", restart)
 		}
 	})

@@ -97,7 +97,7 @@ func (w *Watcher) complain(unlisted []forward.Unlisted) {
 		w.Log.Info("all sources of forwards can be listed again")
 		return
 	}
-	w.Log.Warn("sources of forwards can't be listed, who forwards by them isn't known", "err", text)
+	w.Log.Warn("sources of forwards can't be listed, so their forwards are not known", "err", text)
 }
 
 // tell says what is new since before, nil for nothing known, and returns what fails now. What isn't known for the moment is no news:

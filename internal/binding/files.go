@@ -32,7 +32,7 @@ func newFiles(log *slog.Logger, settle time.Duration, blind bool) *files {
 	}
 	var err error
 	if f.notify, err = fsnotify.NewWatcher(); err != nil {
-		log.Warn("files of the MTA are only looked at now and then", "err", err)
+		log.Warn("files of the MTA are only checked periodically", "err", err)
 	}
 	return f
 }

@@ -321,7 +321,7 @@ func (a *Assessor) walk(d addr.Destination, f *call[policy.Assessment], after ti
 	result := policy.Assessment{Destination: d, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
 	defer func() { // deferred, so that a panic in a look leaves nobody waiting
 		if p := recover(); p != nil {
-			a.c.Log.Error("panic in a look", "destination", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a.c.Log.Error("panic in an assessment", "destination", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 		result.Partial = false
 		result.When = a.c.Now()
@@ -421,7 +421,7 @@ func (a *Assessor) walk(d addr.Destination, f *call[policy.Assessment], after ti
 func (a *Assessor) published(d addr.Domain) (found policy.STS) {
 	defer func() {
 		if p := recover(); p != nil {
-			a.c.Log.Error("panic in a look", "domain", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a.c.Log.Error("panic in an assessment", "domain", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 			found = policy.STS{Problem: "the look went wrong"}
 		}
 	}()
@@ -472,7 +472,7 @@ func (a *Assessor) assessHost(key hostKey, f *call[policy.Host]) {
 	h := policy.Host{Name: key.name, Problem: policy.Unreachable, Detail: "the look ended unfinished"}
 	defer func() {
 		if p := recover(); p != nil {
-			a.c.Log.Error("panic in a look", "host", key.name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a.c.Log.Error("panic in an assessment", "host", key.name.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 		now := a.c.Now()
 		a.hosts.complete(key, entry[policy.Host]{value: h, when: now, expires: a.until(now, "", []policy.Host{h})}, keepHost)

@@ -184,7 +184,7 @@ func (a *Assessor) probeAll(key hostKey, h *policy.Host, ips []netip.Addr) []pol
 func (a *Assessor) probe(ctx context.Context, h *policy.Host, t starttls.Target) (o policy.Observation) {
 	defer func() {
 		if p := recover(); p != nil {
-			a.c.Log.Error("panic in a look", "host", t.Name, "address", t.Address.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a.c.Log.Error("panic in an assessment", "host", t.Name, "address", t.Address.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 			o = policy.Observation{Address: t.Address, Outcome: policy.SawUnreachable, Detail: "the look went wrong", When: a.c.Now()}
 		}
 	}()

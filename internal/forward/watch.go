@@ -29,7 +29,7 @@ func (e *Expander) Run(ctx context.Context) error {
 	var events chan fsnotify.Event
 	var faults chan error
 	if notify, err := fsnotify.NewWatcher(); err != nil {
-		e.cfg.Log.Warn("forwards are only looked at now and then", "every", e.cfg.Recheck, "err", err)
+		e.cfg.Log.Warn("forwards are only checked periodically", "every", e.cfg.Recheck, "err", err)
 	} else {
 		defer notify.Close()
 		events, faults = notify.Events, notify.Errors
@@ -67,7 +67,7 @@ func (e *Expander) checkFiles(ctx context.Context) {
 	if e.cfg.Tables != nil {
 		n, err := s.settings(ctx)
 		if err != nil {
-			e.cfg.Log.Warn("look at forwards", "err", err)
+			e.cfg.Log.Warn("checking forwards", "err", err)
 			return
 		}
 		files = append(files, n.patternFiles()...)
@@ -77,7 +77,7 @@ func (e *Expander) checkFiles(ctx context.Context) {
 	s.fileStates.check(files)
 	l := &lister{sources: s, ctx: ctx, cfg: e.cfg, yield: func(Forwarder) bool { return true }}
 	if err := l.users(); err != nil {
-		e.cfg.Log.Warn("look at users' forwards", "err", err)
+		e.cfg.Log.Warn("checking users' forwards", "err", err)
 	}
 }
 

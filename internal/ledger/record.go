@@ -138,7 +138,7 @@ func (l *Ledger) Run(ctx context.Context) {
 		l.c.Log.Warn("times of last mail not stored", "err", err)
 	}
 	if n := l.Waiting(); n > 0 {
-		l.c.Log.Warn("looks not stored, they are lost", "destinations", n)
+		l.c.Log.Warn("assessments lost, not stored", "destinations", n)
 	}
 }
 
@@ -164,7 +164,7 @@ func (l *Ledger) maintain(ctx context.Context) {
 			err = l.ping(ctx)
 		}
 		if err != nil && !away && ctx.Err() == nil {
-			l.c.Log.Warn("store can't be written, what is new waits", "err", err)
+			l.c.Log.Warn("store can't be written, so new mail of protected senders waits", "err", err)
 		}
 		if err == nil && away {
 			l.c.Log.Info("store can be written again")
@@ -190,7 +190,7 @@ func (l *Ledger) recordAll(ctx context.Context, was bool) (away bool) {
 		if err := l.recordOne(ctx, found); err != nil {
 			l.putBack(found)
 			if !was {
-				l.c.Log.Warn("look not stored, it waits", "destination", found.Destination.String(), "err", err)
+				l.c.Log.Warn("assessment not stored yet", "destination", found.Destination.String(), "err", err)
 			}
 			return true
 		}

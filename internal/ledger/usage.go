@@ -41,7 +41,7 @@ func (l *Ledger) Use(ctx context.Context, kind store.UsageKind, name string) err
 	l.usage.mu.Unlock()
 	if forget {
 		if err := l.c.Store.ForgetUsages(ctx, now.Add(-usageKept)); err != nil {
-			l.c.Log.Warn("what isn't in use any more not forgotten", "err", err)
+			l.c.Log.Warn("unused entries not deleted", "err", err)
 		}
 	}
 	return nil

@@ -111,7 +111,7 @@ func (m *Monitor) Run(ctx context.Context) {
 		}
 		due, err := m.due(ctx)
 		if err != nil && !away && ctx.Err() == nil {
-			m.c.Log.Warn("what is due is not known", "err", err)
+			m.c.Log.Warn("due assessments not known", "err", err)
 		}
 		away = err != nil
 		for _, d := range due {
@@ -165,7 +165,7 @@ func (m *Monitor) keepTidy(ctx context.Context) {
 		wall, began = now, began.Add(passed)
 		if jumped.Abs() > jump {
 			steady = began
-			m.c.Log.Warn("the clock jumped: nothing is dropped for its age today", "by", jumped.Round(time.Second))
+			m.c.Log.Warn("the clock jumped, so nothing is deleted for its age today", "by", jumped.Round(time.Second))
 		}
 		if began.Sub(steady) >= steadyAfter {
 			m.tidy(ctx)
@@ -177,7 +177,7 @@ func (m *Monitor) keepTidy(ctx context.Context) {
 func (m *Monitor) tidy(ctx context.Context) {
 	now := m.c.Now()
 	if err := m.c.Ledger.Forget(ctx, now.Add(-m.c.Forget)); err != nil {
-		m.c.Log.Warn("unused destinations not forgotten", "err", err)
+		m.c.Log.Warn("unused destinations not deleted", "err", err)
 	}
 	if err := m.c.Schedule.Prune(ctx, now.Add(-m.c.Retention)); err != nil {
 		m.c.Log.Warn("old history not deleted", "err", err)

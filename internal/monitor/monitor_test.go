@@ -225,7 +225,7 @@ func TestScheduleAway(t *testing.T) {
 	f.err = errors.New("away")
 	live(t, f, Config{}, func(t *testing.T, log *lines, _ func()) {
 		got := f.after(time.Minute + time.Second)
-		if n := strings.Count(log.String(), "what is due is not known"); n != 1 || len(got.asked) != 12 {
+		if n := strings.Count(log.String(), "due assessments not known"); n != 1 || len(got.asked) != 12 {
 			t.Errorf("asked %d times, said %d times", len(got.asked), n)
 		}
 		f.set(func() { f.err = nil })
@@ -235,7 +235,7 @@ func TestScheduleAway(t *testing.T) {
 		}
 		f.set(func() { f.err = errors.New("away") })
 		pass(10 * time.Second)
-		if n := strings.Count(log.String(), "what is due is not known"); n != 2 {
+		if n := strings.Count(log.String(), "due assessments not known"); n != 2 {
 			t.Errorf("said %d times of two", n)
 		}
 	})
@@ -296,7 +296,7 @@ func TestTidy(t *testing.T) {
 		if !slices.Equal(got.tidied, want) {
 			t.Errorf("got %q\nwant %q", got.tidied, want)
 		}
-		if !strings.Contains(log.String(), "unused destinations not forgotten") || !strings.Contains(log.String(), "old history not deleted") {
+		if !strings.Contains(log.String(), "unused destinations not deleted") || !strings.Contains(log.String(), "old history not deleted") {
 			t.Errorf("log: %s", log)
 		}
 	})

@@ -150,7 +150,7 @@ func (r *Recorder) flush(ctx context.Context) bool {
 	if err == nil {
 		return true
 	}
-	r.log.Warn("what was observed is not stored yet", "err", err)
+	r.log.Warn("counts of observe mode not stored yet", "err", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k, o := range seen {

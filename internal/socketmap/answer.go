@@ -138,7 +138,7 @@ func (s *Server) sender(b []byte, m contract.SenderMap, of senderKey, now time.T
 	}
 	if n > m.Transports {
 		if s.surplus.Swap(set) != set {
-			s.c.Log.Warn("more sender classes than transports, the strict one is used", "class", n, "transports", m.Transports)
+			s.c.Log.Warn("more sender classes than transports, so the strict one is used", "class", n, "transports", m.Transports)
 		}
 		n = 0
 	}

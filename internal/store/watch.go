@@ -95,13 +95,13 @@ func (s *Store) Watch(ctx context.Context, tell func([]Change)) {
 			return
 		case err != nil:
 			if gap == 0 {
-				s.c.Log.Warn("store away", "err", err)
+				s.c.Log.Warn("store unavailable", "err", err)
 			}
 			gap = min(max(2*gap, time.Second/4), pollMaxGap)
 			sleep(ctx, gap)
 			continue
 		case gap != 0:
-			s.c.Log.Info("store back")
+			s.c.Log.Info("store available again")
 			gap = 0
 		}
 		if time.Since(last) > s.missed {

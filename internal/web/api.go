@@ -367,7 +367,7 @@ func (s *Server) putLogLevel(r *http.Request) (any, error) {
 	}
 	if old := s.c.LogLevel.Level(); old != level {
 		s.c.LogLevel.Set(level)
-		s.c.Log.Warn("level of the log changed", "from", old.String(), "to", level.String())
+		s.c.Log.Warn("log level changed", "from", old.String(), "to", level.String())
 	}
 	return logLevel{asked.Level}, nil
 }

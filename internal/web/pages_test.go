@@ -102,7 +102,7 @@ func TestPages(t *testing.T) {
 			c.Meter, c.Counts, c.Checks, c.Advice, c.Outage, c.Forwards = NewMeter(func() time.Time { return noon }), nil, nil, nil, nil, nil
 			c.Inbound, c.Binding, c.LastAsked = nil, nil, nil
 		}),
-		"store away": newTest(t, away, func(c *Config) {
+		"store unavailable": newTest(t, away, func(c *Config) {
 			c.Outage = func() string { return "port 25 is closed on the way out" }
 			c.Binding = func() (Binding, bool) { return unbound(), true }
 			c.Meter.Reloaded(noon, errors.New("tlsonly.toml:3: <b>wrong</b>"))

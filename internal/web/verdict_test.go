@@ -84,7 +84,7 @@ func TestVerdict(t *testing.T) {
 		}), stateDanger, []string{"tlsonly doesn’t work as it should, and protected mail may wait: store, resolver.", "Since 08:00"}},
 		"own network": {with(func(s *situation) { s.Network = "port 25 is closed" }), stateAttention,
 			[]string{"Since 08:00", "This host’s own network is suspected, so destinations aren’t blamed: port 25 is closed."}},
-		"resolver not believed": {with(func(s *situation) { s.Resolver = "it doesn't validate" }), stateAttention,
+		"resolver not trusted about DNSSEC": {with(func(s *situation) { s.Resolver = "it doesn't validate" }), stateAttention,
 			[]string{"Since 08:00", "DANE isn’t seen, because the resolver isn’t believed: it doesn't validate."}},
 		"file refused": {with(func(s *situation) { s.Refusal = errors.New("x") }), stateAttention,
 			[]string{"Since 08:00", "The configuration file was refused, and the rules before it stay in force."}},

@@ -137,7 +137,7 @@ func (k *Keeper) Seed(saved ...Saved) {
 		}
 		p, err := ParsePolicy([]byte(s.Text))
 		if err != nil {
-			k.c.Log.Warn("mta-sts policy saved can't be read", "destination", s.Domain.String(), "err", err)
+			k.c.Log.Warn("saved mta-sts policy can't be read", "destination", s.Domain.String(), "err", err)
 			continue
 		}
 		sts := p.sts(s.ID, s.Fetched)
@@ -194,7 +194,7 @@ func (k *Keeper) join(d addr.Domain) *call {
 func (k *Keeper) run(d addr.Domain, f *call) {
 	defer func() { // deferred, so that a panic in a look leaves nobody waiting
 		if p := recover(); p != nil {
-			k.c.Log.Error("panic in a look", "destination", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
+			k.c.Log.Error("panic in an assessment", "destination", d.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 			f.policy = k.current(d, "the look ended unfinished")
 		}
 		k.mu.Lock()

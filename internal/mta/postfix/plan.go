@@ -348,7 +348,7 @@ func (p *planner) notes() {
 		p.setup.note("the site's tables in smtp_tls_policy_maps are asked for other mail, before ours, and not at all for mail of protected senders: what they ask of a destination must be in a rule, too")
 	}
 	if p.Senders == contract.SendersTable {
-		p.setup.note("the table of senders doesn't follow the rules by itself: run setup again when senders in them change, and reload")
+		p.setup.note("the table of senders is out of date: run setup again when senders in them change, and reload")
 		if many := inexpressible(p.Table); len(many) > 0 {
 			p.setup.note("the table can't list all ways to write %s: where one of them may be meant, the strict transport takes the mail, "+
 				"without exceptions", strings.Join(many, ", "))
