@@ -45,17 +45,17 @@ type agreeWorld struct {
 func TestMTAAgreement(t *testing.T) {
 	long(t)
 	isolated(t)
-	w := newAgreeWorld(t)
-	t.Run("Postfix", func(t *testing.T) { w.postfix(t, "") })
-	t.Run("Postfix 3.10", func(t *testing.T) { w.postfix(t, needPostfix310(t)) })
+	w := newAgreeWorld(t, agreeCases())
+	t.Run("Postfix", func(t *testing.T) { w.postfix(t, "", nil) })
+	t.Run("Postfix 3.10", func(t *testing.T) { w.postfix(t, needPostfix310(t), nil) })
 	t.Run("Sendmail", func(t *testing.T) { w.sendmail(t) })
 }
 
-func newAgreeWorld(t *testing.T) *agreeWorld {
+func newAgreeWorld(t *testing.T, cases []agreeCase) *agreeWorld {
 	t.Helper()
 	w := &agreeWorld{names: map[string]string{}}
 	var sites []testnet.Site
-	for i, c := range agreeCases() {
+	for i, c := range cases {
 		l := &agreeLine{agreeCase: c, domain: fmt.Sprintf("c%03d.example", i+1)}
 		w.lines = append(w.lines, l)
 		if c.host != nil {
@@ -100,13 +100,12 @@ func newAgreeWorld(t *testing.T) *agreeWorld {
 	w.names["gone"], w.names["void"], w.names["six"] = "gone.hosts.example.", "void.hosts.example.", "six.hosts.example."
 	zone.WriteString("void.hosts.example. 60 IN TXT x\nsix.hosts.example. 60 IN AAAA ::1\nmta.test. 60 IN A 127.0.0.1\nlocalhost. 60 IN A 127.0.0.1\nonelabel. 60 IN A " +
 		w.Hosts("good.example")[0].Address().Addr().String() + "\n")
-	dir := t.TempDir()
 	for i, l := range w.lines {
 		if l.row == nil {
 			continue
 		}
 		name := "mx1." + l.domain
-		script, err := l.row.Script(testnet.RowHost{Name: name, CA: w.CA, Dir: dir})
+		script, err := l.row.Script(testnet.RowHost{Name: name, CA: w.CA, Dir: t.TempDir()})
 		if err != nil {
 			t.Fatalf("%s: %v", l.name, err)
 		}
@@ -200,26 +199,32 @@ func agreeHead(forwarding string) string {
 		"[cache]\nunknown = \"1s\"\n[forwarding]\n" + forwarding + clinicRule
 }
 
-func (w *agreeWorld) postfix(t *testing.T, root string) {
+// postfix has a Postfix with more settings in its main.cf try all.
+func (w *agreeWorld) postfix(t *testing.T, root string, more map[string]string) {
 	dir, err := rig.TempDir()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	const unasked = "127.0.0.1:2525" // where no milter is asked
-	p, _ := startPostfixWith(t, rig.PostfixConfig{Root: root, Main: map[string]string{
+	main := map[string]string{
 		"smtpd_milters": "", "non_smtpd_milters": "",
 		"mydestination": "local.example", "local_transport": "local", "proxy_interfaces": w.Hosts("own.example")[0].Address().Addr().String(),
 		"minimal_backoff_time": "1h", "maximal_backoff_time": "1h", "smtp_connect_timeout": "3s", "smtp_helo_timeout": "20s", "smtp_starttls_timeout": "20s",
 		"smtp_mail_timeout": "5s", "smtp_quit_timeout": "1s", "smtp_data_done_timeout": "5s", "smtpd_recipient_limit": "2000",
 		"virtual_mailbox_domains": "", "notify_classes": "",
-	}, Master: []string{unasked + " inet n - n - - smtpd -o smtpd_milters="}})
+	}
+	maps.Copy(main, more)
+	p, _ := startPostfixWith(t, rig.PostfixConfig{Root: root, Main: main, Master: []string{unasked + " inet n - n - - smtpd -o smtpd_milters="}})
 	forwarding := fmt.Sprintf("postfix = %q\n", p.Etc)
 	if root != "" {
-		forwarding += fmt.Sprintf("postconf = %q\n", write(dir, "postconf", "#!/bin/sh\nhere=/usr/sbin/postconf\n[ ! -x "+root+"$here ] || exec chroot "+root+" $here \"$@\"\nexec $here \"$@\"\n"))
-		if err := os.Chmod(filepath.Join(dir, "postconf"), 0o755); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{"posttls-finger", "postconf"} {
+			path := write(dir, name, "#!/bin/sh\nhere=/usr/sbin/"+name+"\n[ ! -x "+root+"$here ] || exec chroot "+root+" $here \"$@\"\nexec $here \"$@\"\n")
+			if err := os.Chmod(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
 		}
+		forwarding += fmt.Sprintf("postconf = %q\n", filepath.Join(dir, "postconf"))
 	}
 	wi := &wire{t: t, world: w.World, postfix: p, address: p.Addr, dir: dir, daemon: startDaemon(t, agreeHead(forwarding))}
 	wi.setup()
@@ -247,10 +252,11 @@ func (w *agreeWorld) postfix(t *testing.T, root string) {
 	w.compare(t, onPostfix)
 }
 
-func (w *agreeWorld) sendmail(t *testing.T) {
+// sendmail has a Sendmail with more lines of m4 try all.
+func (w *agreeWorld) sendmail(t *testing.T, more ...string) {
 	s, err := rig.StartSendmail(patient(t), rig.SendmailConfig{
-		Mc: []string{"define(`confTO_CONNECT', `3s')dnl", "define(`confTO_INITIAL', `20s')dnl", "define(`confTO_HELO', `20s')dnl",
-			"define(`confTO_STARTTLS', `20s')dnl", "define(`confTO_MAIL', `5s')dnl", "define(`confTO_QUIT', `1s')dnl", "define(`confTO_ICONNECT', `3s')dnl"},
+		Mc: append([]string{"define(`confTO_CONNECT', `3s')dnl", "define(`confTO_INITIAL', `20s')dnl", "define(`confTO_HELO', `20s')dnl",
+			"define(`confTO_STARTTLS', `20s')dnl", "define(`confTO_MAIL', `5s')dnl", "define(`confTO_QUIT', `1s')dnl", "define(`confTO_ICONNECT', `3s')dnl"}, more...),
 		Rules: strings.Split(sendmail.Snippet(sendmail.Settings{
 			Milter: "inet:8689@127.0.0.1", Socketmap: "inet:8690@127.0.0.1", Deadline: 25 * time.Second,
 			MinVersion: policy.TLS12, RedactBounces: true,

@@ -59,7 +59,7 @@ func newEngine(c *config.Config, log *slog.Logger, save func(mtasts.Saved) error
 		log.Warn("no root certificates", "err", err)
 		roots = x509.NewCertPool()
 	}
-	e := &engine{prober: &starttls.Prober{HELO: helo, Timeout: c.Probe.Timeout, Wrapped: wrapped(c.Forwarding, log)}}
+	e := &engine{prober: &starttls.Prober{HELO: helo, Timeout: c.Probe.Timeout}}
 	d := destination.Config{
 		Resolver:    resolver,
 		Prober:      e.prober,

@@ -55,8 +55,9 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/socketmap":            {"tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/instance":             {"tlsonly/internal/contract"},
 	"tlsonly/internal/mta":                  {"tlsonly/internal/instance"},
-	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/profile", "tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/profile", "tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta/clienthello":      {"tlsonly/internal/profile", "tlsonly/internal/policy"},
+	"tlsonly/internal/mta/postfix":          {"tlsonly/internal/mta/clienthello", "tlsonly/internal/profile", "tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/mta/sendmail":         {"tlsonly/internal/mta/clienthello", "tlsonly/internal/profile", "tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/internal/mta", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/observe":              {"tlsonly/internal/store", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/monitor":              {"tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 }

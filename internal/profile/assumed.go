@@ -47,7 +47,7 @@ func (m MTA) Assumed() MTA {
 }
 
 // postfixTLS is Postfix 3.7 with OpenSSL 3.0, whose security level it sets to 0, with
-// smtp_tls_mandatory_ciphers = medium: anonymous suites, primes of any size, TLS 1.0
+// smtp_tls_mandatory_ciphers = medium: anonymous suites, primes from 1024 bits, TLS 1.0
 // and signatures with SHA-1 are taken, RC4 and 3DES are not in the library.
 func postfixTLS() TLS {
 	return TLS{
@@ -64,6 +64,7 @@ func postfixTLS() TLS {
 		Signatures: []uint16{
 			0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0809, 0x080a, 0x080b, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501,
 			0x0601, 0x0303, 0x0203, 0x0301, 0x0201, 0x0302, 0x0202, 0x0402, 0x0502, 0x0602},
+		MinDH: 1024,
 	}
 }
 

@@ -44,6 +44,9 @@ type MTA struct {
 	Version string // as it tells it, "3.7.11"; "" where that isn't known
 	TLS     TLS
 	Hosts   Hosts
+	// Wraps reports that the MTA has a client that speaks TLS from the first octet
+	// on, whatever the port.
+	Wraps bool
 }
 
 // TakesLongBanner reports whether the MTA goes on after a banner with a line of
@@ -80,6 +83,32 @@ type TLS struct {
 	// Certificate reports that the MTA has a certificate of its own to show to a host
 	// that asks for one.
 	Certificate bool
+	// Assumed says why not all of this could be found out, "" where it was: what isn't
+	// here is what For has then. It binds nobody.
+	Assumed string `json:"-"`
+}
+
+// Or is what one or the other of two clients takes.
+func (t TLS) Or(other TLS) TLS {
+	if t.Suites == nil {
+		return other
+	}
+	t.Versions = union(t.Versions, other.Versions)
+	t.Suites = union(t.Suites, other.Suites)
+	t.Groups = union(t.Groups, other.Groups)
+	t.Signatures = union(t.Signatures, other.Signatures)
+	t.MinDH = min(t.MinDH, other.MinDH)
+	return t
+}
+
+func union[T comparable](a, b []T) []T {
+	all := slices.Clone(a)
+	for _, x := range b {
+		if !slices.Contains(all, x) {
+			all = append(all, x)
+		}
+	}
+	return all
 }
 
 // Takes reports whether a suite is among those offered.

@@ -51,6 +51,20 @@ func clientConfig(name string, mta profile.TLS) *tls.Config {
 	}
 }
 
+// alike reports whether a host with which crypto/tls has agreed on a version will
+// agree with the MTA, too: where the MTA takes all signatures that crypto/tls does
+// and, below TLS 1.3, Diffie-Hellman as it is still met.
+func alike(mta profile.TLS, v policy.Version) bool {
+	const stillMet = 1024 // bits
+	if v < policy.TLS13 && mta.MinDH > stillMet {
+		return false
+	}
+	return !slices.ContainsFunc(usualSignatures, func(scheme uint16) bool { return !mta.Signs(scheme) })
+}
+
+// usualSignatures are those of crypto/tls that are made with keys of today.
+var usualSignatures = []uint16{0x0403, 0x0503, 0x0603, 0x0804, 0x0805, 0x0806, 0x0807, 0x0401, 0x0501, 0x0601}
+
 // progress is how far a handshake came.
 type progress struct {
 	shown bool // the host's certificates were read

@@ -58,9 +58,6 @@ type Prober struct {
 	// Dial makes the TCP connection; default: a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Now  func() time.Time // default: time.Now
-	// Wrapped says whether the MTA has a client that speaks TLS from the first
-	// octet on, whatever the port (Postfix: smtp_tls_wrappermode); nil: it hasn't.
-	Wrapped func() bool
 
 	silence time.Duration // 0: the constant
 }
@@ -142,7 +139,7 @@ func (p *Prober) probeOnce(ctx context.Context, t Target, mta profile.MTA, thoro
 	ended := broken && (byHost(f.err) || badSignature(f.err))
 	unseen = ended && !seen.shown
 	switch {
-	case taken && o.Detail == "" && (mta.TLS.MinDH == 0 || o.Version >= policy.TLS13):
+	case taken && o.Detail == "" && alike(mta.TLS, o.Version):
 		return o, false
 	case !taken && (!broken || ended && seen.shown || !thorough):
 		return o, unseen
@@ -150,7 +147,8 @@ func (p *Prober) probeOnce(ctx context.Context, t Target, mta profile.MTA, thoro
 	// Our TLS stack and the host didn't find together: is it the host, or is it
 	// us? Or they did, and the MTA's stack may not: of old servers some choose
 	// Diffie-Hellman with a small prime, which ours doesn't speak and the MTA
-	// refuses. A hello of our own, that offers what the MTA does, tells.
+	// refuses; others sign in ways that it doesn't take. A hello of our own, that
+	// offers what the MTA does, tells.
 	h, f := p.second(ctx, t, offerOf(t.Name, mta.TLS, versions()...))
 	against := o.Detail
 	if f == nil {

@@ -21,7 +21,7 @@ func (p *Prober) implicit(c *conversation, t Target) bool {
 	switch port := t.Address.Port(); {
 	case port == submissions:
 		return true
-	case port == smtp || t.greets || p.Wrapped == nil || !p.Wrapped():
+	case port == smtp || t.greets || !p.mta().Wraps:
 		return false
 	}
 	wait := cmp.Or(p.silence, silence)

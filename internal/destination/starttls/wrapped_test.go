@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tlsonly/internal/policy"
+	"tlsonly/internal/profile"
 	"tlsonly/internal/testnet"
 )
 
@@ -73,7 +74,7 @@ func TestProbeWrapped(t *testing.T) {
 			if c.want == policy.SawTimeout {
 				limit = 6 * silence
 			}
-			p := Prober{HELO: "probe.test", Timeout: limit, silence: silence, Wrapped: func() bool { return c.wrapped },
+			p := Prober{HELO: "probe.test", Timeout: limit, silence: silence, MTA: func() profile.MTA { return profile.MTA{Wraps: c.wrapped} },
 				Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 					return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
 				}}

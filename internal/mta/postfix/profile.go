@@ -14,8 +14,9 @@ import (
 	"tlsonly/internal/profile"
 )
 
-// Profile asks postconf(1) what this Postfix can do. With an error it is what is
-// known all the same: that it is a Postfix, at the least.
+// Profile asks postconf(1) what this Postfix can do, and has its client say what
+// TLS it offers. With an error it is what is known all the same: that it is a
+// Postfix, at the least.
 func (i Instance) Profile(ctx context.Context) (profile.MTA, error) {
 	var text Postconf
 	for _, ask := range []struct {
@@ -33,18 +34,16 @@ func (i Instance) Profile(ctx context.Context) (profile.MTA, error) {
 		return profile.MTA{Dialect: profile.Postfix}, fmt.Errorf("what postfix can do: %w", err)
 	}
 	look := func(host string) ([]netip.Addr, error) { return net.DefaultResolver.LookupNetIP(ctx, "ip", host) }
-	return f.profile(net.InterfaceAddrs, look)
-}
-
-// client is the client that protected mail leaves by: one of ours, else the
-// site's own.
-func (f Facts) client() Service {
-	for _, s := range f.Services {
-		if s.Command == "smtp" && isOurs(s) {
-			return s
-		}
+	m, err := f.profile(net.InterfaceAddrs, look)
+	offers, unread := i.offers(ctx, f)
+	if unread != nil {
+		m.TLS.Versions = f.settled()
+		m.TLS.Assumed = unread.Error()
+		return m, err
 	}
-	return (&planner{facts: f}).site()
+	offers.Certificate, offers.Naming = m.TLS.Certificate, m.TLS.Naming
+	m.TLS = offers
+	return m, err
 }
 
 // profile says what this Postfix can do; interfaces lists this host's addresses
@@ -52,9 +51,10 @@ func (f Facts) client() Service {
 func (f Facts) profile(
 	interfaces func() ([]net.Addr, error), look func(host string) ([]netip.Addr, error),
 ) (profile.MTA, error) {
-	client := f.client()
+	client := f.clients()[0]
 	m := profile.MTA{Dialect: profile.Postfix}
 	m.Version = f.all["mail_version"]
+	m.Wraps = f.wraps()
 	for _, name := range []string{"smtp_tls_chain_files", "smtp_tls_cert_file", "smtp_tls_eccert_file", "smtp_tls_dcert_file"} {
 		value := f.option(client, name)
 		m.TLS.Certificate = m.TLS.Certificate || value != "" && value != "none"

@@ -18,7 +18,7 @@ import (
 // acceptance as what they become. At delivery they are in any case.
 func (in Installation) doctorSenders(ctx context.Context, c conf, s Settings) ([]mta.Finding, error) {
 	found := check{check: "senders"}
-	said, err := in.expand(ctx, senderNames()...)
+	said, err := in.expand(ctx, nil, senderNames()...)
 	if err != nil {
 		return nil, err
 	}

@@ -2,29 +2,69 @@ package sendmail
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/profile"
 )
 
-// Profile asks Sendmail what it can do. With an error it is what is known all the
-// same: that it is a Sendmail, at the least.
+// Profile asks Sendmail what it can do, and has its client say what TLS it offers.
+// With an error it is what is known all the same: that it is a Sendmail, at the
+// least.
 func (in Installation) Profile(ctx context.Context) (profile.MTA, error) {
-	said, err := in.expand(ctx, "$v", "$j", "$=w")
-	if err != nil {
+	said, err := in.names(ctx)
+	if said == nil {
 		return profile.For(profile.Sendmail), err
 	}
-	all, err := net.InterfaceAddrs()
+	all, failed := net.InterfaceAddrs()
+	err = errors.Join(err, failed)
 	m := profileOf(said, all)
-	if text, failed := os.ReadFile(in.cf()); failed == nil {
-		m.TLS.Certificate = parseConf(string(text)).option["clientcertfile"] != ""
+	text, unread := os.ReadFile(in.cf())
+	c := parseConf(string(text))
+	var offers profile.TLS
+	if unread == nil {
+		offers, unread = in.offers(ctx, c)
 	}
+	switch {
+	case unread != nil:
+		m.TLS.Assumed = unread.Error()
+	default:
+		offers.Naming = m.TLS.Naming
+		m.TLS = offers
+		if c.perHost() {
+			m.TLS.Assumed = "rules in tls_clt_features set other TLS options for single hosts"
+		}
+	}
+	m.TLS.Certificate = c.option["clientcertfile"] != ""
 	return m, err
+}
+
+// namesTime is how long Sendmail may take to find the names of this host's
+// interfaces, for which it asks the DNS.
+const namesTime = 10 * time.Second
+
+// names asks Sendmail for its version and its names. Where it can't find those of
+// the interfaces, it is asked for the others; the error says so then.
+func (in Installation) names(ctx context.Context) (map[string]string, error) {
+	first, cancel := context.WithTimeout(ctx, namesTime)
+	defer cancel()
+	what := []string{"$v", "$j", "$=w"}
+	said, err := in.expand(first, nil, what...)
+	if err == nil {
+		return said, nil
+	}
+	said, again := in.expand(ctx, []string{"-ODontProbeInterfaces=True"}, what...)
+	if again != nil {
+		return nil, again
+	}
+	return said, fmt.Errorf("the names of this host's interfaces aren't known: %w", err)
 }
 
 // profileOf makes a profile of what Sendmail says of its names; interfaces are

@@ -45,7 +45,7 @@ func (in Installation) Senders(ctx context.Context) (*Senders, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the settings of sendmail: %w", err)
 	}
-	said, err := in.expand(ctx, senderNames()...)
+	said, err := in.expand(ctx, nil, senderNames()...)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (in Installation) Sources(ctx context.Context) (Sources, error) {
 		return Sources{}, fmt.Errorf("read the settings of sendmail: %w", err)
 	}
 	c := parseConf(string(text))
-	said, err := in.expand(ctx, "$=w", "$={VirtHost}", "$w", "$j", "$m")
+	said, err := in.expand(ctx, nil, "$=w", "$={VirtHost}", "$w", "$j", "$m")
 	if err != nil {
 		return Sources{}, err
 	}
@@ -120,9 +120,9 @@ func madeElsewhere(path string) bool {
 	return err == nil
 }
 
-// expand asks for macros and classes, as sendmail -bt knows them.
-func (in Installation) expand(ctx context.Context, what ...string) (map[string]string, error) {
-	out, err := in.run(ctx, strings.Join(what, "\n")+"\n", in.program(), "-C", in.cf(), "-bt")
+// expand asks for macros and classes, as sendmail -bt knows them with more options.
+func (in Installation) expand(ctx context.Context, options []string, what ...string) (map[string]string, error) {
+	out, err := in.run(ctx, strings.Join(what, "\n")+"\n", in.program(), append([]string{"-C", in.cf(), "-bt"}, options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("ask sendmail for its names: %w", err)
 	}
