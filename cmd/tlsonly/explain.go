@@ -17,6 +17,7 @@ import (
 	"tlsonly/internal/forward"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
+	"tlsonly/internal/web"
 	"tlsonly/milter"
 	"tlsonly/rules"
 )
@@ -217,8 +218,12 @@ func (p pins) Pinned(d addr.Destination) bool { return p[d] }
 
 func (pins) Owe(context.Context, addr.Destination, string, policy.Demand, bool) error { return nil }
 
-func (e explanation) print(w io.Writer) {
-	line := func(key, format string, args ...any) { fmt.Fprintf(w, "%-12s %s\n", key, fmt.Sprintf(format, args...)) }
+// facts are the explanation in words, without the steps.
+func (e explanation) facts() []web.Fact {
+	var all []web.Fact
+	line := func(name, format string, args ...any) {
+		all = append(all, web.Fact{Name: name, Text: oneLine(fmt.Sprintf(format, args...))})
+	}
 	line("decided by", "%s", e.By)
 	line("from", "%s", e.From)
 	for _, a := range e.Senders {
@@ -232,13 +237,12 @@ func (e explanation) print(w io.Writer) {
 		line("verdict", "%s", e.Verdict)
 		line("cause", "%s", e.Cause)
 		line("reply", "%s", e.Reply)
-		return
+		return all
 	}
 	if e.Rule == "" {
 		line("rule", "none: no TLS is required")
 		line("verdict", "%s", e.Verdict)
-		e.printTrace(w)
-		return
+		return all
 	}
 	line("rule", "%s (tls = %q, mode = %q)", e.Rule, e.Level, e.Mode)
 	if e.RuleReason != "" {
@@ -251,20 +255,20 @@ func (e explanation) print(w io.Writer) {
 		line("delivered", "here: the mail does not leave")
 	}
 	for _, f := range e.Unread {
-		line("not read", "%s: mail that it sends on is bound at delivery (%s)", f.Unread, oneLine(f.Detail))
+		line("not read", "%s: mail that it sends on is bound at delivery (%s)", f.Unread, f.Detail)
 	}
 	for _, d := range e.Destinations {
 		line("destination", "%s", d)
 	}
 	for _, f := range e.Forwards {
-		way := ""
+		by := ""
 		for _, step := range f.Path {
-			way += fmt.Sprintf("%s (%s) -> ", step.From, step.Source)
+			by += fmt.Sprintf("%s (%s) -> ", step.From, step.Source)
 		}
 		if f.Kind == forward.Unknown {
-			line("forward", "%snot known: %s", way, f.Detail)
+			line("forward", "%snot known: %s", by, f.Detail)
 		} else {
-			line("forward", "%s%s", way, f.Address)
+			line("forward", "%s%s", by, f.Address)
 		}
 	}
 	verdict := string(e.Verdict)
@@ -284,13 +288,37 @@ func (e explanation) print(w io.Writer) {
 	if e.Reply != "" {
 		line("reply", "%s", e.Reply)
 	}
-	e.printTrace(w)
+	return all
 }
 
-// printTrace prints how the decision came about. Nothing was promised by asking.
-func (e explanation) printTrace(w io.Writer) {
-	fmt.Fprintln(w, "\nsteps")
-	for _, step := range e.Trace {
-		fmt.Fprintf(w, "  %-10s %s\n", step.Stage, oneLine(step.Text))
+// shown is the explanation as the status page has it.
+func (e explanation) shown() web.Explanation {
+	return web.Explanation{Answer: e, Parts: []web.Part{{Facts: e.facts(), Steps: inOneLine(e.Trace)}}}
+}
+
+func (e explanation) print(w io.Writer) {
+	for _, f := range e.facts() {
+		fmt.Fprintf(w, "%-12s %s\n", f.Name, f.Text)
 	}
+	if e.Trace == nil {
+		return // the sender has no address that could be judged
+	}
+	fmt.Fprintln(w, "\nsteps")
+	printSteps(w, e.Trace)
+}
+
+// printSteps prints how an answer came about. Nothing was promised by asking.
+func printSteps(w io.Writer, t policy.Trace) {
+	for _, step := range inOneLine(t) {
+		fmt.Fprintf(w, "  %-10s %s\n", step.Stage, step.Text)
+	}
+}
+
+// inOneLine has each step in a line.
+func inOneLine(t policy.Trace) policy.Trace {
+	var all policy.Trace
+	for _, step := range t {
+		all = append(all, policy.Step{Stage: step.Stage, Text: oneLine(step.Text)})
+	}
+	return all
 }

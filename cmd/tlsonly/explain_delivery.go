@@ -9,6 +9,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/socketmap"
+	"tlsonly/internal/web"
 )
 
 // deliveryExplanation is the answer of explain --delivery --json.
@@ -65,27 +66,54 @@ func (p *program) explainDelivery(ctx context.Context, file, delivery, from, to 
 	return exitOK
 }
 
-func (e deliveryExplanation) print(w io.Writer) {
-	fmt.Fprintf(w, "answered by  %s\ndelivery     %s\n", e.By, e.Delivery)
+// head are the question, and who answers it.
+func (e deliveryExplanation) head() []web.Fact {
+	all := []web.Fact{{Name: "answered by", Text: e.By}, {Name: "delivery", Text: e.Delivery.String()}}
 	if e.From != nil {
-		fmt.Fprintf(w, "from         %s\n", path(*e.From))
+		all = append(all, web.Fact{Name: "from", Text: path(*e.From)})
 	}
+	return all
+}
+
+// parts are the answers in words.
+func (e deliveryExplanation) parts() []web.Part {
+	var all []web.Part
 	for _, one := range e.Answers {
-		fmt.Fprintf(w, "\n%s asks the map %q", one.MTA, one.Map)
+		title := fmt.Sprintf("%s asks the map %q", one.MTA, one.Map)
 		if one.When != "" {
-			fmt.Fprintf(w, ", for %s", one.When)
+			title += ", for " + one.When
 		}
-		fmt.Fprintf(w, "\n  %-10s %s\n  %-10s %s\n  %-10s %s\n", "key", oneLine(one.Key), "answer", oneLine(one.Answer), "means", oneLine(one.Means))
-		for _, step := range one.Trace {
-			fmt.Fprintf(w, "  %-10s %s\n", step.Stage, oneLine(step.Text))
+		all = append(all, web.Part{Title: title, Steps: inOneLine(one.Trace), Facts: []web.Fact{
+			{Name: "key", Text: oneLine(one.Key)},
+			{Name: "answer", Text: oneLine(one.Answer)},
+			{Name: "means", Text: oneLine(one.Means)},
+		}})
+	}
+	return all
+}
+
+// shown is the explanation as the status page has it.
+func (e deliveryExplanation) shown() web.Explanation {
+	return web.Explanation{Answer: e, Parts: append([]web.Part{{Facts: e.head()}}, e.parts()...)}
+}
+
+func (e deliveryExplanation) print(w io.Writer) {
+	for _, f := range e.head() {
+		fmt.Fprintf(w, "%-12s %s\n", f.Name, f.Text)
+	}
+	for _, p := range e.parts() {
+		fmt.Fprintf(w, "\n%s\n", p.Title)
+		for _, f := range p.Facts {
+			fmt.Fprintf(w, "  %-10s %s\n", f.Name, f.Text)
 		}
+		printSteps(w, p.Steps)
 	}
 }
 
 // explainDelivery is what the daemon says of its own answers.
 func (d *service) explainDelivery(
 	ctx context.Context, to addr.Destination, from *addr.Address, recipient addr.Address,
-) any {
+) web.Explanation {
 	ctx, cancel := context.WithTimeout(ctx, d.config.Load().Milter.Deadline)
 	defer cancel()
 	return deliveryExplanation{
@@ -94,7 +122,7 @@ func (d *service) explainDelivery(
 		Answers:  d.maps.Explain(ctx, socketmap.Delivery{To: to, From: from, Recipient: recipient}),
 		By:       "the running daemon, " + answeredBy(),
 		Config:   d.state.Load(),
-	}
+	}.shown()
 }
 
 // promisedSince says since when a destination is pinned and what was demanded of it

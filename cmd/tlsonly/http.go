@@ -143,13 +143,13 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 			{Name: "forwards", Test: d.sources.Test},
 			{Name: "sessions", Test: func(context.Context) error { return stopping() }},
 		},
-		Explain: func(ctx context.Context, from, to addr.Address, user string) any {
+		Explain: func(ctx context.Context, from, to addr.Address, user string) web.Explanation {
 			decider := newDecider(d.config.Load(), d.assessor, readOnly{d})
 			decider.Dry = true
 			decider.Forwards, decider.EnforcedAtDelivery = d.forwards, enforcedAtDelivery(d.config.Load(), d.delivery.Load)
 			e := explained(ctx, decider, d.delivery.Load(), append([]addr.Address{from}, d.senders.Written(from)...), to, user)
 			e.By, e.Config = "the running daemon, "+answeredBy(), d.state.Load()
-			return e
+			return e.shown()
 		},
 		Advice: func(a policy.Assessment) []string {
 			_, found := judge.Missing(policy.DefaultDemand(), a, disbelief() != "")

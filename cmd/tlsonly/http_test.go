@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"tlsonly/internal/config"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
+	"tlsonly/internal/socketmap"
 	"tlsonly/internal/store"
 	"tlsonly/internal/testnet"
 	"tlsonly/rules"
@@ -106,6 +108,10 @@ tls = "verified"
 		r := httptest.NewRequestWithContext(ctx, method, "http://localhost"+path, strings.NewReader(body))
 		r.RemoteAddr = "127.0.0.1:1"
 		r.Header.Set("Content-Type", "application/json")
+		if !strings.HasPrefix(path, "/v1/") {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.Header.Set("Sec-Fetch-Site", "same-origin")
+		}
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
 		if w.Code != want {
@@ -136,6 +142,35 @@ tls = "verified"
 	if d.ledger.Demand(known) != before {
 		t.Error("explaining has promised something")
 	}
+	// The page says what the interface says, and every step of it.
+	for path, question := range map[string]struct{ json, form string }{
+		"acceptance": {explained, "from=a@clinic.example&to=b@lab.example"},
+		"delivery":   {ask("POST", "/v1/explain", `{"delivery":"lab.example","from":"a@clinic.example"}`, 200), "delivery=lab.example&from=a@clinic.example"},
+	} {
+		var e struct {
+			Trace   policy.Trace
+			Answers []socketmap.Told
+		}
+		if err := json.Unmarshal([]byte(question.json), &e); err != nil {
+			t.Fatal(err)
+		}
+		steps := e.Trace
+		for _, told := range e.Answers {
+			steps = append(steps, told.Trace...)
+		}
+		page := html.UnescapeString(ask("POST", "/explain", question.form, 200))
+		has(page, "the running daemon")
+		for _, step := range steps {
+			has(page, step.Text)
+		}
+		if len(steps) < 3 {
+			t.Errorf("%s: steps %q", path, steps)
+		}
+	}
+	if d.ledger.Demand(known) != before {
+		t.Error("explaining on the page has promised something")
+	}
+	has(ask("GET", "/destinations/lab.example", "", 200), `href="/explain?delivery=lab.example"`)
 	has(ask("POST", "/v1/forwards/test", `{"owner":"a@clinic.example","target":"b@lab.example"}`, 200), `"findings"`)
 	has(ask("GET", "/v1/forwards", "", 200), `"forwards": []`)
 	has(ask("PUT", "/v1/log-level", `{"level":"debug"}`, 200), "debug")

@@ -22,6 +22,8 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/v1/check", "", `{"destination":"[lab.example]:26"}`},
 		{"POST", "/v1/forwards/test", "", `{"owner":"a@b.example","target":"c@d.example"}`},
 		{"PUT", "/v1/log-level", "", `{"level":"debug"}`},
+		{"GET", "/explain", "to=<script>&from=%22", ""},
+		{"POST", "/explain", "", "from=<script>&to=c@d.example"},
 		{"OPTIONS", "*", "", "["},
 	} {
 		f.Add(seed[0], seed[1], seed[2], seed[3])
@@ -40,6 +42,10 @@ func FuzzRequest(f *testing.F) {
 		r.URL.Path, r.URL.RawPath, r.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
 		r.RemoteAddr = "127.0.0.1:1"
 		r.Header.Set("Content-Type", "application/json")
+		if path == "/explain" {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.Header.Set("Sec-Fetch-Site", "same-origin")
+		}
 		r.Header.Set("Accept", "text/html")
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)

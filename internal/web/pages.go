@@ -25,12 +25,13 @@ var assets embed.FS
 
 // pages are the parsed templates, one set a page.
 type pages struct {
-	overview, destinations, destination, rules *template.Template
+	overview, destinations, destination, rules, explain *template.Template
 }
 
 func parsePages(now func() time.Time) (*pages, error) {
 	base := template.New("").Funcs(template.FuncMap{
 		"when":     func(t time.Time) moment { return newMoment(now(), t) },
+		"explain":  explainPath,
 		"days":     func(t time.Time) string { return daysLeft(now(), t) },
 		"path":     destinationPath,
 		"level":    func(l policy.Level) string { return levelWord(l) },
@@ -57,7 +58,7 @@ func parsePages(now func() time.Time) (*pages, error) {
 		wrong = append(wrong, err)
 		return set
 	}
-	p := &pages{page("overview"), page("destinations"), page("destination"), page("rules")}
+	p := &pages{page("overview"), page("destinations"), page("destination"), page("rules"), page("explain")}
 	return p, errors.Join(wrong...)
 }
 
@@ -83,6 +84,7 @@ func (p *pages) asset(name, media string) http.HandlerFunc {
 type view struct {
 	Title   string
 	Here    string // path of the navigation's entry
+	Status  int    // of the answer; 0: 200
 	Version string
 	Now     time.Time
 	Away    bool // the store didn't answer, so the page is from memory
@@ -106,6 +108,7 @@ func (s *Server) page(make func(*http.Request) (*template.Template, view, error)
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(cmp.Or(v.Status, http.StatusOK))
 		_, _ = w.Write(b.Bytes())
 	}
 }

@@ -178,7 +178,7 @@ func faults(doc *html.Node) (found []string) {
 				say("a link without text")
 			}
 		case atom.Form:
-			if attr(n, "method") != "get" {
+			if attr(n, "method") != "get" && attr(n, "action") != "/explain" {
 				say("a form that changes something")
 			}
 		}

@@ -3,7 +3,8 @@
 package web
 
 import (
-	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,19 +21,15 @@ func TestScreenshots(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := newTest(t, populated(), nil)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ln) }()
-	t.Cleanup(func() {
-		if err := s.Shutdown(t.Context()); err != nil && t.Context().Err() == nil {
-			t.Error(err)
-		}
-		<-served
+	mux := http.NewServeMux()
+	mux.Handle("/", s)
+	// A browser without hands can't send a form.
+	mux.HandleFunc("GET /explained", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(send(s, r.URL.RawQuery).Body.Bytes())
 	})
+	served := httptest.NewServer(mux)
+	t.Cleanup(served.Close)
 	profile := t.TempDir()
 	for _, page := range []struct{ name, path, wide, narrow string }{
 		{"overview", "/", "1200,1900", "360,3300"},
@@ -40,10 +37,12 @@ func TestScreenshots(t *testing.T) {
 		{"weak", "/destinations/pharmacy.example", "1200,1500", "360,3000"},
 		{"destinations", "/destinations", "1200,2900", "360,3000"},
 		{"rules", "/rules", "1200,2300", "360,3300"},
+		{"explain", "/explained?from=doctor@clinic.example&to=desk@lab.example", "1200,1100", "360,1600"},
+		{"delivery", "/explained?delivery=lab.example&from=doctor@clinic.example", "1200,1300", "360,1900"},
 	} {
 		for _, look := range []struct{ name, size, dark string }{{"light", page.wide, ""}, {"dark", page.wide, "--blink-settings=preferredColorScheme=0"}, {"narrow", page.narrow, ""}} {
 			file := filepath.Join(dir, page.name+"-"+look.name+".png")
-			url := "http://" + ln.Addr().String() + page.path
+			url := served.URL + page.path
 			args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run", "--disable-background-networking",
 				"--user-data-dir=" + profile, "--window-size=" + look.size, "--screenshot=" + file}
 			if look.dark != "" {

@@ -12,8 +12,8 @@
 // SECURITY: on a loopback address no password is needed, but a request must name a loopback host: else a page on the
 // internet could have its own name resolve to 127.0.0.1 and read all this (DNS rebinding). Elsewhere Serve refuses to
 // run without a password, and everything wants it, metrics and health too. Basic authentication (RFC 7617) needs TLS
-// around it: Config.Cert, or a proxy. GET changes nothing, other methods take JSON only and no request that another
-// site's page caused. There are no cookies. Pages carry a policy under which a browser runs no script at all.
+// around it: Config.Cert, or a proxy. GET changes and probes nothing, other methods take no request that another site's
+// page caused: JSON only, and forms that a page from here sent. There are no cookies. Pages carry a policy under which a browser runs no script at all.
 package web
 
 import (
@@ -96,12 +96,12 @@ type Config struct {
 	Counts  func() Counts // of other parts of the daemon
 	Checks  []Check       // for /readyz
 
-	// Explain says what would be decided, as something that can be written in JSON.
-	Explain func(ctx context.Context, from, to addr.Address, user string) any
+	// Explain says what would be decided.
+	Explain func(ctx context.Context, from, to addr.Address, user string) Explanation
 	// ExplainDelivery says what MTAs are told at delivery to a destination,
 	// likewise: of mail of a sender, nil for anybody's, to a recipient, if one is
 	// named.
-	ExplainDelivery func(ctx context.Context, to addr.Destination, from *addr.Address, recipient addr.Address) any
+	ExplainDelivery func(ctx context.Context, to addr.Destination, from *addr.Address, recipient addr.Address) Explanation
 	// Advice says what the other side could do better.
 	Advice func(policy.Assessment) []string
 	// Outage says what is wrong with this host's own network, "" when nothing is.
@@ -255,6 +255,8 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /destinations", s.page(s.destinations))
 	mux.HandleFunc("GET /destinations/{d}", s.page(s.destination))
 	mux.HandleFunc("GET /rules", s.page(s.rules))
+	mux.HandleFunc("GET /explain", s.page(s.explainForm))
+	mux.HandleFunc("POST /explain", s.page(s.explainAnswer))
 	mux.HandleFunc("GET /style.css", s.pages.asset("style.css", "text/css; charset=utf-8"))
 	mux.HandleFunc("GET /icon.svg", s.pages.asset("icon.svg", "image/svg+xml"))
 

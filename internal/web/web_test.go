@@ -50,7 +50,7 @@ func TestNewWants(t *testing.T) {
 // Every answer has the headers under which a browser does nothing but show it.
 func TestHeaders(t *testing.T) {
 	s := newTest(t, populated(), nil)
-	for _, path := range []string{"/", "/destinations", "/destinations/lab.example", "/rules", "/metrics", "/healthz", "/readyz", "/v1/destinations", "/v1/nothing", "/nothing", "/icon.svg"} {
+	for _, path := range []string{"/", "/destinations", "/destinations/lab.example", "/rules", "/explain", "/metrics", "/healthz", "/readyz", "/v1/destinations", "/v1/nothing", "/nothing", "/icon.svg"} {
 		h := ask(s, "GET", path, "").Header()
 		policy := h.Get("Content-Security-Policy")
 		for _, part := range []string{"default-src 'none'", "style-src 'self'", "img-src 'self'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'"} {
@@ -61,7 +61,7 @@ func TestHeaders(t *testing.T) {
 		if strings.Contains(policy, "unsafe") || strings.Contains(policy, "script-src") {
 			t.Errorf("%s: %s", path, policy)
 		}
-		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin",
 			"Cross-Origin-Resource-Policy": "same-origin"} {
 			if h.Get(name) != want {
 				t.Errorf("%s: %s: %q", path, name, h.Get(name))
@@ -342,7 +342,7 @@ func TestLimits(t *testing.T) {
 // A panic is one request's.
 func TestPanic(t *testing.T) {
 	s := newTest(t, populated(), func(c *Config) {
-		c.Explain = func(context.Context, addr.Address, addr.Address, string) any { panic("boom") }
+		c.Explain = func(context.Context, addr.Address, addr.Address, string) Explanation { panic("boom") }
 		c.Checks = append(c.Checks, Check{"broken", func(context.Context) error { panic("boom") }})
 	})
 	w := ask(s, "POST", "/v1/explain", `{"from":"a@b.example","to":"c@d.example"}`)

@@ -334,15 +334,28 @@ func (w *world) config(t testing.TB) Config {
 			{"listeners", func(context.Context) error { return nil }},
 			{"memory", func(context.Context) error { return nil }},
 		},
-		Explain: func(_ context.Context, from, to addr.Address, user string) any {
-			return map[string]string{"from": from.String(), "to": to.String(), "user": user, "verdict": "accept"}
+		Explain: func(_ context.Context, from, to addr.Address, user string) Explanation {
+			return Explanation{
+				Answer: map[string]string{"from": from.String(), "to": to.String(), "user": user, "verdict": "accept"},
+				Parts: []Part{{Facts: []Fact{{"from", from.String()}, {"to", to.String()}, {"login", user}, {"verdict", "accept"}},
+					Steps: policy.Trace{{Stage: "plan", Text: `rule "clinic" (line 30) asks for encrypt, TLS 1.2, mode enforce`},
+						{Stage: "observe", Text: to.Domain.String() + ": from memory, probed at 2026-11-23T07:00:00Z, good until 2026-11-24T07:00:00Z; mx1 TLS 1.3"},
+						{Stage: "verdict", Text: "accept"}}}},
+			}
 		},
-		ExplainDelivery: func(_ context.Context, to addr.Destination, from *addr.Address, recipient addr.Address) any {
+		ExplainDelivery: func(_ context.Context, to addr.Destination, from *addr.Address, recipient addr.Address) Explanation {
 			who := "everybody"
 			if from != nil {
 				who = from.String()
 			}
-			return map[string]string{"delivery": to.String(), "from": who, "to": recipient.String()}
+			told := Part{Title: `postfix asks the map "policy"`, Facts: []Fact{{"key", to.String()}, {"of", who}, {"answer", "OK secure"}},
+				Steps: policy.Trace{{Stage: "demand", Text: "by rule clinic"}}}
+			other := told
+			other.Title = `sendmail asks the map "sendmail"`
+			return Explanation{
+				Answer: map[string]string{"delivery": to.String(), "from": who, "to": recipient.String()},
+				Parts:  []Part{told, other},
+			}
 		},
 		Advice: func(a policy.Assessment) []string {
 			if a.Secure {
