@@ -235,7 +235,7 @@ func forwardPath(leaf *forward.Leaf) string {
 	}
 	var sources []string
 	for _, step := range leaf.Path {
-		sources = append(sources, step.Source)
+		sources = append(sources, step.Origin.String())
 	}
 	return fmt.Sprintf("forward to %s by %s", leaf.Address, strings.Join(sources, ", "))
 }

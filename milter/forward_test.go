@@ -33,7 +33,7 @@ func (f fakeForwards) Expand(_ context.Context, to, _ addr.Address) forward.Expa
 		leaf := forward.Leaf{Kind: forward.Kind(words[0]), Address: addr.MustAddress(words[1]), Detail: "a file that can't be read"}
 		if len(words) > 2 {
 			for step := range strings.SplitSeq(words[2], ",") {
-				leaf.Path = append(leaf.Path, forward.Step{From: step, Source: "aliases"})
+				leaf.Path = append(leaf.Path, forward.Step{From: step, Origin: policy.Origin{Source: "aliases"}})
 			}
 		}
 		if len(words) > 3 {

@@ -94,7 +94,7 @@ func TestRefusalsHaveTheirLine(t *testing.T) {
 		{"the store fails at a forward", func(c *Config) {
 			full(c)
 			forwards(forward.Leaf{Kind: forward.Leaves, Address: addr.MustAddress("x@good.example"),
-				Path: []forward.Step{{From: "bob@good.example", Source: "hash:/etc/aliases"}}})(c)
+				Path: []forward.Step{{From: "bob@good.example", Origin: policy.Origin{Source: "hash:/etc/aliases"}}}})(c)
 		}, []string{mail, "< c", route("good.example"), good, store}, []string{"reason=store hash:/etc/aliases"}},
 		{"what delivery must know isn't stored", func(c *Config) {
 			c.Relayed = func(context.Context, addr.Destination) error { return errors.New("disk full") }

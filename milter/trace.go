@@ -122,7 +122,7 @@ func (d *Decision) ownMail(at *place) string {
 func forwarded(at *place) string {
 	text := "forward: "
 	for _, step := range at.leaf.Path {
-		text += fmt.Sprintf("%s (%s) -> ", step.From, step.Source)
+		text += fmt.Sprintf("%s (%s) -> ", step.From, step.Origin)
 	}
 	switch {
 	case at.enforced:

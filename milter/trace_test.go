@@ -49,8 +49,8 @@ func TestTrace(t *testing.T) {
 			[]string{`judge rule "clinic" lets`, "commit defer: store: demand not stored: disk full", "verdict defer: store, 451 4.3.0"}},
 		{"forwarded", "x@far.example", "u@home.example", Route{"local", ""}, func(d *Decider) {
 			d.Forwards = fixedForwards{{Kind: forward.Leaves, Address: addr.MustAddress("u@plain.example"),
-				Path: []forward.Step{{From: "u@home.example", Source: "hash:/etc/aliases"}}}}
-		}, []string{"plan no rule for the sender", `plan u@home.example (hash:/etc/aliases) -> u@plain.example by plain.example; rule "staff" governs who forwards (line 20)`,
+				Path: []forward.Step{{From: "u@home.example", Origin: policy.Origin{Source: "hash:/etc/aliases", File: "/etc/aliases", Line: 7}}}}}
+		}, []string{"plan no rule for the sender", `plan u@home.example (hash:/etc/aliases:7) -> u@plain.example by plain.example; rule "staff" governs who forwards (line 20)`,
 			"observe plain.example: ", `judge rule "staff" says reject of the forward to u@plain.example: no-starttls`, "verdict reject: forward (no-starttls), 550"}},
 		{"no next hop", "a@clinic.example", "b@good.example", Route{"smtp", "b..d"}, nil, []string{
 			"plan goes nobody knows where", "judge no-route", "verdict defer: no-route, 451 4.4.4"}},

@@ -263,7 +263,7 @@ func (e explanation) facts() []web.Fact {
 	for _, f := range e.Forwards {
 		by := ""
 		for _, step := range f.Path {
-			by += fmt.Sprintf("%s (%s) -> ", step.From, step.Source)
+			by += fmt.Sprintf("%s (%s) -> ", step.From, step.Origin)
 		}
 		if f.Kind == forward.Unknown {
 			line("forward", "%snot known: %s", by, f.Detail)

@@ -191,7 +191,7 @@ func (p *program) forwards(ctx context.Context, args []string) int {
 				tell(f)
 			}
 			if len(found) == 0 && !*failing {
-				out.print(audit.Finding{Owner: t.owner.String(), Source: "test", Verdict: policy.Accept, Detail: "stays here"})
+				out.print(audit.Finding{Owner: t.owner.String(), Origin: policy.Origin{Source: "test"}, Verdict: policy.Accept, Detail: "stays here"})
 			}
 		}
 		return answer
@@ -274,12 +274,12 @@ func (o *auditTable) print(f audit.Finding) {
 		row(f.Owner, dash(f.Leaves), dash(destination), dash(string(f.Level)), dash(f.Rule), dash(verdict))
 		var way []string
 		for _, step := range f.Path {
-			way = append(way, step.From+" ("+step.Source+")")
+			way = append(way, step.From+" ("+step.Origin.String()+")")
 		}
 		if len(way) > 0 {
 			fmt.Fprintf(o.w, "    by %s\n", strings.Join(way, " -> "))
 		} else if f.Source != "" {
-			fmt.Fprintf(o.w, "    in %s\n", f.Source)
+			fmt.Fprintf(o.w, "    in %s\n", f.Origin)
 		}
 		if f.Detail != "" {
 			fmt.Fprintf(o.w, "    %s\n", f.Detail)

@@ -179,7 +179,7 @@ func newWeb(d *service, c *config.Config, stopping func() error, disbelief func(
 		failing, _, _ := d.audit.Failing()
 		list := make([]web.Forward, len(failing))
 		for i, f := range failing {
-			list[i] = web.Forward{Owner: f.Owner, Source: f.Source, Leaves: f.Leaves, Destination: f.Destination, Rule: f.Rule, Reason: f.Reason, Detail: f.Detail}
+			list[i] = web.Forward{Owner: f.Owner, Origin: f.Origin, Leaves: f.Leaves, Destination: f.Destination, Rule: f.Rule, Reason: f.Reason, Detail: f.Detail}
 		}
 		return list
 	}

@@ -50,8 +50,8 @@ type Auditor struct {
 
 // Finding is one place that mail for one owner leaves to, or an entry of which that can't be said.
 type Finding struct {
-	Owner  string         `json:"owner"`            // an address, or the pattern of an entry for many
-	Source string         `json:"source"`           // where its entry stands
+	Owner string `json:"owner"` // an address, or the pattern of an entry for many
+	policy.Origin
 	Path   []forward.Step `json:"path,omitempty"`   // how the mail gets there
 	Leaves string         `json:"leaves,omitempty"` // the address it leaves to
 	// Destination is the next hop that decided.
@@ -88,24 +88,24 @@ const maxAssessments = 256
 // concurrently.
 func (a *Auditor) Run(ctx context.Context, only []addr.Address, each func(Finding)) (Summary, error) {
 	var sum Summary
-	sources := map[addr.Address]string{}
+	origins := map[addr.Address]policy.Origin{}
 	var owners []addr.Address
 	if len(only) > 0 {
 		for _, o := range only {
-			if _, ok := sources[o.Fold()]; !ok {
-				sources[o.Fold()] = ""
+			if _, ok := origins[o.Fold()]; !ok {
+				origins[o.Fold()] = policy.Origin{}
 				owners = append(owners, o)
 			}
 		}
 	} else {
 		unlisted, err := a.Forwards.All(ctx, func(f forward.Forwarder) bool {
-			switch _, seen := sources[f.Address.Fold()]; {
+			switch _, seen := origins[f.Address.Fold()]; {
 			case f.Pattern != "":
 				sum.Owners++
 				sum.Forwards++
-				each(Finding{Owner: f.Pattern, Source: f.Source, Detail: "an entry for many addresses: name one to see where its mail goes"})
+				each(Finding{Owner: f.Pattern, Origin: f.Origin, Detail: "an entry for many addresses: name one to see where its mail goes"})
 			case !seen:
-				sources[f.Address.Fold()] = f.Source
+				origins[f.Address.Fold()] = f.Origin
 				owners = append(owners, f.Address)
 			}
 			return true
@@ -134,7 +134,9 @@ func (a *Auditor) Run(ctx context.Context, only []addr.Address, each func(Findin
 	a.Forwards.ExpandAll(ctx, owners, addr.Address{}, func(owner addr.Address, x forward.Expansion) bool {
 		sum.Owners++
 		for _, f := range a.findings(owner, x) {
-			f.Source = cmp.Or(sources[owner.Fold()], f.Source)
+			if o := origins[owner.Fold()]; o.Source != "" && (o.Source != f.Source || f.Line == 0) {
+				f.Origin = o
+			}
 			sum.Forwards++
 			chunk = append(chunk, f)
 		}
@@ -172,7 +174,7 @@ func (a *Auditor) findings(owner addr.Address, x forward.Expansion) []Finding {
 		}
 		f := Finding{Owner: owner.String(), Path: leaf.Path, Detail: leaf.Detail}
 		if len(leaf.Path) > 0 {
-			f.Source = leaf.Path[0].Source
+			f.Origin = leaf.Path[0].Origin
 		}
 		if r := a.Rules().Governs(owner, leaf.Owners(owner), a.now()); r != nil {
 			f.Rule = r.Name

@@ -35,13 +35,13 @@ func (f *fakeForwards) All(_ context.Context, yield func(forward.Forwarder) bool
 	f.listings++
 	for owner := range f.ends {
 		for _, source := range []string{"table", "another"} { // an owner may have several entries
-			if !yield(forward.Forwarder{Address: addr.MustAddress(owner), Source: source}) {
+			if !yield(forward.Forwarder{Address: addr.MustAddress(owner), Origin: policy.Origin{Source: source}}) {
 				return nil, nil
 			}
 		}
 	}
 	for _, p := range f.patterns {
-		yield(forward.Forwarder{Pattern: p, Source: "patterns"})
+		yield(forward.Forwarder{Pattern: p, Origin: policy.Origin{Source: "patterns"}})
 	}
 	return f.unlisted, f.err
 }
@@ -68,7 +68,7 @@ func (f *fakeForwards) set(owner, end string) {
 }
 
 func expansion(owner addr.Address, end string) forward.Expansion {
-	path := []forward.Step{{From: owner.Local, Source: "table"}}
+	path := []forward.Step{{From: owner.Local, Origin: policy.Origin{Source: "table"}}}
 	address, hop, _ := strings.Cut(end, " ")
 	switch {
 	case end == "":

@@ -15,13 +15,14 @@ import (
 	"syscall"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/policy"
 )
 
 // Forwarder is somebody here whose mail may be sent on.
 type Forwarder struct {
 	Address addr.Address // null where one entry stands for many
 	Pattern string       // then: the entry's key or pattern, as it stands
-	Source  string       // where it is written
+	policy.Origin
 }
 
 // Unlisted is a source whose forwarders can't be listed, only asked for.
@@ -97,7 +98,7 @@ func (l *lister) postfix(n *postfixConfig) error {
 	}
 	for _, name := range []string{"always_bcc", "luser_relay"} {
 		if v := n.set[name]; v != "" {
-			if err := l.tell(Forwarder{Pattern: "*", Source: name + " = " + v}); err != nil {
+			if err := l.tell(Forwarder{Pattern: "*", Origin: policy.Origin{Source: name + " = " + v}}); err != nil {
 				return err
 			}
 		}
@@ -120,10 +121,11 @@ func (n *postfixConfig) home() addr.Domain {
 }
 
 func (l *lister) table(parameter, table string, home addr.Domain) error {
-	source := table
+	prefix := ""
 	if parameter != "alias_maps" && parameter != "virtual_alias_maps" {
-		source = parameter + " " + table
+		prefix = parameter + " "
 	}
+	source := prefix + table
 	kind, name := kindOf(table)
 	if kind == "regexp" || kind == "pcre" || kind == "cidr" {
 		return l.patterns(source, name)
@@ -133,8 +135,9 @@ func (l *lister) table(parameter, table string, home addr.Domain) error {
 		l.cannot(source, err)
 		return nil
 	}
+	text := l.lines.text(table)
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
-		f := Forwarder{Source: source}
+		f := Forwarder{Origin: match{table, key, entries[key]}.origin(prefix, text)}
 		switch {
 		case parameter == "alias_maps":
 			if key == "@" || strings.HasPrefix(key, "yp_") || strings.HasPrefix(key, "owner-") {
@@ -166,12 +169,14 @@ func (l *lister) patterns(source, path string) error {
 		l.cannot(source, err)
 		return nil
 	}
+	n := 0
 	for line := range strings.Lines(text) {
+		n++
 		trimmed := strings.TrimSpace(line)
 		if trimmed == "" || trimmed[0] == '#' || line[0] == ' ' || line[0] == '\t' {
 			continue
 		}
-		if err := l.tell(Forwarder{Pattern: trimmed, Source: source}); err != nil {
+		if err := l.tell(Forwarder{Pattern: trimmed, Origin: policy.Origin{Source: source, File: path, Line: n}}); err != nil {
 			return err
 		}
 	}
@@ -200,7 +205,7 @@ func (l *lister) plain() error {
 			if a, err := addr.ParsePath(entry.Name); err == nil && !a.Domain.IsZero() {
 				owner = a
 			}
-			if err := l.tell(Forwarder{Address: owner, Source: fmt.Sprintf("%s:%d", f.Name(), entry.Line)}); err != nil {
+			if err := l.tell(Forwarder{Address: owner, Origin: entryOrigin(f.Name(), entry.Name, entry.Line)}); err != nil {
 				return err
 			}
 		}
@@ -209,14 +214,14 @@ func (l *lister) plain() error {
 		{"MAIL_HUB", l.cfg.MailHub}, {"LOCAL_RELAY", l.cfg.LocalRelay}, {"LUSER_RELAY", l.cfg.UserRelay},
 	} {
 		if relay.spec != "" {
-			if err := l.tell(Forwarder{Pattern: "*", Source: relay.name + " = " + relay.spec}); err != nil {
+			if err := l.tell(Forwarder{Pattern: "*", Origin: policy.Origin{Source: relay.name + " = " + relay.spec}}); err != nil {
 				return err
 			}
 		}
 	}
 	for _, t := range p.virtual {
 		for entry := range t.All() {
-			f := Forwarder{Pattern: entry.Key, Source: fmt.Sprintf("%s:%d", t.Name(), entry.Line)}
+			f := Forwarder{Pattern: entry.Key, Origin: entryOrigin(t.Name(), entry.Key, entry.Line)}
 			switch entry.Kind {
 			case "marker":
 				continue
@@ -282,7 +287,7 @@ func (l *lister) file(path, what string, a addr.Address) error {
 	if err == nil {
 		l.userFiles[path] = true
 		l.fileStates.check([]string{path})
-		return l.tell(Forwarder{Address: a, Source: what + path})
+		return l.tell(Forwarder{Address: a, Origin: policy.Origin{Source: what + path, File: path}})
 	}
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		l.unlisted = append(l.unlisted, Unlisted{Source: what + path, Reason: err.Error(), User: true})

@@ -33,6 +33,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward/aliases"
+	"tlsonly/internal/policy"
 )
 
 // Tables is a Postfix instance. It may be used by several goroutines.
@@ -129,8 +130,8 @@ func (l Leaf) Forwarded() bool { return len(l.Path) > 0 }
 
 // Step is one change of address: what stood for what, and where that is written.
 type Step struct {
-	From   string `json:"from"`   // the address or name that was replaced
-	Source string `json:"source"` // "hash:/etc/aliases", "/home/alice/.forward", "recipient_bcc_maps hash:/etc/postfix/bcc"
+	From string `json:"from"` // the address or name that was replaced
+	policy.Origin
 }
 
 // Expansion is all that becomes of a recipient's mail.
@@ -206,7 +207,7 @@ func (e *Expander) Expand(ctx context.Context, to, from addr.Address) Expansion 
 // Through says where mail for owner would end if owner forwarded to target: "what if alice forwarded to bob@example.org?" What
 // owner really has is not looked at.
 func (e *Expander) Through(ctx context.Context, owner, target addr.Address) Expansion {
-	j := &job{to: target, path: []Step{{From: owner.String(), Source: "test"}}}
+	j := &job{to: target, path: []Step{{owner.String(), policy.Origin{Source: "test"}}}}
 	e.work(ctx, []*job{j})
 	return j.result
 }

@@ -15,6 +15,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward"
 	"tlsonly/internal/forward/aliases"
+	"tlsonly/internal/policy"
 )
 
 // fake is a Postfix whose tables are maps. Those of type regexp and ldap can only be asked.
@@ -277,7 +278,7 @@ base+x@virt.test: bx@far.test
 		t.Errorf("a table of patterns is asked for whole addresses, as typed: %q", w.fake.asked)
 	}
 	x := e.Expand(t.Context(), addr.MustAddress("chain@host.test"), addr.Address{})
-	want := []forward.Step{{From: "chain@host.test", Source: "hash:aliases"}, {From: "root@host.test", Source: "hash:aliases"}}
+	want := []forward.Step{{From: "chain@host.test", Origin: policy.Origin{Source: "hash:aliases", Key: "chain"}}, {From: "root@host.test", Origin: policy.Origin{Source: "hash:aliases", Key: "root"}}}
 	if i := slices.IndexFunc(x.Leaves, func(l forward.Leaf) bool { return l.Kind == forward.Mailbox }); i < 0 || !slices.Equal(x.Leaves[i].Path, want) {
 		t.Errorf("path %v", x.Leaves)
 	}
@@ -544,12 +545,12 @@ func TestAll(t *testing.T) {
 	w.file("carol/.forward", "x@far.test\n")
 	var got []string
 	unlisted, err := w.expander().All(t.Context(), func(f forward.Forwarder) bool {
-		got = append(got, f.Address.String()+" "+f.Pattern+" "+strings.ReplaceAll(f.Source, w.dir, ""))
+		got = append(got, f.Address.String()+" "+f.Pattern+" "+strings.ReplaceAll(f.Origin.String(), w.dir, ""))
 		return true
 	})
 	want := []string{
-		"<> * always_bcc = all@far.test", "<> /^x@/ y@far.test regexp:/re", "<> @cat.test hash:virtual", "bare@host.test  hash:virtual",
-		"carol@host.test  /carol/.forward", "root@host.test  hash:aliases", "v@virt.test  hash:virtual",
+		"<> * always_bcc = all@far.test", "<> /^x@/ y@far.test regexp:/re:2", `<> @cat.test hash:virtual, key "@cat.test"`, `bare@host.test  hash:virtual, key "bare"`,
+		"carol@host.test  /carol/.forward", `root@host.test  hash:aliases, key "root"`, `v@virt.test  hash:virtual, key "v@virt.test"`,
 	}
 	slices.Sort(got)
 	if err != nil || !slices.Equal(got, want) {

@@ -10,6 +10,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward/aliases"
+	"tlsonly/internal/policy"
 )
 
 // localState is what local(8) remembers while it expands.
@@ -60,7 +61,8 @@ func (n *postfixConfig) local(r *expansion, a addr.Address, w cursor, in localSt
 			return
 		}
 		owner := addr.Address{Local: key, Domain: a.Domain} // not of the domain that led here
-		n.targets(r, targets, a, rest, w.step(owner.String(), table), localState{alias: key, kind: "alias", done: in.done})
+		w = w.by(owner.String(), r.origin("", match{table, key, value}))
+		n.targets(r, targets, a, rest, w, localState{alias: key, kind: "alias", done: in.done})
 		return
 	}
 	if in.owner != "" && in.owner != name {
@@ -140,7 +142,7 @@ func (n *postfixConfig) forward(r *expansion, a addr.Address, u User, w cursor, 
 		if extension != "" && n.propagates("forward") {
 			rest = delimiter + extension
 		}
-		n.targets(r, targets, a, rest, w.step(a.String(), path),
+		n.targets(r, targets, a, rest, w.by(a.String(), policy.Origin{Source: path, File: path}),
 			localState{alias: in.alias, owner: name, kind: "forward", done: append(slices.Clip(in.done), u.Name)})
 		return true
 	}
@@ -150,6 +152,7 @@ func (n *postfixConfig) forward(r *expansion, a addr.Address, u User, w cursor, 
 // targets follows the values of an alias, a .forward file or a list.
 func (n *postfixConfig) targets(r *expansion, targets []aliases.Target, a addr.Address, extension string, w cursor, in localState) {
 	for _, t := range targets {
+		w := w.line(t.Line)
 		switch {
 		case isAddress(t):
 			n.target(r, t, a, extension, w, in)
@@ -179,7 +182,7 @@ func (n *postfixConfig) targets(r *expansion, targets []aliases.Target, a addr.A
 			if !n.propagates("include") {
 				extension = ""
 			}
-			n.targets(r, members, a, extension, next.step(a.String(), ":include:"+t.Text), list)
+			n.targets(r, members, a, extension, next.included(a, t.Text), list)
 		case t.Kind == aliases.Command && !n.has("allow_mail_to_commands", in.kind),
 			t.Kind == aliases.Path && !n.has("allow_mail_to_files", in.kind):
 			r.leaf(Refused, a, w, nil, "%s isn't allowed here", t.Text)

@@ -12,6 +12,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward/aliases"
 	"tlsonly/internal/forward/virtual"
+	"tlsonly/internal/policy"
 )
 
 // fileRules is what plain files say, for an MTA that can't be asked.
@@ -127,7 +128,7 @@ func (p *fileRules) follow(r *expansion, a addr.Address, w cursor, in localState
 	if len(p.virtual) > 0 && p.isVirtual(a.Domain) {
 		site := virtual.Site{Local: func(d addr.Domain) bool { return p.local[d] }, Delimiters: "+", Propagate: !p.sendmail}
 		if m, found := virtual.Lookup(p.virtual, a, site); found {
-			on := w.step(a.String(), m.Table)
+			on := w.by(a.String(), entryOrigin(m.Table, m.Key, m.Line))
 			for _, t := range m.Targets {
 				switch {
 				case !isAddress(t):
@@ -208,12 +209,12 @@ func (p *fileRules) deliver(r *expansion, a addr.Address, w cursor, in localStat
 	}
 	for _, t := range p.routes {
 		if route, ok := t.Route(a.Domain); ok {
-			p.route(r, a, w, t.Name(), route, in)
+			p.route(r, a, w, entryOrigin(t.Name(), route.Key, route.Line), route, in)
 			return
 		}
 	}
 	if p.cfg.SmartHost != "" {
-		p.route(r, a, w, "SMART_HOST", relayOf(p.cfg.SmartHost), in)
+		p.route(r, a, w, policy.Origin{Source: "SMART_HOST"}, relayOf(p.cfg.SmartHost), in)
 		return
 	}
 	r.leaf(Leaves, a, w, nil, "")
@@ -237,33 +238,33 @@ func (p *fileRules) elsewhere(r *expansion, a addr.Address, w cursor, what, spec
 		if a.Domain.IsZero() {
 			a.Domain = r.job.to.Domain
 		}
-		p.route(r, a, next.step(a.String(), what), what, relayOf(spec), in)
+		p.route(r, a, next.step(a.String(), what), policy.Origin{Source: what}, relayOf(spec), in)
 	}
 }
 
 // route follows a mailertable's answer.
-func (p *fileRules) route(r *expansion, a addr.Address, w cursor, table string, to virtual.Route, in localState) {
+func (p *fileRules) route(r *expansion, a addr.Address, w cursor, by policy.Origin, to virtual.Route, in localState) {
 	switch to.Mailer {
 	case "local":
 		if to.Host != "" {
 			a = addr.Address{Local: to.Host}
 		}
-		p.alias(r, a, w.step(a.String(), table), in)
+		p.alias(r, a, w.by(a.String(), by), in)
 	case "error":
 		r.leaf(Refused, a, w, nil, "%s", to.Host)
 	case "discard":
-		r.leaf(Discard, a, w, nil, "%s", table)
+		r.leaf(Discard, a, w, nil, "%s", by)
 	case "smtp", "esmtp", "smtp8", "dsmtp", "relay":
 		hops, err := hostList(to.Host)
 		if err != nil {
-			r.leaf(Unknown, a, w, nil, "%s: %v", table, err)
+			r.leaf(Unknown, a, w, nil, "%s: %v", by, err)
 			return
 		}
 		r.leaf(Leaves, a, w, hops, "mailer %s", to.Mailer)
 	case "prog", "procmail", "cyrus", "cyrusbb", "cyrusv2", "cyrusv2d", "usenet", "fax", "phquery":
 		r.leaf(Command, a, w, nil, "mailer %s", to.Mailer)
 	default:
-		r.leaf(Unknown, a, w, nil, "%s: nothing is known of mailer %s", table, to.Mailer)
+		r.leaf(Unknown, a, w, nil, "%s: nothing is known of mailer %s", by, to.Mailer)
 	}
 }
 
@@ -316,7 +317,7 @@ func (p *fileRules) alias(r *expansion, a addr.Address, w cursor, in localState)
 			if by := (addr.Address{Local: "owner-" + key, Domain: a.Domain}); p.sendmail && p.hasAlias(by.Local) {
 				w.sender = &by // aliases(5): what it stands for is sent in the owner's name
 			}
-			p.targets(r, entry.Targets, a, w.step(owner.String(), fmt.Sprintf("%s:%d", f.Name(), entry.Line)),
+			p.targets(r, entry.Targets, a, w.by(owner.String(), entryOrigin(f.Name(), entry.Name, entry.Line)),
 				localState{alias: key, done: in.done})
 			return
 		}
@@ -353,7 +354,7 @@ func (p *fileRules) alias(r *expansion, a addr.Address, w cursor, in localState)
 			case err != nil:
 				r.unread(a, w, path, err, p.aside())
 			case len(targets) > 0:
-				p.targets(r, targets, a, w.step(p.whole(a, w).String(), path),
+				p.targets(r, targets, a, w.by(p.whole(a, w).String(), policy.Origin{Source: path, File: path}),
 					localState{alias: in.alias, owner: name, done: append(slices.Clip(in.done), name)})
 				return
 			}
@@ -393,6 +394,7 @@ func (p *fileRules) mailbox(r *expansion, a addr.Address, u User, err error, w c
 
 func (p *fileRules) targets(r *expansion, targets []aliases.Target, a addr.Address, w cursor, in localState) {
 	for _, t := range targets {
+		w := w.line(t.Line)
 		switch {
 		case t.Kind == aliases.Include:
 			next, ok := r.follow("include "+t.Text, a, w)
@@ -407,7 +409,7 @@ func (p *fileRules) targets(r *expansion, targets []aliases.Target, a addr.Addre
 			if len(members) == 0 {
 				r.leaf(Discard, a, next, nil, ":include:%s is empty", t.Text)
 			}
-			p.targets(r, members, a, next.step(a.String(), ":include:"+t.Text), in)
+			p.targets(r, members, a, next.included(a, t.Text), in)
 		case !isAddress(t):
 			r.text(t, a, w)
 		case t.Escaped && (t.Address.Domain.IsZero() || p.local[t.Address.Domain]):

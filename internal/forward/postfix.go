@@ -41,7 +41,7 @@ func (n *postfixConfig) copy(r *expansion, name string, a addr.Address, w cursor
 	case err != nil:
 		r.unknown(a, w, err)
 	case found:
-		n.bcc(r, h.value, w.step(a.String(), name+" "+h.table))
+		n.bcc(r, h.value, w.by(a.String(), r.origin(name+" ", h)))
 	}
 }
 
@@ -105,7 +105,7 @@ func (n *postfixConfig) canonical(r *expansion, a addr.Address, w cursor) (addr.
 			next := n.qualify(targets[0].Address) // of several the first counts
 			same := next.Fold() == a.Fold()
 			if next != a {
-				w = w.step(a.String(), name+" "+h.table)
+				w = w.by(a.String(), r.origin(name+" ", h))
 			}
 			if a = next; same {
 				break
@@ -150,8 +150,9 @@ func (n *postfixConfig) virtual(r *expansion, a addr.Address, w cursor) {
 		r.leaf(Unknown, a, w, nil, "virtual_alias_maps: %s: %d addresses for %s", h.table, len(targets), h.key)
 		return
 	}
+	origin := r.origin("", h)
 	for _, t := range targets {
-		on := next.step(a.String(), h.table)
+		on := next.by(a.String(), origin)
 		if !isAddress(t) {
 			if !r.text(t, a, on) {
 				r.leaf(Unknown, a, on, nil, "virtual_alias_maps: %s: %q isn't an address", h.table, t.Text)

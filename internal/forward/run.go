@@ -10,6 +10,7 @@ import (
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward/aliases"
 	"tlsonly/internal/forward/sieve"
+	"tlsonly/internal/policy"
 )
 
 // expansion is one expansion, over what is known in the session.
@@ -42,8 +43,24 @@ func (w cursor) stage(name string) string {
 // deepest is how far local(8) follows aliases (100), and more than any Postfix or Sendmail follows virtual ones in earnest.
 const deepest = 100
 
-func (w cursor) step(from, source string) cursor {
-	w.path = append(slices.Clip(w.path), Step{from, source})
+// step notes that from was replaced, by what stands in a setting.
+func (w cursor) step(from, setting string) cursor { return w.by(from, policy.Origin{Source: setting}) }
+
+// by notes that from was replaced, and where that is written.
+func (w cursor) by(from string, o policy.Origin) cursor {
+	w.path = append(slices.Clip(w.path), Step{from, o})
+	return w
+}
+
+// line notes in which line of the file of the last step it is written; 0 is not
+// known better than before.
+func (w cursor) line(n int) cursor {
+	last := len(w.path) - 1
+	if last < 0 || n == 0 || w.path[last].File == "" || w.path[last].Line == n {
+		return w
+	}
+	w.path = slices.Clone(w.path)
+	w.path[last].Line = n
 	return w
 }
 
@@ -196,8 +213,9 @@ func (r *expansion) script(path string, a addr.Address, w cursor, on func(addr.A
 		r.unknown(a, w, fmt.Errorf("sieve %s: %w", path, err))
 		return
 	}
-	w2 := w.step(a.String(), "sieve "+path)
+	by := w.by(a.String(), policy.Origin{Source: "sieve " + path, File: path})
 	for _, f := range forwards {
+		w2 := by.line(f.Line)
 		switch {
 		case f.Unresolved:
 			r.leaf(Unknown, a, w2, nil, "sieve %s line %d: %s %q hangs on the message", path, f.Line, f.Kind, f.Text)

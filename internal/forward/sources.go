@@ -36,6 +36,7 @@ type sources struct {
 	dir   string // of the settings, once known
 
 	patterns map[string]patternAnswers // by table
+	lines    *lineIndex
 }
 
 // patternAnswers are what a table of patterns answered; "" is not found.
@@ -62,7 +63,7 @@ type source struct {
 
 func newSources(cfg Config, moreUsers func() bool) *sources {
 	return &sources{tables: cfg.Tables, dialect: cfg.Dialect, sieve: cfg.Sieve, files: cfg, findUser: cfg.User, moreUsers: moreUsers,
-		fileStates: newFileStates(), slow: newSlow(), cache: map[string]*source{}, patterns: map[string]patternAnswers{}}
+		fileStates: newFileStates(), slow: newSlow(), cache: map[string]*source{}, patterns: map[string]patternAnswers{}, lines: newLineIndex()}
 }
 
 const (

@@ -63,8 +63,8 @@ type Store interface {
 
 // Forward is a forward that a rule would not let mail through, or of which that isn't known.
 type Forward struct {
-	Owner       string           `json:"owner"`                // the recipient here, or the pattern of an entry for many
-	Source      string           `json:"source"`               // where it is written
+	Owner string `json:"owner"` // the recipient here, or the pattern of an entry for many
+	policy.Origin
 	Leaves      string           `json:"leaves,omitempty"`     // the address that the mail leaves to
 	Destination addr.Destination `json:"destination,omitzero"` // the next hop there
 	Rule        string           `json:"rule"`

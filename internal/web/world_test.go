@@ -370,9 +370,9 @@ func (w *world) config(t testing.TB) Config {
 		},
 		LastAsked: func() map[string]time.Time { return map[string]time.Time{"milter": noon.Add(-time.Minute)} },
 		Forwards: func() []Forward {
-			return []Forward{{Owner: "alice@clinic.example", Leaves: "alice.private@legacy.example", Source: "/home/alice/.forward",
+			return []Forward{{Owner: "alice@clinic.example", Leaves: "alice.private@legacy.example", Origin: policy.Origin{Source: "/home/alice/.forward", File: "/home/alice/.forward", Line: 3},
 				Destination: addr.MustDestination("legacy.example"), Rule: "clinic", Reason: policy.NoSTARTTLS},
-				{Owner: "@ward.clinic.example", Source: "hash:/etc/postfix/virtual", Rule: "clinic", Reason: policy.Timeout, Detail: "a table doesn't answer"}}
+				{Owner: "@ward.clinic.example", Origin: policy.Origin{Source: "hash:/etc/postfix/virtual", Key: "@ward.clinic.example"}, Rule: "clinic", Reason: policy.Timeout, Detail: "a table doesn't answer"}}
 		},
 		TestForward: func(_ context.Context, owner, target addr.Address) (any, error) {
 			if target.Domain.String() == "away.example" {
