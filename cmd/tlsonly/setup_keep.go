@@ -3,10 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"tlsonly/internal/binding"
@@ -15,9 +15,9 @@ import (
 	"tlsonly/internal/place"
 )
 
-// keepEvery is between two looks of --keep at files that haven't changed: what
-// failed is tried again then.
-const keepEvery = time.Minute
+// keepAgain is after how long --keep tries again what failed, where no file
+// changes.
+const keepAgain = time.Minute
 
 // keepPostfix writes the settings again each time main.cf or master.cf has lost
 // some of them, until ctx ends. What setup has never written, or was undone, is
@@ -36,36 +36,42 @@ func (p *program) keepPostfix(ctx context.Context, file, directory string, hide 
 		return exitNo
 	}
 	dir := cmp.Or(directory, os.Getenv("MAIL_CONFIG"), place.Postfix)
-	paths := []string{filepath.Join(dir, "main.cf"), filepath.Join(dir, "master.cf"), postfix.RecordPath(dir)}
+	paths := append(postfix.Facts{Dir: dir}.PlanFiles(), file)
 	log := slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	said := "" // the last fault
-	binding.Follow(ctx, log, keepEvery, paths, func(ctx context.Context) {
-		fault := ""
-		switch isSetUp, err := isSetUp(dir); {
-		case err != nil:
-			fault = err.Error()
+	binding.Follow(ctx, log, keepAgain, paths, func(ctx context.Context) (files []string, err error) {
+		switch isSetUp, serr := isSetUp(dir); {
+		case serr != nil:
+			err = serr
 		case !isSetUp:
-			fault = dir + ": not set up, or undone: nothing is written until you run setup postfix --apply"
+			err = errors.New(dir + ": not set up, or undone: nothing is written until you run setup postfix --apply")
 		default:
-			if err := p.setUpAgain(ctx, file, i, hide, said != ""); err != nil {
-				fault = err.Error()
+			files, err = p.setUpAgain(ctx, file, i, hide, said != "")
+			if files != nil {
+				files = append(files, file)
 			}
 		}
+		fault := ""
+		if err != nil {
+			fault = err.Error()
+		}
 		if ctx.Err() != nil {
-			return
+			return nil, err
 		}
 		if fault != "" && fault != said {
 			fmt.Fprintf(p.stderr, "tlsonly: %s\n", fault)
 		}
 		said = fault
+		return files, err
 	})
 	return exitOK
 }
 
 // setUpAgain is setup by the configuration file as it is now. Where nothing is to
 // be written it does nothing, unless something failed the last time: Postfix may
-// not have been told.
-func (p *program) setUpAgain(ctx context.Context, file string, i postfix.Instance, hide, failed bool) error {
+// not have been told. It returns the files of Postfix on which that rests, nil
+// where they can't be read.
+func (p *program) setUpAgain(ctx context.Context, file string, i postfix.Instance, hide, failed bool) ([]string, error) {
 	c, err := config.Load(file)
 	if err == nil {
 		c, err = withDelimiter(ctx, c)
@@ -74,13 +80,18 @@ func (p *program) setUpAgain(ctx context.Context, file string, i postfix.Instanc
 		err = hasMap(c)
 	}
 	if err != nil {
-		return fmt.Errorf("nothing is written: %w", err)
+		return nil, fmt.Errorf("nothing is written: %w", err)
 	}
 	how := setupHow{apply: true, renew: true, hide: hide, again: true}
-	if _, _, plan, err := p.planPostfix(ctx, c, i, how); err != nil || plan.Empty() && !failed {
-		return err
+	facts, _, plan, err := p.planPostfix(ctx, c, i, how)
+	var files []string
+	if facts.Dir != "" {
+		files = facts.PlanFiles()
 	}
-	return p.setupPostfix(ctx, c, i, how)
+	if err != nil || plan.Empty() && !failed {
+		return files, err
+	}
+	return files, p.setupPostfix(ctx, c, i, how)
 }
 
 // isSetUp reports whether setup has written into a configuration directory, and

@@ -2,6 +2,7 @@ package binding
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -12,16 +13,17 @@ import (
 )
 
 // follow runs Follow on one file. Each value of the channel is what was in the
-// file when do was called.
-func follow(t *testing.T, path string, every time.Duration) <-chan string {
+// file when do was called, which returned err.
+func follow(t *testing.T, path string, again time.Duration, err error) <-chan string {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	seen, ended := make(chan string, 100), make(chan bool)
 	go func() {
 		defer close(ended)
-		Follow(ctx, slog.New(slog.DiscardHandler), every, []string{path}, func(context.Context) {
+		Follow(ctx, slog.New(slog.DiscardHandler), again, []string{path}, func(context.Context) ([]string, error) {
 			text, _ := os.ReadFile(path) // none is ""
 			seen <- string(text)
+			return nil, err
 		})
 	}()
 	t.Cleanup(func() { stop(); <-ended })
@@ -51,7 +53,7 @@ func sees(t *testing.T, seen <-chan string, want string, never ...string) {
 
 func TestFollow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "main.cf")
-	seen := follow(t, path, time.Hour)
+	seen := follow(t, path, time.Hour, nil)
 	sees(t, seen, "") // at once, though there is no file
 	put(t, path, "one")
 	sees(t, seen, "one")
@@ -63,13 +65,47 @@ func TestFollow(t *testing.T) {
 	sees(t, seen, "")
 }
 
-func TestFollowEvery(t *testing.T) {
+// What failed is tried again without a change, what went well is not.
+func TestFollowAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "main.cf")
 	put(t, path, "same")
-	seen := follow(t, path, 10*time.Millisecond)
+	seen := follow(t, path, 10*time.Millisecond, errors.New("no"))
 	for range 3 {
 		sees(t, seen, "same")
 	}
+	path = filepath.Join(t.TempDir(), "main.cf")
+	put(t, path, "same")
+	seen = follow(t, path, time.Nanosecond, nil)
+	sees(t, seen, "same")
+	time.Sleep(2 * time.Second) // many times what it takes if it is due
+	put(t, path, "other")
+	sees(t, seen, "other", "same")
+}
+
+// Do says which files it went by; a change of one that wasn't followed before
+// counts from then on.
+func TestFollowOthers(t *testing.T) {
+	dir := t.TempDir()
+	path, table := filepath.Join(dir, "main.cf"), filepath.Join(dir, "tables", "senders")
+	if err := os.Mkdir(filepath.Dir(table), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, table, "one")
+	ctx, stop := context.WithCancel(t.Context())
+	seen, ended := make(chan string, 100), make(chan bool)
+	go func() {
+		defer close(ended)
+		Follow(ctx, slog.New(slog.DiscardHandler), time.Hour, []string{path}, func(context.Context) ([]string, error) {
+			text, _ := os.ReadFile(table)
+			seen <- string(text)
+			return []string{path, table}, nil
+		})
+	}()
+	t.Cleanup(func() { stop(); <-ended })
+	sees(t, seen, "one")
+	sees(t, seen, "one") // it is asked once more: the table may have changed before it was followed
+	put(t, table, "two")
+	sees(t, seen, "two")
 }
 
 // A file that another process still writes is left alone until it closes it.
@@ -79,7 +115,7 @@ func TestFollowOpen(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "main.cf")
 	put(t, path, "before")
-	seen := follow(t, path, time.Hour)
+	seen := follow(t, path, time.Hour, nil)
 	sees(t, seen, "before")
 	// A shell that has written half, and waits for a word.
 	writer, done := startWriter(t, path)

@@ -74,6 +74,29 @@ func (d *doctor) readFiles() []string {
 			tables = append(tables, splitList(at.value)...)
 		}
 	}
+	files = append(files, tableFiles(tables)...)
+	slices.Sort(files)
+	return slices.Compact(files)
+}
+
+// PlanFiles are the files on which what setup writes rests, in their order: those
+// that it writes itself, and the site's tables of routes, as far as they are
+// files.
+func (f Facts) PlanFiles() []string {
+	files := []string{filepath.Join(f.Dir, "main.cf"), filepath.Join(f.Dir, "master.cf"), RecordPath(f.Dir)}
+	for _, name := range ourFiles() {
+		files = append(files, filepath.Join(f.Dir, name))
+	}
+	for _, name := range []string{senderMaps, "transport_maps"} {
+		files = append(files, tableFiles(splitList(f.value(name)))...)
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
+}
+
+// tableFiles are the files of tables: what is asked, and the text beside it.
+func tableFiles(tables []string) []string {
+	var files []string
 	for _, table := range tables {
 		kind, path, _ := strings.Cut(strings.TrimPrefix(table, "proxy:"), ":")
 		if !filepath.IsAbs(path) || slices.Contains(queriedTypes, kind) {
@@ -84,8 +107,7 @@ func (d *doctor) readFiles() []string {
 			files = append(files, path+suffix)
 		}
 	}
-	slices.Sort(files)
-	return slices.Compact(files)
+	return files
 }
 
 // runningSeen is running for who can't read the file of master(8): master
