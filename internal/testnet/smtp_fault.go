@@ -20,6 +20,7 @@ const (
 	BannerSlow      Fault = "banner-slow"      // Delay before the banner; who talks before it gets 554
 	BannerGarbage   Fault = "banner-garbage"   // another protocol
 	BannerStars     Fault = "banner-stars"     // overwritten with asterisks by a firewall; EHLO is unknown, HELO works
+	BannerMasked    Fault = "banner-masked"    // the same of a firewall that lets EHLO and STARTTLS through
 	BannerLong      Fault = "banner-long"      // one line of 64 KiB
 	BannerEndless   Fault = "banner-endless"   // 220- for ever
 

@@ -131,7 +131,7 @@ func (s *session) banner() error {
 		return s.pregreet()
 	case BannerGarbage:
 		return s.last("HTTP/1.1 400 Bad Request")
-	case BannerStars:
+	case BannerStars, BannerMasked:
 		return s.reply("220 ****************************2******0***")
 	case BannerLong:
 		return s.reply("220 %s %s", name, strings.Repeat("x", 64<<10))

@@ -14,7 +14,7 @@ var setLevel = []string{
 	"smtp_tls_policy_maps", "smtp_tls_mandatory_protocols", "smtp_tls_per_site",
 	"smtp_use_tls", "smtp_enforce_tls", "smtp_tls_enforce_peername", "tls_required_enable",
 	"smtp_tls_CAfile", "smtp_tls_CApath", // see authorities
-	"smtp_fallback_relay", // nobody has judged it
+	"smtp_fallback_relay", bestMX, // nobody has judged where they lead
 }
 
 // site returns the client by which the site's own mail leaves, which ours are

@@ -30,6 +30,8 @@ const (
 	lostFile    = "tlsonly_on_lost.regexp"
 	headerFile  = "tlsonly_header.regexp"
 	sendersFile = "tlsonly_senders.regexp"
+	ehloFile    = "tlsonly_ehlo.regexp"
+	pixFile     = "tlsonly_pix.regexp"
 )
 
 // singles are the parameters of the site that setup gives one value, and the
@@ -69,7 +71,7 @@ func isOurParameter(name string) bool {
 	return limit || slices.Contains(ourParameters(), name)
 }
 
-func ourFiles() []string { return []string{lostFile, headerFile, sendersFile} }
+func ourFiles() []string { return []string{lostFile, headerFile, sendersFile, ehloFile, pixFile} }
 
 // isOurs reports whether a service is one of our transports.
 func isOurs(s Service) bool {
@@ -274,6 +276,8 @@ func (p *planner) transport(smtp Service, class int, of string, minVersion polic
 	if p.facts.option(smtp, "smtp_fallback_relay") != "" || p.facts.value("smtp_fallback_relay") != "" {
 		s.Options["smtp_fallback_relay"] = "" // nobody has judged it
 	}
+	p.passing(s, smtp)
+	p.greeting(s, smtp)
 	// Postfix gives up after five addresses, with or without TLS; a good one may come
 	// after them.
 	s.Options[addressLimit] = "0"
@@ -331,6 +335,9 @@ func (p *planner) files() {
 	}
 	if p.Senders == contract.SendersTable {
 		wanted[sendersFile] = comment + p.sendersOf(p.Table, p.Enforces)
+	}
+	for name, text := range p.greetingFiles() {
+		wanted[name] = comment + text
 	}
 	for _, name := range ourFiles() {
 		p.setup.file(p.facts, p.path(name), wanted[name])

@@ -29,7 +29,7 @@ func TestShipped(t *testing.T) {
 		OnLost: contract.OnLostBounce, DANE: true, CAFile: "/etc/ssl/certs/ca-certificates.crt"}
 	print := func() string {
 		t.Helper()
-		setup, err := Plan(s, facts(t, "3.7.11", nil))
+		setup, err := Plan(s, facts(t, "3.7.11", map[string]string{pixWords: "disable_esmtp,delay_dotcrlf"}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -68,8 +68,9 @@ func (d *doctor) alike(s Service) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		switch name {
 		case wrapper, "syslog_name", "smtp_header_checks", "smtp_delivery_status_filter", "smtp_dns_support_level",
-			"tls_append_default_CA", logLevel:
-			continue
+			"tls_append_default_CA", logLevel,
+			"smtp_never_send_ehlo", "smtp_always_send_ehlo", discardWords, discardMaps, pixWords, pixMaps:
+			continue // others judge these
 		case addressLimit:
 			if limit := d.option(s, name); limit != "0" {
 				d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
@@ -161,6 +162,14 @@ func (d *doctor) transport(s Service) {
 			"smtp_fallback_relay = %s: mail goes there, unjudged, when its own destination fails",
 			v)
 	}
+	if v := d.option(s, bestMX); v != "" {
+		if b, why := d.bondOf(v); b == partly || b == loose {
+			fault("transport-fallback", "/"+bestMX,
+				"%s = %s: mail goes there, unjudged, for a domain whose best mail host is this one: %s",
+				bestMX, v, why)
+		}
+	}
+	d.greets(s)
 	if d.heedsTLSRequired() && d.option(s, "tls_required_enable") != "no" {
 		fault("transport-tls-required", "/tls_required_enable",
 			`tls_required_enable isn't no: a message that says "TLS-Required: No" goes in the clear`)
