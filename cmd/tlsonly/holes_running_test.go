@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -274,9 +275,9 @@ func masterOf(t *testing.T, w *wire) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := 0
-	for _, c := range strings.TrimSpace(string(text)) {
-		pid = pid*10 + int(c-'0')
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 0 {
+		t.Fatalf("master.pid: %q", text)
 	}
 	return pid
 }

@@ -2,9 +2,9 @@ package postfix
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,15 +65,15 @@ func TestProbeLeavesNothing(t *testing.T) {
 			if err := waitSocket(ctx, filepath.Join(p.Dir, "queue", "private", "tlsonly1")); err != nil {
 				t.Fatal(err)
 			}
+			stop := func() {}
+			if c.during != nil {
+				stop = c.during(t, p)
+			}
 			probing := ctx
 			if c.ctx > 0 {
 				var cancel context.CancelFunc
 				probing, cancel = context.WithTimeout(ctx, c.ctx)
 				defer cancel()
-			}
-			stop := func() {}
-			if c.during != nil {
-				stop = c.during(t, p)
 			}
 			found, err := Probe(probing, s, i, addr.MustAddress(c.from))
 			stop()
@@ -141,8 +141,8 @@ func TestProbeWaitsForPostfix(t *testing.T) {
 	}
 }
 
-// processOf returns a process of a program of the instance's, 0 for none.
-func processOf(p *rig.Postfix, program string) int {
+// processesOf returns the processes of a program of the instance's.
+func processesOf(p *rig.Postfix, program string) (pids []int) {
 	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, name := range names {
 		dir := filepath.Dir(name)
@@ -151,19 +151,46 @@ func processOf(p *rig.Postfix, program string) int {
 			continue
 		}
 		if in, err := os.Readlink(filepath.Join(dir, "cwd")); err == nil && strings.HasPrefix(in, p.Dir) {
-			pid, _ := strconv.Atoi(filepath.Base(dir))
-			return pid
+			if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
 		}
 	}
-	return 0
+	return pids
 }
 
-// stoppedQueue stops the queue manager, so that nothing is tried.
+// stoppedQueue stops the queue manager, so that nothing is tried, until the
+// function that it returns is called. After a reload there may be two for a
+// moment, or none yet.
 func stoppedQueue(t *testing.T, p *rig.Postfix) func() {
 	t.Helper()
-	pid := processOf(p, "qmgr")
-	if err := syscall.Kill(pid, syscall.SIGSTOP); pid == 0 || err != nil && !errors.Is(err, syscall.ESRCH) {
-		t.Fatal("no queue manager", err)
+	var stopped []int
+	again := func() bool {
+		for _, pid := range processesOf(p, "qmgr") {
+			if !slices.Contains(stopped, pid) && syscall.Kill(pid, syscall.SIGSTOP) == nil {
+				stopped = append(stopped, pid)
+			}
+		}
+		return len(stopped) > 0
 	}
-	return func() { _ = syscall.Kill(pid, syscall.SIGCONT) }
+	await(t, "the queue manager", again)
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for tick := time.Tick(10 * time.Millisecond); ; {
+			select {
+			case <-end:
+				return
+			case <-tick:
+				again()
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		<-ended
+		for _, pid := range stopped {
+			_ = syscall.Kill(pid, syscall.SIGCONT) // gone, if it was the old one
+		}
+	}
 }
