@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -127,6 +128,9 @@ func (c *conn) next() error {
 		case err == nil:
 		case c.server.draining.Load() && !c.busy.Load():
 			return io.EOF
+		case errors.Is(err, os.ErrDeadlineExceeded) && c.busy.Load():
+			c.server.c.Log.Warn("milter connection silent for too long, closed; its MTA defers the message", "peer", peer(c.Conn))
+			return err
 		case errors.Is(err, io.EOF) && begun:
 			return io.ErrUnexpectedEOF
 		default:
@@ -164,7 +168,11 @@ func (c *conn) giveBack() {
 // refuse counts and logs a packet that can't be taken; the library closes the connection on the error.
 func (c *conn) refuse(err error) error {
 	c.server.malformed.Add(1)
-	c.server.c.Log.Warn("milter packet refused, connection closed", "peer", peer(c.Conn), "err", err)
+	if c.busy.Load() {
+		c.server.c.Log.Warn("milter packet refused, connection closed; its MTA defers the message", "peer", peer(c.Conn), "err", err)
+	} else {
+		c.server.c.Log.Warn("milter packet refused, connection closed", "peer", peer(c.Conn), "err", err)
+	}
 	return fmt.Errorf("%w: %w", errRefused, err)
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/forward"
+	"tlsonly/internal/inbound"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet/rig"
 	"tlsonly/rules"
@@ -130,6 +131,32 @@ func TestRefusalsHaveTheirLine(t *testing.T) {
 				}
 			}
 		}, []string{mail, "< c", route("plain.example"), good, internal}, []string{"qid=Q1 reason=internal panic:"}},
+		{"the deadline", func(c *Config) { c.Decider.Deadline = 50 * time.Millisecond },
+			[]string{mail, "< c", route("hang.example"), good, "< y 451 4.7.5 TLS capability of hang.example is not known yet, try again"},
+			[]string{"qid=Q1 rule=clinic destination=hang.example reason=timeout"}},
+		{"in UTF-8", nil, []string{"> M <ärztin@clinic.example> SMTPUTF8", "< c", route("plain.example"), "> R <bücher@good.example>",
+			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)"},
+			[]string{"qid=Q1 from=ärztin@clinic.example rcpt=bücher@good.example rule=clinic reason=no-starttls"}},
+		{"after RSET", nil, []string{mail, "< c", route("plain.example"), good,
+			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)", route("good.example"), good, "< c", "> A",
+			"> DM i Q2", mail, "< c", "> DR i Q2 {rcpt_mailer} smtp {rcpt_host} servfail.example", good,
+			"< y 451 4.7.5 TLS capability of servfail.example is not known yet, try again", "> A"},
+			[]string{"qid=Q1 reason=no-starttls", "qid=Q2 reason=dns-failure"}},
+		{"the second message of a session", nil, []string{mail, "< c", route("good.example"), good, "< c", "> DE i Q1", "> E", added, "< a",
+			"> DM i Q2", mail, "< c", "> DR i Q2 {rcpt_mailer} smtp {rcpt_host} plain.example", good,
+			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)", "> DE i Q2", "> E", "< a"},
+			[]string{"qid=Q2 reason=no-starttls"}},
+		{"a reload in the middle of a message", reloads(), []string{mail, "< c", route("plain.example"), good,
+			"< y 550 5.7.10 TLS required: plain.example does not offer STARTTLS (mail host mx.plain.example)"},
+			[]string{"qid=Q1 rule=clinic reason=no-starttls"}},
+		{"inbound, where it would be held, without quarantine", func(c *Config) {
+			set := inbound.New([]*inbound.Rule{{Name: "held", Level: inbound.Encrypt, MinVersion: policy.TLS12, MinBits: 128,
+				OnFail: policy.ActionHold, Mode: policy.Enforce, To: []addr.Pattern{addr.MustPattern("@patients.example")}}})
+			c.Inbound = func() *inbound.Set { return set }
+		}, []string{"* > O 6 0x100 0x1fffff", `> DM {client_addr} 192.0.2.1 v "Postfix 3.7.11" {mail_mailer} smtp`, "> M <x@other.example>", "< c",
+			"> DR i Q1 {rcpt_mailer} local", "> R <bob@patients.example>",
+			"< y 451 4.7.10 TLS required: STARTTLS must come first for mail to bob@patients.example"},
+			[]string{"msg=inbound qid=Q1 rule=held verdict=defer reason=no-tls"}},
 		{"inbound", withInbound, []string{`> DM {client_addr} 192.0.2.1 v "Postfix 3.7.11" {mail_mailer} smtp`, "> M <x@other.example>", "< c",
 			"> DR i Q1 {rcpt_mailer} local", "> R <bob@patients.example>",
 			"< y 550 5.7.10 TLS required: STARTTLS must come first for mail to bob@patients.example"},
@@ -170,6 +197,87 @@ func TestRefusalsHaveTheirLine(t *testing.T) {
 			talk(t, b, conn, "> A", "> Q", "< close")
 			if again := refusals(b.log.String()); len(again) != replies {
 				t.Errorf("%d lines after the message was dropped:\n%s", len(again), strings.Join(again, "\n"))
+			}
+		})
+	}
+}
+
+// reloads has each message but the first question meet other rules than its MAIL
+// did.
+func reloads() func(*Config) {
+	return func(c *Config) {
+		old, asked := c.Rules(), false
+		c.Rules = func() *rules.Set {
+			if asked {
+				return rules.New([]*rules.Rule{rule("new", "@other.example", nil)})
+			}
+			asked = true
+			return old
+		}
+	}
+}
+
+// A client that leaves, resets or begins anew after RCPT was refused nothing: each
+// recipient that was accepted has one line, and none says otherwise.
+func TestDroppedHasOneLine(t *testing.T) {
+	const mail, rcpt = "> M <alice@clinic.example>", "> R <bob@good.example>"
+	for name, after := range map[string][]string{
+		"the client leaves, as Postfix says it":  {"> A", "> Q", "< close"},
+		"the client leaves, as Sendmail says it": {"> Q", "< close"},
+		"the MTA leaves":                         nil,
+		"RSET":                                   {"> A"},
+		"RSET twice":                             {"> A", "> A"},
+		"another MAIL":                           {"> M <x@elsewhere.example>", "< a"},
+		"another client":                         {"> K", mail, "< c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, nil)
+			conn := b.dial(t)
+			talk(t, b, conn, "> O 6 0x1ff 0x1fffff")
+			if _, err := readPacketText(conn); err != nil {
+				t.Fatal(err)
+			}
+			talk(t, b, conn, mail, "< c", "> DR i Q1 {rcpt_mailer} smtp {rcpt_host} good.example", rcpt, "< c")
+			talk(t, b, conn, after...)
+			if len(after) == 0 || after[len(after)-1] != "< close" {
+				conn.Close()
+			}
+			wait(t, b, func() bool { return b.Stats().Sessions == 0 })
+			log := b.log.String()
+			if n := strings.Count(log, "msg=decision"); n != 1 || !strings.Contains(log, "qid=Q1 from=alice@clinic.example rcpt=bob@good.example") ||
+				len(refusals(log)) != 0 {
+				t.Errorf("%d lines:\n%s", n, log)
+			}
+		})
+	}
+}
+
+// A connection that is closed here in the middle of a message has its MTA defer
+// that message: the log says so. Between messages nobody is deferred.
+func TestClosedConnectionHasItsLine(t *testing.T) {
+	const says = "its MTA defers the message"
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		lines  []string
+		want   int
+	}{
+		{"garbage in a message", nil, []string{"> M <alice@clinic.example>", "< c", "> X"}, 1},
+		{"garbage between messages", nil, []string{"> M <x@elsewhere.example>", "< a", "> X"}, 0},
+		{"silence in a message", func(c *Config) { c.IdleTimeout = 50 * time.Millisecond }, []string{"> M <alice@clinic.example>", "< c"}, 1},
+		{"silence between messages", func(c *Config) { c.IdleTimeout = 50 * time.Millisecond }, []string{"> M <x@elsewhere.example>", "< a"}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := start(t, c.change)
+			conn := b.dial(t)
+			talk(t, b, conn, "> O 6 0x1ff 0x1fffff")
+			if _, err := readPacketText(conn); err != nil {
+				t.Fatal(err)
+			}
+			talk(t, b, conn, append(c.lines, "< close")...)
+			wait(t, b, func() bool { return b.Stats().Sessions == 0 })
+			if n := strings.Count(b.log.String(), says); n != c.want {
+				t.Errorf("%d lines, want %d:\n%s", n, c.want, b.log)
 			}
 		})
 	}

@@ -398,3 +398,16 @@ func TestSenders(t *testing.T) {
 		}
 	}
 }
+
+// The file takes the URLs that store.Open opens, and no others.
+func TestStoreURL(t *testing.T) {
+	for url, good := range map[string]bool{
+		"sqlite:///var/lib/tlsonly/tlsonly.db": true, "postgres://db.example/tlsonly": true, "postgresql://db.example/tlsonly": true,
+		"sqlite://tlsonly.db": false, "mysql://db.example/tlsonly": false, "/var/lib/tlsonly.db": false, "POSTGRES": false,
+	} {
+		c, err := Parse("x.toml", []byte(fmt.Sprintf("[store]\nurl = %q\n", url)), now())
+		if good != (err == nil) || good && c.Store.URL != url {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}

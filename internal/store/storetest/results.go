@@ -59,6 +59,8 @@ func testResults(t *testing.T, s suite) {
 	must(t, err)
 	equal(t, "history", []store.What{events[0].What, events[1].What}, []store.What{store.Unpinned, store.LostTLS})
 	equal(t, "an event's time", events[1].When, start.Add(31*day))
+	// History says it in the words that the log and the mail have.
+	equal(t, "why the pin has ended", events[0].Why, got.Unpinned)
 
 	if _, err := db.RecordAssessment(s.ctx, store.Result{Destination: d, Assessment: &store.Assessment{Assessment: Assessment("c.example", "c.example", start)}}); err == nil {
 		t.Fatal("a look at one destination stored another")
