@@ -57,6 +57,7 @@ func (p *program) doctor(ctx context.Context, args []string) int {
 	}
 	found, err := p.examine(ctx, c, which, *directory)
 	if err == nil {
+		found = append(found, doctorProfile(ctx, c, which, *directory)...)
 		found = append(found, p.doctorResolver(ctx, c, which == "postfix")...)
 		found = append(found, doctorForwards(ctx, c, *file, which, *directory)...)
 		found = append(found, doctorObserving(c.Rules, time.Now())...)

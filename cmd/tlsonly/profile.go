@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"tlsonly/internal/config"
+	"tlsonly/internal/mta"
+	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/profile"
 )
 
@@ -58,8 +61,11 @@ func (d *service) learnMTA(ctx context.Context) {
 	}
 	d.mta.failed = failed
 	old := d.mta.Load()
+	if old != nil {
+		m = kept(*old, m, err)
+	}
 	switch {
-	case old != nil && (err != nil && old.Dialect == m.Dialect || reflect.DeepEqual(*old, m)):
+	case old != nil && reflect.DeepEqual(*old, m):
 		return
 	case old != nil && old.Digest() != m.Digest():
 		d.log.Info("the abilities of the MTA have changed, so all destinations are probed again",
@@ -69,6 +75,50 @@ func (d *service) learnMTA(ctx context.Context) {
 	if old != nil && d.assessor != nil && old.Digest() != m.Digest() {
 		d.assessor.Expire()
 	}
+}
+
+// kept is m with what was known before of the same MTA and could not be found out
+// this time: err is about its names and addresses.
+func kept(old, m profile.MTA, err error) profile.MTA {
+	if old.Dialect != m.Dialect {
+		return m
+	}
+	if err != nil && m.Version == "" { // nothing could be
+		return old
+	}
+	if err != nil {
+		m.Hosts = old.Hosts
+	}
+	if m.TLS.Assumed != "" && old.TLS.Assumed == "" && old.Version == m.Version {
+		m.TLS = old.TLS
+	}
+	return m
+}
+
+// doctorProfile says whether what the MTA's TLS offers is known.
+func doctorProfile(ctx context.Context, c *config.Config, which, directory string) []mta.Finding {
+	ctx, cancel := context.WithTimeout(ctx, aroundTime)
+	defer cancel()
+	var m profile.MTA
+	var err error
+	program := "posttls-finger"
+	if which == "postfix" {
+		m, err = postfixAt(c.Forwarding, directory).Profile(ctx)
+	} else {
+		program = "sendmail"
+		m, err = sendmail.Installation{}.Profile(ctx)
+	}
+	why := m.TLS.Assumed
+	if why == "" && m.TLS.Suites == nil && err != nil {
+		why = err.Error()
+	}
+	if why != "" {
+		return []mta.Finding{finding(mta.Warning, "tls-assumed", program,
+			"see that the daemon's user can run "+program+", which speaks to a host of the daemon's own on 127.0.0.1",
+			"what TLS the MTA offers isn't known (%s): probes offer what %s of Debian 12 does, whatever the site restricts", why, which)}
+	}
+	return []mta.Finding{finding(mta.OK, "tls-offers", program, "", "probes offer what the MTA does: TLS %s to %s, %d cipher suites, %d groups",
+		slices.Min(m.TLS.Versions), slices.Max(m.TLS.Versions), len(m.TLS.Suites), len(m.TLS.Groups))}
 }
 
 // onceMTA finds out what the MTA can do when that is asked for first.

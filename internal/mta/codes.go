@@ -65,6 +65,7 @@ var checks = map[string]string{
 
 	"resolver-validates": "resolver", "resolver-off": "resolver", "resolver-failing": "resolver", "resolver-remote": "resolver",
 	"resolver-postfix": "resolver", "resolver-unsigned": "resolver", "resolver-forged": "resolver", "resolver-unproved": "resolver",
+	"tls-offers": "tls", "tls-assumed": "tls", "sendmail-tls-features": "tls",
 	"forwards-read": "forwards", "forwards-unread": "forwards", "forwards-broken": "forwards", "forwards-unlisted": "forwards",
 	"forwards-unreadable": "forwards", "homes-closed": "forwards", "homes-held": "forwards", "accept-unused": "accept",
 

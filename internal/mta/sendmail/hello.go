@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"tlsonly/internal/mta"
 	"tlsonly/internal/mta/clienthello"
 	"tlsonly/internal/profile"
 )
@@ -85,7 +86,13 @@ func (c conf) tlsSettings() string {
 	return b.String()
 }
 
-// perHost reports whether rules of the site's own set TLS options for single hosts.
-func (c conf) perHost() bool {
-	return c.sets["tls_clt_features"] && strings.Contains(c.ruleset("tls_clt_features"), "\nR")
+// features looks for rules that set TLS options for single hosts.
+func (c conf) features() []mta.Finding {
+	found := check{check: "tls"}
+	const ruleset = "tls_clt_features"
+	if strings.Contains("\n"+c.ruleset(ruleset), "\nR") {
+		found.add(mta.Warning, "tls-features", c.where("S"+ruleset), "%s may set TLS options for single hosts: probes offer them what the MTA offers to all others", ruleset)
+		found.remedy("let no entry for it restrict TLS, or see tlsonly check for these hosts")
+	}
+	return found.all
 }

@@ -38,9 +38,6 @@ func (in Installation) Profile(ctx context.Context) (profile.MTA, error) {
 	default:
 		offers.Naming = m.TLS.Naming
 		m.TLS = offers
-		if c.perHost() {
-			m.TLS.Assumed = "rules in tls_clt_features set other TLS options for single hosts"
-		}
 	}
 	m.TLS.Certificate = c.option["clientcertfile"] != ""
 	return m, err
