@@ -217,6 +217,7 @@ func agreeCases() []agreeCase {
 		}
 		list = append(list, c)
 	}
+	list = append(list, greeters()...)
 	const noService = "it bounces what greets so; to us that is a host that was not reached, and may be one soon"
 	for name, differs := range map[string]map[string]string{
 		"code 050 in the banner": {onPostfix: noService}, "banner 100": onBoth(noService), "banner 320": onBoth(noService), "banner 620": onBoth(noService),
@@ -225,6 +226,27 @@ func agreeCases() []agreeCase {
 		i := slices.IndexFunc(list, func(c agreeCase) bool { return c.name == name })
 		list[i].differs = differs
 	}
+	return list
+}
+
+// greeters are hosts that have the MTA's name in one of their replies.
+func greeters() (list []agreeCase) {
+	for where, script := range map[string]testnet.Script{
+		"the banner":                {Banner: "220 mta.test ESMTP\r\n"},
+		"the reply to EHLO":         {EHLO: "250-mta.test at your service\r\n250 STARTTLS\r\n"},
+		"that to EHLO, in capitals": {EHLO: "250-MTA.TEST\r\n250 STARTTLS\r\n"},
+		"that to EHLO, with a dot":  {EHLO: "250-mta.test.\r\n250 STARTTLS\r\n"},
+		"that to EHLO over TLS":     {Secure: "250 mta.test\r\n"},
+		"that before TLS, not then": {EHLO: "250-mta.test\r\n250 STARTTLS\r\n", Secure: "250 other.test\r\n"},
+		"a later line":              {EHLO: "250-other.test\r\n250-mta.test\r\n250 STARTTLS\r\n"},
+	} {
+		list = append(list, agreeCase{name: "the MTA's name in " + where, row: &testnet.Row{Name: where, Script: func(h testnet.RowHost) (testnet.Script, error) {
+			cert, err := h.CA.Issue(testnet.CertSpec{Names: []string{h.Name}})
+			script.Handshake = testnet.GoTLS(testnet.ServerTLS(cert, 0, 0))
+			return script, err
+		}}})
+	}
+	slices.SortFunc(list, func(a, b agreeCase) int { return strings.Compare(a.name, b.name) })
 	return list
 }
 

@@ -16,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/mta/sendmail"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/testnet"
@@ -26,18 +27,24 @@ import (
 type agreeLine struct {
 	agreeCase
 	domain string
+	from   string // the sender
+	user   string // the recipient there
+	tag    contract.Tag
 	ours   string // the milter's answer
 	theirs string // sent, bounced or deferred
 	detail string
 }
 
-func (l *agreeLine) to() string { return "u@" + l.domain }
+func (l *agreeLine) to() string { return l.user + "@" + l.domain }
 
 // agreeWorld is the internet of the agreement test.
 type agreeWorld struct {
 	*testnet.World
 	lines []*agreeLine
 	names map[string]string // of hosts, by the words in braces
+	own   string            // an address of the MTA's proxy
+	probe string            // more lines of the daemon's table [probe]
+	rules string
 }
 
 // TestMTAAgreement holds our verdicts against what the MTAs do with a message for the
@@ -53,10 +60,10 @@ func TestMTAAgreement(t *testing.T) {
 
 func newAgreeWorld(t *testing.T, cases []agreeCase) *agreeWorld {
 	t.Helper()
-	w := &agreeWorld{names: map[string]string{}}
+	w := &agreeWorld{names: map[string]string{}, rules: clinicRule}
 	var sites []testnet.Site
 	for i, c := range cases {
-		l := &agreeLine{agreeCase: c, domain: fmt.Sprintf("c%03d.example", i+1)}
+		l := &agreeLine{agreeCase: c, domain: fmt.Sprintf("c%03d.example", i+1), from: doctor, user: "u", tag: contract.TagEncrypt}
 		w.lines = append(w.lines, l)
 		if c.host != nil {
 			sites = append(sites, testnet.Site{Domain: l.domain, Hosts: []testnet.Host{*c.host}})
@@ -65,6 +72,7 @@ func newAgreeWorld(t *testing.T, cases []agreeCase) *agreeWorld {
 	sites = append(sites, testnet.Site{Domain: "two.example", Hosts: []testnet.Host{{}}},
 		testnet.Site{Domain: "own.example", Hosts: []testnet.Host{{}}})
 	w.World = newWorld(t, sites...)
+	w.own = w.Hosts("own.example")[0].Address().Addr().String()
 	var zone strings.Builder
 	host := func(word, ip string) {
 		name := word + ".hosts.example."
@@ -183,7 +191,7 @@ func (w *agreeWorld) ask(t *testing.T, lines []*agreeLine) {
 			}
 			defer m.Close()
 			for l := range next {
-				if l.ours, err = m.Ask(doctor, l.to()); err != nil {
+				if l.ours, err = m.Ask(l.from, l.to()); err != nil {
 					t.Errorf("%s: %v", l.name, err)
 					return
 				}
@@ -193,10 +201,10 @@ func (w *agreeWorld) ask(t *testing.T, lines []*agreeLine) {
 	group.Wait()
 }
 
-// agreeHead is a daemon that has time, so that only what is seen decides.
-func agreeHead(forwarding string) string {
-	return strings.NewReplacer(`deadline = "3s"`, `deadline = "25s"`, `timeout = "2s"`, `timeout = "20s"`).Replace(daemonHead) +
-		"[cache]\nunknown = \"1s\"\n[forwarding]\n" + forwarding + clinicRule
+// head is the file of a daemon that has time, so that only what is seen decides.
+func (w *agreeWorld) head(forwarding string) string {
+	return strings.NewReplacer(`deadline = "3s"`, `deadline = "25s"`, `timeout = "2s"`, `timeout = "20s"`).Replace(daemonHead) + w.probe +
+		"[cache]\nunknown = \"1s\"\n[forwarding]\n" + forwarding + w.rules
 }
 
 // postfix has a Postfix with more settings in its main.cf try all.
@@ -209,7 +217,7 @@ func (w *agreeWorld) postfix(t *testing.T, root string, more map[string]string) 
 	const unasked = "127.0.0.1:2525" // where no milter is asked
 	main := map[string]string{
 		"smtpd_milters": "", "non_smtpd_milters": "",
-		"mydestination": "local.example", "local_transport": "local", "proxy_interfaces": w.Hosts("own.example")[0].Address().Addr().String(),
+		"mydestination": "local.example", "local_transport": "local", "proxy_interfaces": w.own,
 		"minimal_backoff_time": "1h", "maximal_backoff_time": "1h", "smtp_connect_timeout": "3s", "smtp_helo_timeout": "20s", "smtp_starttls_timeout": "20s",
 		"smtp_mail_timeout": "5s", "smtp_quit_timeout": "1s", "smtp_data_done_timeout": "5s", "smtpd_recipient_limit": "2000",
 		"virtual_mailbox_domains": "", "notify_classes": "",
@@ -226,19 +234,25 @@ func (w *agreeWorld) postfix(t *testing.T, root string, more map[string]string) 
 		}
 		forwarding += fmt.Sprintf("postconf = %q\n", filepath.Join(dir, "postconf"))
 	}
-	wi := &wire{t: t, world: w.World, postfix: p, address: p.Addr, dir: dir, daemon: startDaemon(t, agreeHead(forwarding))}
+	wi := &wire{t: t, world: w.World, postfix: p, address: p.Addr, dir: dir, daemon: startDaemon(t, w.head(forwarding))}
 	wi.setup()
 	wi.reload()
 	wi.daemon.stop(syscall.SIGTERM) // so that it knows what setup wrote
 	wi.daemon.start()
 	w.judge(t)
-	client := dial(t, unasked)
-	client.expect("MAIL FROM:<"+doctor+">", "250")
+	bySender := map[string][]*agreeLine{}
 	for _, l := range w.lines {
-		client.expect("RCPT TO:<"+l.to()+">", "250")
+		bySender[l.from] = append(bySender[l.from], l)
 	}
-	client.data("250", "Subject: agreement")
-	client.expect("QUIT", "221")
+	for from, lines := range bySender {
+		client := dial(t, unasked)
+		client.expect("MAIL FROM:<"+from+">", "250")
+		for _, l := range lines {
+			client.expect("RCPT TO:<"+l.to()+">", "250")
+		}
+		client.data("250", "Subject: agreement")
+		client.expect("QUIT", "221")
+	}
 	tried := regexp.MustCompile(`postfix/(\S*)/smtp\[.* to=<([^>]+)>, .*status=(\w+) \((.*)\)`)
 	w.wait(t, "Postfix to have tried all", func(byName map[string]*agreeLine) {
 		for _, m := range tried.FindAllStringSubmatch(p.Log(), -1) {
@@ -284,7 +298,7 @@ func (w *agreeWorld) sendmail(t *testing.T, more ...string) {
 	if err := os.Chmod("/usr/sbin/sendmail", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	startDaemon(t, agreeHead(fmt.Sprintf("postfix = \"off\"\nsendmail = %q\n", s.Cf)))
+	startDaemon(t, w.head(fmt.Sprintf("postfix = \"off\"\nsendmail = %q\n", s.Cf)))
 	w.judge(t)
 	var group sync.WaitGroup
 	slots := make(chan struct{}, 8)
@@ -293,7 +307,7 @@ func (w *agreeWorld) sendmail(t *testing.T, more ...string) {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			// No milter sees it, so it gets the tag here that one would give it.
-			_, err := s.Run(patient(t), "Subject: agreement\n\nx\n", "-Am", "-odi", "-i", "-V", "TLSONLY.encrypt.", "-f", doctor, l.to())
+			_, err := s.Run(patient(t), "Subject: agreement\n\nx\n", "-Am", "-odi", "-i", "-V", l.tag.EnvelopeID(), "-f", l.from, l.to())
 			var exit *exec.ExitError
 			if err != nil && !errors.As(err, &exit) {
 				t.Errorf("%s: %v", l.name, err)
@@ -373,4 +387,12 @@ func (w *agreeWorld) compare(t *testing.T, on string) {
 		sums = append(sums, fmt.Sprintf("%d %s", totals[k], k))
 	}
 	t.Logf("%s, %d destinations: %s\n%s", on, len(w.lines), strings.Join(sums, "; "), text.String())
+}
+
+// TestMTAAgreementGreeters has only the hosts that have the MTA's name somewhere.
+func TestMTAAgreementGreeters(t *testing.T) {
+	isolated(t)
+	w := newAgreeWorld(t, greeters())
+	t.Run("Postfix", func(t *testing.T) { w.postfix(t, "", nil) })
+	t.Run("Sendmail", func(t *testing.T) { w.sendmail(t) })
 }

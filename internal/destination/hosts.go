@@ -256,11 +256,11 @@ func (l *list) ends(h policy.Host) bool {
 
 const greetsAsUs = "it greets with this MTA's own name"
 
-// greetsAsUs reports whether a host greets with the name that the MTA has.
+// greetsAsUs reports whether a host answers EHLO with the name that the MTA has;
+// what stands in its banner doesn't count.
 func (l *list) greetsAsUs(h policy.Host) bool {
 	return !l.mta.Hosts.Name.IsZero() && slices.ContainsFunc(h.Observations, func(o policy.Observation) bool {
-		name, _, _ := strings.Cut(o.Banner, " ")
-		return strings.EqualFold(name, l.mta.Hosts.Name.String()) && o.Address.Port() == loopPort
+		return strings.EqualFold(o.HELO, l.mta.Hosts.Name.String()) && o.Address.Port() == loopPort
 	})
 }
 

@@ -21,14 +21,14 @@ type greeters struct{}
 
 func (greeters) Probe(_ context.Context, t starttls.Target) policy.Observation {
 	o := policy.Observation{Address: t.Address, Outcome: policy.SawTLS, Version: policy.TLS13, Bits: 256, Stage: policy.StageQuit,
-		Trust: policy.Trusted, Banner: "mx.test ESMTP"}
+		Trust: policy.Trusted, HELO: "mx.test"}
 	switch t.Address.Addr().String() {
 	case "192.0.2.1":
 		o = policy.Observation{Address: t.Address, Outcome: policy.SawNoSTARTTLS, Stage: policy.StageEHLO}
 	case "192.0.2.3":
 		o = policy.Observation{Address: t.Address, Outcome: policy.SawUnreachable, Stage: policy.StageConnect}
 	case "192.0.2.9":
-		o.Banner = "MTA.test ESMTP Postfix"
+		o.HELO = "MTA.test"
 	}
 	return o
 }

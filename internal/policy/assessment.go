@@ -107,6 +107,7 @@ type Observation struct {
 	// Detail is the cause in words: an error, or the host's own reply (printable, cut to 200 octets).
 	Detail     string        `json:"detail,omitempty"`
 	Banner     string        `json:"banner,omitempty"`     // first line after the code
+	HELO       string        `json:"helo,omitempty"`       // the name that it gives in its reply to EHLO
 	Extensions []string      `json:"extensions,omitempty"` // EHLO keywords with parameters, as sent
 	Version    Version       `json:"tls_version,omitempty"`
 	Cipher     string        `json:"cipher,omitempty"`       // IANA name

@@ -82,6 +82,7 @@ func (c *conversation) greet(helo string, o *policy.Observation) *failure {
 	if f != nil {
 		return f
 	}
+	o.HELO = printable(firstWord(hello.lines[0]))
 	mangled := overwritten(o.Banner)
 	if extended {
 		// RFC 5321, section 4.1.1.1: the first line is the host's name and greeting, a keyword is on each other.
@@ -124,14 +125,22 @@ func (c *conversation) hello(name string, stage policy.Stage, fallBack func(repl
 
 // again greets the host once more, over TLS, as an MTA does next: a host that asks
 // for a certificate may say only now that it wants one, or it hangs up.
-func (c *conversation) again(helo string) *failure {
-	_, _, f := c.hello(helo, policy.StageSecure, func(r reply) bool {
+func (c *conversation) again(helo string, o *policy.Observation) *failure {
+	r, _, f := c.hello(helo, policy.StageSecure, func(r reply) bool {
 		return r.code/100 == 5 || c.mta.Dialect == profile.Postfix && r.code/100 != 2 && r.code != 421
 	})
 	if f != nil && f.cut {
 		f.outcome = policy.SawBroken // no reply: that is how TLS ended
 	}
-	return f
+	if f != nil {
+		return f
+	}
+	// Either of the two names counts where it is the MTA's own.
+	name := printable(firstWord(r.lines[0]))
+	if own := c.mta.Hosts.Name; o.HELO == "" || !own.IsZero() && strings.EqualFold(name, own.String()) {
+		o.HELO = name
+	}
+	return nil
 }
 
 // starttls asks for TLS and takes the 220.
@@ -216,6 +225,15 @@ func (c *conversation) read(stage policy.Stage) (reply, *failure) {
 		return reply{}, &failure{outcome: policy.SawUnreachable, stage: stage, err: err, cut: ended}
 	}
 	return r, nil
+}
+
+// firstWord is the host's name in its reply to EHLO (RFC 5321, section 4.1.1.1).
+func firstWord(line string) string {
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return ""
+	}
+	return words[0]
 }
 
 // keyword returns the EHLO keyword of a line in upper case (RFC 5321, section 4.1.1.1). Some hosts write "AUTH=LOGIN".

@@ -204,7 +204,7 @@ func (p *Prober) first(ctx context.Context, t Target, mta profile.MTA) (o policy
 		f = c.welcome(&o)
 	}
 	if f == nil {
-		f = c.again(p.helo())
+		f = c.again(p.helo(), &o)
 	}
 	if f != nil {
 		seen.explain(f, mta.TLS)
