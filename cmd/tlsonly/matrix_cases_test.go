@@ -19,12 +19,15 @@ const (
 	wantDane    = policy.LevelDane
 )
 
+const (
+	onePolicy  = "Postfix has one policy for all hosts of a destination, and dane-only would leave out the host without records"
+	insecureMX = "dane-only wants signed MX records, too; held to it mail would wait for ever"
+)
+
 func matrixCases() []matrixCase {
 	both := func(why string) differs { return differs{policy.LevelEncrypt: why, policy.LevelSecure: why} }
 	atEncrypt := func(why string) differs { return differs{policy.LevelEncrypt: why} }
 	const (
-		onePolicy   = "Postfix has one policy for all hosts of a destination, and dane-only would leave out the host without records"
-		insecureMX  = "dane-only wants signed MX records, too; held to it mail would wait for ever"
 		certNames   = "Postfix looks whether the certificate bears one of the names, not whether the host does"
 		commonNames = "Postfix takes common names where a certificate has no others"
 	)
@@ -213,6 +216,11 @@ func matrixCases() []matrixCase {
 		{name: "STS, wildcard for one label of two", hosts: one(mailHost{in: "hosts"}), more: sts("*.hosts.example"), want: wantNone, differs: both("to Postfix a name that begins with a dot stands for any number of labels")},
 		{name: "STS, name only as common name", hosts: one(named("-")), more: sts("mx1.@"), want: wantNone, differs: both(commonNames)},
 		{name: "STS, certificate of another host of the policy", hosts: one(named("mx2.@")), more: sts("mx1.@ mx2.@"), want: wantNone, differs: both(certNames)},
+		{name: "STS, certificate for who names the host", hosts: one(mailHost{named: true}), more: sts("mx1.@"), want: wantSecure},
+		{name: "STS, the second for who names it", hosts: []mailHost{{noTLS: true}, {named: true}}, more: sts("mx2.@ mx1.@"), want: wantSecure},
+		{name: "EE for who names the host", hosts: one(mailHost{named: true, tlsa: []string{ee}}), want: wantDane},
+		{name: "TA for who names the host", hosts: one(mailHost{named: true, show: "root", tlsa: []string{"2 1 1 root"}}), want: wantDane},
+		{name: "certificate for the destination, for who names the host", hosts: one(mailHost{named: true, names: "@"}), want: wantSecure},
 		{name: "STS, the second of two hosts", hosts: []mailHost{{}, {}}, more: sts("mx2.@"), want: wantSecure},
 		{name: "STS, EE for another", hosts: one(records(notEE)), more: sts("mx1.@"), want: wantNone},
 		{name: "STS names another host, EE", hosts: one(records(ee)), more: sts("mx9.@"), want: wantDane},

@@ -33,6 +33,7 @@ type mailHost struct {
 	alias string                  // the name is an alias of one in that zone, "here" being the destination's own
 	noTLS bool
 	only  uint16 // the only TLS version
+	named bool   // it shows its certificate only where it is named, and another else
 	// tlsa are records "3 1 1 leaf", the last word being what is published: leaf, an authority, or octets, "=0a1b"; end are those at
 	// the end of the alias.
 	tlsa, end []string
@@ -215,6 +216,15 @@ func (w *matrixWorld) start(h mailHost, i int, destination, zone string) (name s
 		shown, l := w.certificate(h, name, destination)
 		leaf = l
 		config.TLS = testnet.ServerTLS(shown, h.only, h.only)
+		if h.named {
+			other, _ := w.certificate(mailHost{by: "self", names: "invalid2.invalid"}, name, destination)
+			config.TLS.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				if hello.ServerName == name {
+					return &shown, nil
+				}
+				return &other, nil
+			}
+		}
 	}
 	smtp, err := testnet.StartSMTP(config)
 	if err != nil {
