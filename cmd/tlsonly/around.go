@@ -23,9 +23,9 @@ type around struct {
 	names  milter.Names
 	relays []addr.Destination
 	before []string
-	homes  map[addr.Destination][]addr.Domain // next hops to protected senders
-	unread []string                           // tables of such next hops
-	failed string                             // why nothing could be read the last time
+	homes  map[addr.Destination][]homeRoute // next hops to protected senders
+	unread []string                         // tables of such next hops
+	failed string                           // why nothing could be read the last time
 }
 
 // surroundings is the last that was read, none before.
@@ -82,7 +82,7 @@ func (d *service) readAround(ctx context.Context) {
 	defer d.reading.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, aroundTime)
 	defer cancel()
-	told, err := postfix.ReadAround(ctx, instance, c.Milter.Listen.String(), d.protected())
+	told, err := postfix.ReadAround(ctx, instance, c.Milter.Listen.String(), d.protected(), d.onward.find)
 	if err != nil {
 		old := d.around.get()
 		if old.failed != err.Error() {
@@ -93,7 +93,7 @@ func (d *service) readAround(ctx context.Context) {
 		d.around.Store(&old)
 		return
 	}
-	a := &around{before: told.Before, homes: map[addr.Destination][]addr.Domain{}, unread: told.UnreadHomes}
+	a := &around{before: told.Before, homes: map[addr.Destination][]homeRoute{}, unread: told.UnreadHomes}
 	a.names.Known = true
 	old := d.around.get()
 	read := func(names []string) (found []addr.Domain) {
@@ -133,6 +133,9 @@ const aroundEvery = time.Minute
 
 // keepAround reads the MTA's settings again and again until ctx ends.
 func (d *service) keepAround(ctx context.Context) {
+	if d.onward.late() {
+		d.readAround(ctx)
+	}
 	tick := time.NewTicker(aroundEvery)
 	defer tick.Stop()
 	for {

@@ -131,7 +131,9 @@ func (p *program) examine(ctx context.Context, c *config.Config, which, director
 			return nil, err
 		}
 		settings := postfixSettings(c, delivery)
-		more, err := postfix.Doctor(ctx, settings, postfixAt(c.Forwarding, directory))
+		i := postfixAt(c.Forwarding, directory)
+		settings.Forwarding = onwardOf(i, patternsOf(delivery.Senders(time.Now())))
+		more, err := postfix.Doctor(ctx, settings, i)
 		return append(found, more...), err
 	}
 	settings, err := sendmailSettings(c)

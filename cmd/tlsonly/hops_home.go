@@ -30,9 +30,9 @@ func patternsOf(senders []rules.Sender) (found []addr.Pattern) {
 // readHomes takes over the next hops to protected senders. What could not be
 // read now is as it was before.
 func (d *service) readHomes(a *around, told postfix.Around) {
-	add := func(hop addr.Destination, domain addr.Domain) {
-		if !slices.Contains(a.homes[hop], domain) {
-			a.homes[hop] = append(a.homes[hop], domain)
+	add := func(hop addr.Destination, h homeRoute) {
+		if !slices.Contains(a.homes[hop], h) {
+			a.homes[hop] = append(a.homes[hop], h)
 		}
 	}
 	old := d.around.get()
@@ -41,18 +41,19 @@ func (d *service) readHomes(a *around, told postfix.Around) {
 		if err != nil {
 			continue // doctor names next hops that are none
 		}
-		add(hop, h.Domain)
-		if !slices.Contains(old.homes[hop], h.Domain) && d.enforcesHome(h.Domain) {
+		one := homeRoute{of: h.Domain, at: h.At}
+		add(hop, one)
+		if !slices.Contains(old.homes[hop], one) && d.enforcesHome(h.At) {
 			d.log.Info("all mail to protected senders leaves over TLS or waits, because it may be a bounce",
-				"domain", h.Domain.String(), "nexthop", hop.String())
+				"domain", h.At.String(), "nexthop", hop.String(), "through", h.Through)
 		}
 	}
 	if len(told.UnreadHomes) == 0 {
 		return
 	}
-	for hop, domains := range old.homes {
-		for _, domain := range domains {
-			add(hop, domain)
+	for hop, homes := range old.homes {
+		for _, h := range homes {
+			add(hop, h)
 		}
 	}
 	if !slices.Equal(old.unread, told.UnreadHomes) {
@@ -66,5 +67,13 @@ func (d *service) enforcesHome(domain addr.Domain) bool {
 	return d.config.Load().Binding.Bounces != contract.BouncesOthers && !d.isLocal(domain)
 }
 
-// homes returns the domains of protected senders that a next hop leads to.
-func (d *service) homes(hop addr.Destination) []addr.Domain { return d.around.get().homes[hop] }
+// homes returns whose bounces leave by a next hop, domains of protected senders,
+// or the zero Domain for anybody's.
+func (d *service) homes(hop addr.Destination) (found []addr.Domain) {
+	for _, h := range d.around.get().homes[hop] {
+		if !d.isLocal(h.at) {
+			found = append(found, h.of)
+		}
+	}
+	return found
+}

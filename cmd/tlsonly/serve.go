@@ -88,6 +88,7 @@ type service struct {
 	monitor  *monitor.Monitor
 	notifier *monitor.Notifier
 	forwards *forward.Expander
+	onward   *onward           // what of it bounces take
 	senders  *sendmail.Senders // nil: the MTA is asked of none
 	audit    *audit.Watcher
 	observed *observe.Recorder
@@ -208,6 +209,7 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		return nil, err
 	}
 	d.audit = d.newWatcher(ctx)
+	d.onward = &onward{follow: d.forwards, protected: d.protected, log: d.log}
 	d.readAround(ctx)
 	if d.binding, err = d.newBinding(ctx); err != nil {
 		return nil, err

@@ -180,7 +180,8 @@ func (p *program) planPostfix(ctx context.Context, c *config.Config, i postfix.I
 	settings = postfixSettings(c, delivery)
 	settings.HideHeader = how.hide
 	if readByDaemon(c.Forwarding) == facts.Dir {
-		settings.Homes = facts.Homes(ctx, i, patternsOf(delivery.Senders(time.Now())))
+		protected := patternsOf(delivery.Senders(time.Now()))
+		settings.Homes = facts.Homes(ctx, i, protected, onwardOf(i, protected))
 	}
 	settings.Whose = func(endpoint string) (bool, error) { return settings.Daemon.IsMilter(ctx, endpoint) }
 	if plan, err = postfix.Plan(settings, facts); err != nil {

@@ -23,6 +23,8 @@ type Forwarder struct {
 	Address addr.Address // null where one entry stands for many
 	Pattern string       // then: the entry's key or pattern, as it stands
 	policy.Origin
+	// Everywhere says that the local part stands so in each of Own's domains.
+	Everywhere bool
 }
 
 // Unlisted is a source whose forwarders can't be listed, only asked for.
@@ -70,9 +72,11 @@ type lister struct {
 	yield     func(Forwarder) bool
 	userFiles map[string]bool // users' files
 	unlisted  []Unlisted
+	home      addr.Domain // of names that stand for themselves in every domain of the host
 }
 
 func (l *lister) tell(f Forwarder) error {
+	f.Everywhere = !f.Address.IsNull() && f.Address.Domain == l.home
 	if err := l.ctx.Err(); err != nil {
 		return err
 	}
@@ -88,6 +92,7 @@ func (l *lister) cannot(source string, err error) {
 
 func (l *lister) postfix(n *postfixConfig) error {
 	home := n.home()
+	l.home = home
 	for _, name := range []string{"alias_maps", "virtual_alias_maps", "recipient_canonical_maps", "canonical_maps",
 		"recipient_bcc_maps", "sender_bcc_maps"} {
 		for _, table := range n.maps(name) {
@@ -104,6 +109,24 @@ func (l *lister) postfix(n *postfixConfig) error {
 		}
 	}
 	return nil
+}
+
+// Own returns the domains of Postfix's mydestination, but those in tables.
+func (e *Expander) Own(ctx context.Context) ([]addr.Domain, error) {
+	if e.cfg.Tables == nil {
+		return e.cfg.Local, nil
+	}
+	n, err := e.sources.settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var own []addr.Domain
+	for _, item := range n.maps("mydestination") {
+		if d, err := addr.ParseDomain(item); err == nil && !strings.ContainsAny(item, ":/!") {
+			own = append(own, d)
+		}
+	}
+	return own, nil
 }
 
 // home is the domain of addresses that aliases stand for.

@@ -218,10 +218,21 @@ const chunk = 2000
 // ExpandAll expands many addresses, for mail of from, asking tables in batches. It ends early when yield says so.
 func (e *Expander) ExpandAll(ctx context.Context, all []addr.Address, from addr.Address,
 	yield func(addr.Address, Expansion) bool) {
+	e.expandAll(ctx, all, from, true, yield)
+}
+
+// Bounces is ExpandAll for mail that the MTA itself writes: it has no sender, and
+// no copies are made of it.
+func (e *Expander) Bounces(ctx context.Context, all []addr.Address, yield func(addr.Address, Expansion) bool) {
+	e.expandAll(ctx, all, addr.Address{}, false, yield)
+}
+
+func (e *Expander) expandAll(ctx context.Context, all []addr.Address, from addr.Address, external bool,
+	yield func(addr.Address, Expansion) bool) {
 	for part := range slices.Chunk(all, chunk) {
 		jobs := make([]*job, len(part))
 		for i, a := range part {
-			jobs[i] = &job{to: a, from: from, external: true}
+			jobs[i] = &job{to: a, from: from, external: external}
 		}
 		e.work(ctx, jobs)
 		for _, j := range jobs {

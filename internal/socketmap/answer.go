@@ -290,7 +290,7 @@ func (s *Server) homeOf(d addr.Domain, now time.Time) bool {
 // protected senders' mail are among it.
 func (s *Server) leadsHome(hop addr.Destination, now time.Time) bool {
 	return !s.c.FreeBounces && slices.ContainsFunc(s.c.Homes(hop), func(d addr.Domain) bool {
-		return s.c.Rules().Protects(d, now) && !s.c.Local(d)
+		return d.IsZero() && s.c.Rules().Enforces(now) || s.c.Rules().Protects(d, now)
 	})
 }
 

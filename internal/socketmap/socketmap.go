@@ -85,9 +85,9 @@ type Config struct {
 	// Local reports whether a domain is delivered here, or behind us: what protected senders there get isn't held to TLS
 	// for their sake. Default: none is.
 	Local func(addr.Domain) bool
-	// Homes returns the domains that a next hop leads to whoever sends. Where one
-	// of them is protected senders' and not Local, mail by it is held to TLS,
-	// because their bounces are among it. Default: none.
+	// Homes returns whose bounces leave by a next hop, whoever sends: domains of
+	// senders, or the zero Domain for anybody's. Where one of them is protected
+	// senders', all mail by it is held to TLS. Local isn't asked. Default: none.
 	Homes func(addr.Destination) []addr.Domain
 	// Site returns where the site's own settings send mail of a sender, as
 	// Postfix asks for it, before ctx ends. It is asked where the name of a map

@@ -37,10 +37,11 @@ func (i Instance) Delimiter(ctx context.Context) (string, error) {
 }
 
 // ReadAround asks postconf(1), and reads tables that name next hops. Milter is
-// where ours listens, protected selects the senders that rules protect. It needs
+// where ours listens, protected selects the senders that rules protect, forwarding
+// says where mail to them is sent on to. It needs
 // no privileges but to read what the tables are made of.
 func ReadAround(
-	ctx context.Context, i Instance, milter string, protected []addr.Pattern,
+	ctx context.Context, i Instance, milter string, protected []addr.Pattern, forwarding Forwarding,
 ) (Around, error) {
 	var text Postconf
 	for _, ask := range []struct {
@@ -69,7 +70,7 @@ func ReadAround(
 	t.queue = f.value("queue_directory")
 	list := func(table string) (map[string]string, error) { return t.List(ctx, table) }
 	a.Relays, a.Unread = f.relays(list)
-	a.Homes, a.UnreadHomes = f.homes(ctx, t, protected)
+	a.Homes, a.UnreadHomes = f.homes(ctx, t, protected, f.onward(ctx, forwarding))
 	return a, nil
 }
 

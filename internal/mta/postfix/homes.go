@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,19 +13,34 @@ import (
 // Home is a next hop by which mail for protected senders' own addresses goes,
 // bounces among it, on a route of the site's that the sender map cannot change.
 type Home struct {
-	Domain    addr.Domain // of the senders
+	Domain    addr.Domain // of the senders; zero for notices about anybody's mail
+	At        addr.Domain // of the recipients there
 	Transport string
 	Hop       string // as Postfix writes it
+	// Through is the address whose mail is sent on there; "" where it is the
+	// senders' own.
+	Through string
+	where   string // the setting that says so
 }
+
+// Onward is an address that mail for a protected sender is sent on to, or a
+// notice of Postfix's about anybody's mail, which is From a zero domain.
+type Onward struct{ From, To addr.Address }
+
+// Forwarding finds what mail to protected senders, and to those who get notices,
+// is sent on to; nil: nobody can tell.
+type Forwarding func(ctx context.Context, notices []addr.Address) []Onward
 
 // anyone stands for all mailboxes of a domain.
 const anyone = "tlsonly-home"
 
 // Homes finds the next hops to protected senders' own addresses that don't
 // depend on who sends, as far as the tables of the instance can be read.
-func (f Facts) Homes(ctx context.Context, i Instance, protected []addr.Pattern) []Home {
+func (f Facts) Homes(
+	ctx context.Context, i Instance, protected []addr.Pattern, forwarding Forwarding,
+) []Home {
 	t := &Tables{Instance: i, queue: f.value("queue_directory")}
-	found, _ := f.homes(ctx, t, protected)
+	found, _ := f.homes(ctx, t, protected, f.onward(ctx, forwarding))
 	return found
 }
 
@@ -34,9 +50,9 @@ func (f Facts) Homes(ctx context.Context, i Instance, protected []addr.Pattern) 
 // The default transport depends on the sender, so that ours holds bounces there.
 // What can't be read is unread; its routes are not among the homes.
 func (f Facts) homes(
-	ctx context.Context, t *Tables, protected []addr.Pattern,
+	ctx context.Context, t *Tables, protected []addr.Pattern, onward []Onward,
 ) (found []Home, unread []string) {
-	if len(protected) == 0 {
+	if len(protected)+len(onward) == 0 {
 		return nil, nil
 	}
 	seen := map[Home]bool{}
@@ -45,13 +61,22 @@ func (f Facts) homes(
 			continue
 		}
 		r := router{facts: f, service: s, tables: t}
-		r.read(ctx, protected)
+		r.read(ctx, protected, onward)
+		add := func(h Home) {
+			if !seen[h] {
+				seen[h] = true
+				found = append(found, h)
+			}
+		}
 		for _, a := range r.who {
 			for _, h := range r.route(a) {
-				if !seen[h] {
-					seen[h] = true
-					found = append(found, h)
-				}
+				add(h)
+			}
+		}
+		for _, o := range onward {
+			for _, h := range r.route(o.To) {
+				h.Domain, h.Through = o.From.Domain, o.From.String()
+				add(h)
 			}
 		}
 		for _, table := range r.unread {
@@ -83,7 +108,7 @@ var classes = []struct{ domains, transport string }{
 }
 
 // read asks the tables for all keys at once.
-func (r *router) read(ctx context.Context, protected []addr.Pattern) {
+func (r *router) read(ctx context.Context, protected []addr.Pattern, onward []Onward) {
 	named := map[addr.Address]bool{}
 	add := func(a addr.Address) {
 		if !named[a] {
@@ -129,13 +154,19 @@ func (r *router) read(ctx context.Context, protected []addr.Pattern) {
 	}
 	var keys []string
 	asked := map[string]bool{}
-	for _, a := range r.who {
+	ask := func(a addr.Address) {
 		for _, key := range r.keys(a) {
 			if !asked[key] {
 				asked[key] = true
 				keys = append(keys, key)
 			}
 		}
+	}
+	for _, a := range r.who {
+		ask(a)
+	}
+	for _, o := range onward {
+		ask(o.To)
 	}
 	r.answers = map[string]map[string]string{}
 	for _, table := range slices.Concat(routes, members) {
@@ -206,15 +237,15 @@ func (r *router) keys(a addr.Address) []string {
 // route returns the homes of an address, none where its mail depends on the
 // sender or stays here.
 func (r *router) route(a addr.Address) []Home {
-	transport, hop, explicit := r.class(a.Domain)
+	transport, hop, where := r.class(a.Domain)
 	name, nexthop := r.entry(a)
 	if name != "" {
-		transport, hop, explicit = name, "", true
+		transport, hop, where = name, "", r.service.placeOf("transport_maps")
 	}
 	if nexthop != "" {
 		hop = nexthop
 	}
-	if !explicit {
+	if where == "" {
 		return nil
 	}
 	s, ok := r.facts.service(transport, "unix")
@@ -224,26 +255,26 @@ func (r *router) route(a addr.Address) []Home {
 	var found []Home
 	for _, h := range splitList(hop) {
 		if !loopback(h) {
-			found = append(found, Home{a.Domain, transport, h})
+			found = append(found, Home{Domain: a.Domain, At: a.Domain, Transport: transport, Hop: h, where: where})
 		}
 	}
 	if hop == "" {
-		found = append(found, Home{a.Domain, transport, a.Domain.String()})
+		found = append(found, Home{Domain: a.Domain, At: a.Domain, Transport: transport, Hop: a.Domain.String(), where: where})
 	}
 	return found
 }
 
-// class returns the route of a domain without an entry of its own; it is not
-// explicit where it is the default transport's.
-func (r *router) class(domain addr.Domain) (transport, hop string, explicit bool) {
+// class returns the route of a domain without an entry of its own, and the
+// setting that says so, "" where it is the default transport's.
+func (r *router) class(domain addr.Domain) (transport, hop, where string) {
 	for _, c := range classes {
 		if !r.member(c.domains, domain) {
 			continue
 		}
 		transport, hop, _ := strings.Cut(r.value(c.transport), ":")
-		return transport, hop, true
+		return transport, hop, r.service.placeOf(c.transport)
 	}
-	return "", "", false
+	return "", "", ""
 }
 
 // member reports whether a setting lists a domain; postconf(5).
@@ -308,10 +339,98 @@ func (p *planner) homeNotes() {
 	if p.Bounces != contract.BouncesEncrypt || p.Others == contract.OthersOff {
 		return
 	}
+	said := map[string]bool{}
 	for _, h := range p.Homes {
-		if domain := h.Domain.String(); !slices.Contains(p.Local, domain) {
-			p.setup.note("all mail to %s, incoming mail too, waits unless %s (%s) offers TLS, because bounces to protected senders go there; "+
-				"if it needs none: [forwarding] local = [%q]", domain, h.Hop, h.Transport, domain)
+		at := h.At.String()
+		if key := at + " " + h.Hop; !slices.Contains(p.Local, at) && !said[key] {
+			said[key] = true
+			p.setup.note("all mail to %s, incoming mail too, waits unless %s (%s) offers TLS, because bounces to protected senders go there%s; "+
+				"if it needs none: [forwarding] local = [%q]", at, h.Hop, h.Transport, h.by(), at)
 		}
+	}
+}
+
+// by says whose mail is sent on to a home, as the end of a sentence.
+func (h Home) by() string {
+	if h.Through == "" {
+		return ""
+	}
+	return " from " + h.Through
+}
+
+// onward asks what is sent on, where any of it may have a route that doesn't
+// depend on who sends.
+func (f Facts) onward(ctx context.Context, forwarding Forwarding) []Onward {
+	explicit := false
+	for _, s := range f.Services {
+		if s.Command != "trivial-rewrite" {
+			continue
+		}
+		explicit = explicit || f.option(s, "transport_maps") != "" || f.option(s, "relay_domains") != ""
+		for _, name := range []string{"local_transport", "virtual_transport"} {
+			transport, _, _ := strings.Cut(f.option(s, name), ":")
+			to, ok := f.service(transport, "unix")
+			explicit = explicit || ok && to.Command == "smtp"
+		}
+	}
+	if forwarding == nil || !explicit {
+		return nil
+	}
+	return forwarding(ctx, f.notices())
+}
+
+// notices returns who gets what Postfix writes about mail that failed, with the
+// headers of that mail in it: postconf(5), notify_classes. Other notices have
+// the commands of a session only.
+func (f Facts) notices() (found []addr.Address) {
+	origins, _, _ := f.completion()
+	for _, s := range f.Services {
+		if s.Command != "bounce" {
+			continue
+		}
+		for _, class := range splitList(f.option(s, "notify_classes")) {
+			name := class + "_notice_recipient"
+			if class != "bounce" && class != "2bounce" && class != "delay" {
+				continue
+			}
+			a, err := addr.ParsePath(f.option(s, name))
+			if err == nil && !a.IsNull() && a.Domain.IsZero() && len(origins) > 0 {
+				a.Domain, err = addr.ParseDomain(origins[0])
+			}
+			if err == nil && !a.IsNull() && !slices.Contains(found, a) {
+				found = append(found, a)
+			}
+		}
+	}
+	return found
+}
+
+// onwardHomes judges the routes by which bounces and notices that are sent on
+// leave.
+func (d *doctor) onwardHomes(ctx context.Context) {
+	t := &Tables{Instance: d.instance, queue: d.value("queue_directory")}
+	homes, _ := d.homes(ctx, t, nil, d.onward(ctx, d.Forwarding))
+	said := map[string]bool{}
+	for _, h := range homes {
+		at, route := h.At.String(), h.Transport+":"+h.Hop
+		b, _ := d.bondOf(route)
+		if slices.Contains(d.Local, at) || b != partly && b != loose || said[at+" "+route] {
+			continue
+		}
+		said[at+" "+route] = true
+		local := fmt.Sprintf(`[forwarding] local = [%q]`, at)
+		if b == partly && d.homeEnforced(ctx, h.Hop) {
+			d.warn("route-home-held", h.where, local+", if what goes there stays at the site; else have the inner host offer TLS",
+				"%s for %s: bounces and notices%s are sent on there, so all mail there, from whomever, waits unless %s offers TLS",
+				route, at, h.by(), h.Hop)
+			continue
+		}
+		remedy := "name our strict transport, tlsonly:nexthop; or " + local + ", if what goes there stays at the site"
+		if !d.follows() && d.Bounces == contract.BouncesEncrypt {
+			remedy = fmt.Sprintf("[forwarding] postfix = %q, so that the daemon reads this route and holds it; or ", d.Dir) + remedy
+		}
+		d.hole("route-home", h.where, remedy,
+			"%s for %s: bounces and notices%s are sent on there, and nothing holds them to TLS",
+			route, at, h.by())
 	}
 }

@@ -101,7 +101,7 @@ func TestHomes(t *testing.T) {
 			for _, p := range strings.Fields(c.rules) {
 				patterns = append(patterns, addr.MustPattern(p))
 			}
-			homes, unread := facts(t, "3.7.11", main, own...).homes(t.Context(), &Tables{Instance: Instance{Dir: dir}}, patterns)
+			homes, unread := facts(t, "3.7.11", main, own...).homes(t.Context(), &Tables{Instance: Instance{Dir: dir}}, patterns, nil)
 			var got []string
 			for _, h := range homes {
 				got = append(got, fmt.Sprintf("%s=%s", h.Domain, h.Hop))

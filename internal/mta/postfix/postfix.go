@@ -58,6 +58,7 @@ type Settings struct {
 	Reports           bool             // policies answered have what TLS reports need, which Postfix knows since 3.10
 	Local             []string         // domains that the daemon takes as delivered here
 	Homes             []Home           // next hops to protected senders, which the daemon holds
+	Forwarding        Forwarding       // what bounces are sent on to; nil: nobody can tell
 	Read              string           // the directory of the configuration that the daemon reads itself, "" for none
 
 	// Whose says whether it is this daemon that answers at an endpoint; nil:

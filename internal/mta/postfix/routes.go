@@ -150,6 +150,7 @@ func (d *doctor) routes(ctx context.Context) {
 		d.transportMaps(ctx, at)
 	}
 	d.relayed(ctx)
+	d.onwardHomes(ctx)
 	d.deliveries(ctx)
 	d.filter(inMain("content_filter"), d.value("content_filter"))
 	for _, s := range d.Services {
