@@ -614,6 +614,14 @@ func TestMTATwinsTable(t *testing.T) {
 	leaves(doctor, "127.0.0.1", "tlsonly1")
 	leaves(outsider, "127.0.0.11", "smtp-168")
 	w.doctorSays(exitOK, "ok", "sender-map-asked")
+	// An entry that comes later, for one address too, takes nobody's TLS off: our
+	// table stands first and is one of patterns. Its transport is not used.
+	write(w.dir, "sdd", "@other.example smtp-168:\n"+doctor+" smtp-167:\n")
+	w.reload()
+	leaves(doctor, "127.0.0.1", "tlsonly1")
+	if out := w.doctorSays(exitNo, "hole", "twin-unasked"); !strings.Contains(out, table+":2") {
+		t.Errorf("doctor doesn't say where:\n%s", out)
+	}
 	write(w.dir, "sdd", "@other.example smtp-168:\n\n@clinic.example smtp-167:\n")
 	out := w.doctorSays(exitNo, "hole", "twin-unasked")
 	if !strings.Contains(out, table+":3") {
