@@ -90,7 +90,7 @@ func readForwarder(v value.Value) ([]addr.Pattern, error) {
 		return nil, err
 	}
 	if i := slices.IndexFunc(ps, func(p addr.Pattern) bool { return p.Kind() == addr.Null }); i >= 0 {
-		return nil, value.Wrong(v.Any.([]value.Value)[i], "no mailbox is empty")
+		return nil, value.Wrong(v.Any.([]value.Value)[i], "a mailbox can't be empty")
 	}
 	return ps, nil
 }

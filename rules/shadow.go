@@ -25,7 +25,7 @@ func shadowed(rs []*Rule, now time.Time) []value.Fault {
 		selectors := r.selectors()
 		if j, ok := coveredBy(selectors, earlier); ok {
 			faults = append(faults, value.Fault{Line: r.Line, Text: fmt.Sprintf(
-				"rule %q: unreachable: rule %q of line %d decides before it", r.Name, rs[j].Name, rs[j].Line)})
+				"rule %q: unreachable: rule %q on line %d decides before it", r.Name, rs[j].Name, rs[j].Line)})
 			continue // what it would shadow, rule j does
 		}
 		if !r.Until.IsZero() {

@@ -62,7 +62,7 @@ func withDelimiter(ctx context.Context, c *config.Config) (*config.Config, error
 	defer cancel()
 	chars, err := instance.Delimiter(ctx)
 	if err != nil {
-		return c, fmt.Errorf("%w; only + counts until [senders] delimiter says more", err)
+		return c, fmt.Errorf("%w; until [senders] delimiter is set, only + counts", err)
 	}
 	return c.WithDelimiter(chars), nil
 }

@@ -182,7 +182,7 @@ func (p *program) asDaemon(ctx context.Context, c *config.Config, file string, a
 	}
 	cmd, err := who.command(ctx, file, "", args...)
 	if err != nil {
-		fmt.Fprintf(p.stderr, "tlsonly: %v: this is what root can read, the daemon may not\n", err)
+		fmt.Fprintf(p.stderr, "tlsonly: %v: so this is what root can read, not what the daemon can read\n", err)
 		return 0, false
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, p.stdout, p.stderr
@@ -191,7 +191,7 @@ func (p *program) asDaemon(ctx context.Context, c *config.Config, file string, a
 	case err == nil:
 		return exitOK, true
 	case errors.Is(err, syscall.EPERM): // a sandbox, as that of tlsonly-forwards.service
-		fmt.Fprintf(p.stderr, "tlsonly: no right to become user %s: this is what %s can read, the daemon may not\n", who.name, answeredBy())
+		fmt.Fprintf(p.stderr, "tlsonly: no right to become user %s: so this is what %s can read, not what the daemon can read\n", who.name, answeredBy())
 		return 0, false
 	case errors.As(err, &exit) && exit.ExitCode() >= 0:
 		return exit.ExitCode(), true

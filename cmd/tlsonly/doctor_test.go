@@ -56,18 +56,18 @@ func TestDoctorResolver(t *testing.T) {
 	}{
 		{"well", "auto", wellResolved, "ok", "validates DNSSEC"},
 		{"well, and wanted", "on", wellResolved, "ok", "validates DNSSEC"},
-		{"off", "off", func(d *testnet.DNS) { d.SetFault("", 0, testnet.DNSServFail) }, "ok", "DANE binds nobody"},
+		{"off", "off", func(d *testnet.DNS) { d.SetFault("", 0, testnet.DNSServFail) }, "ok", "DANE is not used"},
 		{"not validating", "auto", func(*testnet.DNS) {}, "warning", "no AD bit"},
 		{"forged answers", "auto", func(d *testnet.DNS) { d.SetSecure(signedName) }, "hole", "one for " + bogusName},
 		{"forged answers, said to be good", "auto", func(d *testnet.DNS) { d.SetSecure(".") }, "hole", "one for " + bogusName},
 		{"the second isn't answered", "auto", func(d *testnet.DNS) {
 			d.SetSecure(signedName)
 			d.SetFault(bogusName, 0, testnet.DNSRefused)
-		}, "warning", "isn't known: MX of " + bogusName + ": REFUSED"},
+		}, "warning", "forged answers: MX of " + bogusName + ": REFUSED"},
 		{"the second isn't there", "auto", func(d *testnet.DNS) {
 			d.SetSecure(signedName)
 			d.SetFault(bogusName, 0, testnet.DNSNXDomain)
-		}, "warning", "isn't known: it says that there is no " + bogusName},
+		}, "warning", "is not known whether it refuses forged answers: it says that " + bogusName},
 		{"nothing is answered", "auto", func(d *testnet.DNS) { d.SetFault("", 0, testnet.DNSServFail) }, "warning", "can't be judged"},
 	} {
 		d := startDNS(t, "127.0.0.1:0")
@@ -87,7 +87,7 @@ func TestMTADoctorResolver(t *testing.T) {
 	wellResolved(own)
 	conf := config.Default()
 	conf.DNS.Resolver = own.Addr()
-	if levels, text := findings(conf, true); levels != "ok warning" || !strings.Contains(text, "Postfix asks another resolver") {
+	if levels, text := findings(conf, true); levels != "ok warning" || !strings.Contains(text, "Postfix uses another resolver") {
 		t.Errorf("Postfix's doesn't validate: %q\n%s", levels, text)
 	}
 	if levels, text := findings(conf, false); levels != "ok" {
@@ -106,7 +106,7 @@ func TestMTADoctorResolver(t *testing.T) {
 		t.Errorf("elsewhere, and trusted: %q\n%s", levels, text)
 	}
 	conf.DNS.TrustResolver, conf.DNS.DNSSEC = false, "on"
-	if levels, text := findings(conf, true); levels != "broken" || !strings.Contains(text, "the daemon doesn't start") {
+	if levels, text := findings(conf, true); levels != "broken" || !strings.Contains(text, "the daemon can't start") {
 		t.Errorf("elsewhere, not trusted, and wanted: %q\n%s", levels, text)
 	}
 }

@@ -125,7 +125,7 @@ func openStore(ctx context.Context, c *config.Config) (*store.Store, error) {
 
 func (p *program) listDomains(ctx context.Context, s *store.Store, filter store.Filter, level policy.Level, asJSON bool) error {
 	enc := json.NewEncoder(p.stdout)
-	t := newTable(p.stdout, "DESTINATION", "LEVEL", "PINNED BY", "DEMAND", "LAST LOOK", "LAST OK", "FAILED", "NEXT")
+	t := newTable(p.stdout, "DESTINATION", "LEVEL", "PINNED BY", "DEMAND", "ASSESSED", "LAST OK", "FAILED", "NEXT")
 	now := time.Now()
 	err := s.List(ctx, filter, func(e store.Entry) error {
 		k := web.NewDestination(e)
@@ -174,12 +174,12 @@ func (p *program) showDomain(ctx context.Context, s *store.Store, d addr.Destina
 	if k.Demand != nil {
 		line("demanded", fmt.Sprintf("%s since %s", *k.Demand, stamp(k.Demand.Since)))
 	}
-	line("last look", stamp(k.LastLook))
+	line("assessed", stamp(k.LastLook))
 	line("last success", stamp(k.LastSuccess))
 	if k.Failures > 0 {
-		line("failing", fmt.Sprintf("since %s, %s", stamp(k.FailingSince), plural(k.Failures, "look")))
+		line("failing", fmt.Sprintf("since %s, %s", stamp(k.FailingSince), plural(k.Failures, "assessment")))
 	}
-	line("next look", stamp(k.Next))
+	line("next", stamp(k.Next))
 	line("last mail", stamp(k.LastMail))
 	if k.Assessment != nil {
 		fmt.Fprintln(p.stdout)

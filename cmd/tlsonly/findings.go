@@ -31,8 +31,8 @@ func accept(found []mta.Finding, accepted []config.Acceptance) []mta.Finding {
 	}
 	for n, a := range accepted {
 		if !used[n] {
-			found = append(found, finding(mta.Warning, "accept-unused", a.String(), "take it out of [doctor] accept",
-				"[doctor] accept names %s, and there is no such finding now", a))
+			found = append(found, finding(mta.Warning, "accept-unused", a.String(), "remove it from [doctor] accept",
+				"[doctor] accept names %s, but there is no such finding now", a))
 		}
 	}
 	return found

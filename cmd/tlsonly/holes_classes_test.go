@@ -242,7 +242,7 @@ func TestMTAHolesRelease(t *testing.T) {
 	}
 	release("no former rules bind anything", exitOK)
 	w.daemon.write(daemonHead + exceptRule + clinicRule)
-	release("the daemon hasn't read this file yet", exitNo)
+	release("the daemon has not read this file yet", exitNo)
 	w.hup(exceptRule+clinicRule, `msg="exception does not apply at delivery yet, because former rules still bind" rule=except`)
 	if out, _ := w.program("classes"); !strings.Contains(out, "tlsonly1  @clinic.example  in force; rules except (may), clinic (encrypt)") ||
 		!strings.Contains(out, "tlsonly1  @clinic.example  binds mail accepted before, until ") {
@@ -252,7 +252,7 @@ func TestMTAHolesRelease(t *testing.T) {
 	if host, at := w.leak(); host != "" {
 		t.Errorf("%s saw the message in the clear: …%q…", host, at)
 	}
-	release("mail waits that was accepted before the rules changed: 1 message", exitNo)
+	release("mail that was accepted before the rules changed still waits: 1 message", exitNo)
 	release("released: 1 former set", exitOK, "--force")
 	waitFor(t, "the exception to hold at delivery", func() bool {
 		w.run("postqueue", "-f")

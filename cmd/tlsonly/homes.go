@@ -43,15 +43,15 @@ func doctorHomes(ctx context.Context, c *config.Config, aside string) []mta.Find
 	waits := ""
 	switch {
 	case sieve:
-		waits = "[forwarding] sieve names scripts there, and what they send on may have another sender"
+		waits = "[forwarding] sieve names scripts there, which may send mail on with another sender"
 	case c.Forwarding.Unreadable == contract.UnreadableDefer:
 		waits = `[forwarding] unreadable = "defer"`
 	case c.Socketmap.Listen == (config.Endpoint{}):
-		waits = "[socketmap] listen is off, so delivery doesn't hold what is sent on"
+		waits = "[socketmap] listen is off, so what is sent on isn't bound at delivery"
 	case c.Binding.Senders != contract.SendersMap:
 		waits = `[binding] senders is "table", which may be older than the rules`
 	case aside != "":
-		waits = "delivery doesn't hold what is sent on: " + aside
+		waits = "what is sent on isn't bound at delivery: " + aside
 	}
 	return closedHomes(who, string(passwd), waits)
 }
@@ -97,10 +97,10 @@ func closedHomes(who identity, passwd, waits string) []mta.Finding {
 	text := fmt.Sprintf("mail to %s (%s)", whose, where)
 	if waits != "" {
 		return []mta.Finding{finding(mta.Broken, "homes-closed", where, readHomes,
-			"%s is deferred now if a protected sender sends it: the daemon's user, %s, can't read a .forward there, and %s", text, who.name, waits)}
+			"%s is deferred if a protected sender sends it: the daemon's user, %s, can't read a .forward there, and %s", text, who.name, waits)}
 	}
 	return []mta.Finding{finding(mta.OK, "homes-held", where, "",
-		"%s is accepted: the daemon's user, %s, can't read a .forward there, but what it sends on is held at delivery", text, who.name)}
+		"%s is accepted: the daemon's user, %s, can't read a .forward there, but what it sends on is bound at delivery", text, who.name)}
 }
 
 // enters reports whether who can look for a file of a known name in a directory, as far as mode bits say it. One that isn't

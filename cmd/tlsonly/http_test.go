@@ -128,7 +128,7 @@ tls = "verified"
 		}
 	}
 	has(ask("GET", "/readyz", "", 200), "store: ok\nresolver: ok\nforwards: ok\nsessions: ok\n")
-	has(ask("GET", "/", "", 200), "Whether the MTA is bound isn’t watched here.", "clinic", "insurer", "not suspected")
+	has(ask("GET", "/", "", 200), "The MTA isn’t watched here, so it isn’t known whether it is bound.", "clinic", "insurer", "not suspected")
 	d.stats.observeInbound(&inbound.Rule{Name: "insurer", Mode: policy.Enforce}, policy.Reject, inbound.NoTLS)
 	has(ask("GET", "/metrics", "", 200), `tlsonly_inbound_decisions_total{mode="enforce",reason="no-tls",rule="insurer",verdict="reject"} 1`, "tlsonly_own_network_suspect 0")
 	if !postfixSettings(c, rules.Alone(c.Rules)).Verified {

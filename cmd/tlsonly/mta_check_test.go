@@ -161,14 +161,14 @@ func checkCases() []seen {
 		{"signed.example", "encrypt", "secure", "", "secure dane, secure mta-sts", []string{"  for level secure, by DANE:\n    mx1.signed.example: publish _25._tcp.mx1.signed.example. IN TLSA 3 1 1 ",
 			"  or, by MTA-STS:\n    announce a policy in the TXT record _mta-sts.signed.example, "}, []string{"sign the zone"}},
 		{"insecure-mx.example", "encrypt", "secure", "", "secure dane", []string{"sign the zone of insecure-mx.example with DNSSEC\n"}, []string{"publish", "announce"}},
-		{"sts.example", "secure", "dane", "", "dane dane", []string{"  MTA-STS            enforce, id 1, until ", ", mx *.sts.example\n", "    MTA-STS            fits the policy\n", "  for level dane:\n"}, []string{"for level secure"}},
-		{"sts-other.example", "may", "encrypt", "mta-sts-mismatch", "encrypt", []string{"does not fit the policy: the policy does not name it\n",
+		{"sts.example", "secure", "dane", "", "dane dane", []string{"  MTA-STS            enforce, id 1, until ", ", mx *.sts.example\n", "    MTA-STS            matches the policy\n", "  for level dane:\n"}, []string{"for level secure"}},
+		{"sts-other.example", "may", "encrypt", "mta-sts-mismatch", "encrypt", []string{"does not match the policy: the policy does not name it\n",
 			"be named in the MTA-STS policy, which names mail.sts-other.example, or leave the MX records\n"}, nil},
-		{"sts-testing.example", "encrypt", "secure", "", "secure mta-sts", []string{"change the policy's mode from testing to enforce", "fits the policy"}, []string{"DANE:"}},
+		{"sts-testing.example", "encrypt", "secure", "", "secure mta-sts", []string{"change the policy's mode from testing to enforce", "matches the policy"}, []string{"DANE:"}},
 		{"sts-404.example", "encrypt", "secure", "", "secure mta-sts", []string{"  MTA-STS            not known: HTTP status 404", "announces: HTTP status 404, not 200\n"}, []string{"DANE:"}},
 		{"sts-expired.example", "encrypt", "secure", "", "secure mta-sts", []string{"announces: tls: failed to verify certificate: x509: certificate has expired"}, []string{"DANE:"}},
 		{"own.example", "secure", "dane", "", "dane dane", []string{"certificate        own.example, by CN=root, until "}, []string{"by MTA-STS"}},
-		{"expired.example", "encrypt", "secure", "", "secure mta-sts, secure dane", []string{"(over for 3", "days)", "    authorities        expired: ",
+		{"expired.example", "encrypt", "secure", "", "secure mta-sts, secure dane", []string{"(expired for 3", "days)", "    authorities        expired: ",
 			"mx1.expired.example, mx2.expired.example: show a valid certificate for its own name: this one is not valid, expired: "}, nil},
 		{"self.example", "encrypt", "secure", "", "secure mta-sts, secure dane", []string{"mx1.self.example, by itself, until "}, nil},
 		{"none.example", "may", "encrypt", "no-starttls", "encrypt", []string{"STARTTLS           not offered\n", "  for level encrypt:\n    mx1.none.example, mx2.none.example: " + offer + "\n"}, nil},
@@ -293,7 +293,7 @@ func TestMTACheck(t *testing.T) {
 	w.config = w.configure(blind.Addr())
 	r = w.program("", "check", "signed.example", "dane.example", "[127.0.1.1]")
 	if n := strings.Count(r.out, "doesn't validate"); n != 1 || !strings.HasPrefix(r.out, "our resolver: ") || strings.Contains(r.out, "sign the zone") ||
-		!strings.Contains(r.out, "whether signed by DNSSEC can't be seen from here") {
+		!strings.Contains(r.out, "not known from here whether signed by DNSSEC") {
 		t.Errorf("told %d times\n%s", n, r.out)
 	}
 	answers = decode(t, w.program("", "check", "--json", "signed.example", "dane.example", "own.example", "[127.0.1.1]").out)
@@ -553,9 +553,9 @@ func TestCheckDaysLeft(t *testing.T) {
 		{25 * time.Hour, "1 day left"},
 		{23 * time.Hour, "less than a day left"},
 		{0, "less than a day left"},
-		{-time.Minute, "over since less than a day"},
-		{-25 * time.Hour, "over for 1 day"},
-		{-49 * time.Hour, "over for 2 days"},
+		{-time.Minute, "expired less than a day ago"},
+		{-25 * time.Hour, "expired for 1 day"},
+		{-49 * time.Hour, "expired for 2 days"},
 	} {
 		if got := daysLeft(now.Add(c.left), now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.left, got, c.want)

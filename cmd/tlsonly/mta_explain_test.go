@@ -129,7 +129,7 @@ func TestMTAExplain(t *testing.T) {
 
 	// Nobody else than the daemon can answer.
 	d.stop(syscall.SIGTERM)
-	if got := d.commandStatus(3, "explain", "--delivery", "good.example"); !strings.Contains(got, "needs the running daemon: none answers at [http] listen") {
+	if got := d.commandStatus(3, "explain", "--delivery", "good.example"); !strings.Contains(got, "needs the running daemon: it doesn't answer at [http] listen") {
 		t.Error(got)
 	}
 	d.start()

@@ -97,7 +97,7 @@ func (d *service) reload(ctx context.Context) {
 	if err == nil && len(fresh.Rules.Rules()) == 0 && len(old.Rules.Rules()) > 0 {
 		// Between an editor's truncating and its writing a file says nothing at
 		// all: that must not end all protection.
-		err = errors.New("no rule is left in the file; restart if that is meant")
+		err = errors.New("no rule is left in the file; if you mean that, restart")
 	}
 	if err == nil {
 		// What binds at delivery comes first: it is never weaker than before.

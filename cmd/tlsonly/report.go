@@ -322,7 +322,7 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 		"deliveries over TLS: %d, in the clear: %d, by transport: %d, unknown: %d, on this machine: %d, deferred: %d, bounced: %d\n",
 		r.Messages, d.Encrypted, d.Clear, d.ByTransport, d.Unknown, d.Here, d.Deferred, d.Bounced)
 	if r.Senderless > 0 {
-		fmt.Fprintf(w, "deliveries to other hosts whose sender is not in these logs: %d\n", r.Senderless)
+		fmt.Fprintf(w, "deliveries to other hosts whose sender isn't in these logs: %d\n", r.Senderless)
 	}
 	table := func(title string, rows []maillog.Row, most int) {
 		if len(rows) == 0 {

@@ -206,9 +206,9 @@ func (p page) host(a policy.Assessment, h policy.Host, far judge.HostReport) {
 	switch {
 	case far.MTASTS == nil:
 	case *far.MTASTS:
-		p.row(4, "MTA-STS", "fits the policy")
+		p.row(4, "MTA-STS", "matches the policy")
 	default:
-		p.row(4, "MTA-STS", "does not fit the policy: %s", far.STSDetail)
+		p.row(4, "MTA-STS", "does not match the policy: %s", far.STSDetail)
 	}
 	for _, r := range h.TLSA {
 		matched := ""
@@ -357,9 +357,9 @@ func daysLeft(end, now time.Time) string {
 	left := end.Sub(now)
 	switch {
 	case left < -day:
-		return "over for " + plural(int(-left/day), "day")
+		return "expired for " + plural(int(-left/day), "day")
 	case left < 0:
-		return "over since less than a day"
+		return "expired less than a day ago"
 	case left < day:
 		return "less than a day left"
 	}
@@ -371,7 +371,7 @@ func (p page) signed(secure bool) string {
 	case secure:
 		return "signed by DNSSEC"
 	case p.blind:
-		return "whether signed by DNSSEC can't be seen from here"
+		return "not known from here whether signed by DNSSEC"
 	}
 	return "not signed by DNSSEC"
 }

@@ -130,23 +130,23 @@ func doctorForwards(ctx context.Context, c *config.Config, file, which, director
 		found = append(found, finding(mta.Warning, "forwards-unread", "tlsonly.toml:forwarding."+which, fmt.Sprintf(`[forwarding] %s = "auto"`, which), "%s's own tables aren't read, so forwards in them aren't followed", which))
 	}
 	if _, err := newForwards(ctx, c, slog.New(slog.DiscardHandler)); err != nil {
-		return append(found, finding(mta.Broken, "forwards-broken", "tlsonly.toml:forwarding", "mend it, or switch it off in [forwarding]", "%v: the daemon doesn't start", err))
+		return append(found, finding(mta.Broken, "forwards-broken", "tlsonly.toml:forwarding", "repair it, or switch it off in [forwarding]", "%v: the daemon can't start", err))
 	}
 	said, err := sourcesAs(ctx, c, file, directory)
 	if err != nil {
-		return append(found, finding(mta.Broken, "forwards-unreadable", "", "see what tlsonly forwards --sources says",
-			"what the daemon can read of forwards isn't known: %v", err))
+		return append(found, finding(mta.Broken, "forwards-unreadable", "", "tlsonly forwards --sources",
+			"it is not known which forwards the daemon can read: %v", err))
 	}
 	for _, f := range said.Faults {
 		found = append(found, finding(mta.Broken, "forwards-unreadable", f.Source, mayRead(f.File),
 			"%s: %s can't read it, so mail of protected senders is deferred: %s", strings.TrimSpace(f.Setting+" "+f.Source), said.By, oneLine(f.Reason)))
 	}
 	for _, u := range said.Unlisted {
-		found = append(found, finding(mta.Warning, "forwards-unlisted", u.Source, "nothing, if that will do: it is asked at RCPT for each recipient, but can't be audited",
+		found = append(found, finding(mta.Warning, "forwards-unlisted", u.Source, "nothing, if you accept that: it is queried at RCPT about each recipient, but can't be audited",
 			"%s can't be listed: %s", u.Source, u.Reason))
 	}
 	if len(found) == 0 {
-		found = append(found, finding(mta.OK, "forwards-read", "", "", "%s reads all their sources: %s", said.By, plural(said.Owners, "owner")))
+		found = append(found, finding(mta.OK, "forwards-read", "", "", "%s can read all sources of forwards: %s", said.By, plural(said.Owners, "owner")))
 	}
 	return append(found, doctorHomes(ctx, c, said.Aside)...)
 }
@@ -156,14 +156,14 @@ func mayRead(file string) string {
 	const restart = " && systemctl restart tlsonly"
 	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "make the table, or take it out of Postfix's settings"
+		return "make the table, or remove it from Postfix's settings"
 	}
 	s, ok := (*syscall.Stat_t)(nil), false
 	if err == nil {
 		s, ok = info.Sys().(*syscall.Stat_t)
 	}
 	if !ok || info.Mode().Perm()&0o040 == 0 {
-		return "let the daemon's user read it, or see what postmap -q says as that user"
+		return "let the daemon's user read it, or run postmap -q as that user to find out why not"
 	}
 	group, err := user.LookupGroupId(strconv.FormatUint(uint64(s.Gid), 10))
 	if err != nil || s.Gid == 0 {

@@ -298,7 +298,7 @@ func TestMTATwinsRelays(t *testing.T) {
 	w.bind("")
 	all()
 	out, _ := w.program("doctor", "postfix")
-	if !strings.Contains(out, "twin-asked") || !strings.Contains(out, "which can only be asked") {
+	if !strings.Contains(out, "twin-asked") || !strings.Contains(out, "which can only be queried") {
 		t.Errorf("doctor:\n%s", out)
 	}
 	for _, name := range []string{"tlsonly1-smtps-relay", "tlsonly-relay-a", "tlsonly1-relay"} {

@@ -39,7 +39,7 @@ func (d *service) watchPlan() binding.Plan {
 	case c.Binding.Watch == 0:
 		p.Idle = `[binding] watch = "off"`
 	case c.Socketmap.Listen == (config.Endpoint{}):
-		p.Idle = "[socketmap] listen is off, so that nothing binds the MTA at delivery"
+		p.Idle = "[socketmap] listen is off, so nothing binds the MTA at delivery"
 	case len(c.Rules.Rules())+len(c.Inbound.Rules()) == 0 && d.delivery.Load().Highest() == 0:
 		p.Idle = "there is no rule"
 	}

@@ -83,11 +83,11 @@ func TestMTAObserveThenEnforce(t *testing.T) {
 		!strings.Contains(out, "write to    postmaster@none.example") {
 		t.Errorf("status %d:\n%s", status, out)
 	}
-	if out, _ := w.program("report", filepath.Join(w.postfix.Dir, "log")); !strings.Contains(out, "observing: 1 rule observes only, so nobody is protected by it: of 2 recipients since") ||
+	if out, _ := w.program("report", filepath.Join(w.postfix.Dir, "log")); !strings.Contains(out, "observing: 1 rule only observes, so it protects nobody: of 2 recipients since") ||
 		!strings.Contains(out, "1 for none.example: no-starttls, rule clinic") {
 		t.Errorf("report:\n%s", out)
 	}
-	if out, status := w.program("lint"); status != exitOK || !strings.Contains(out, "1 rule observes: nobody is protected by it") {
+	if out, status := w.program("lint"); status != exitOK || !strings.Contains(out, "1 rule only observes, so it protects nobody") {
 		t.Errorf("lint: status %d:\n%s", status, out)
 	}
 

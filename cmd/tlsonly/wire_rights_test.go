@@ -128,7 +128,7 @@ func TestMTARights(t *testing.T) {
 		if _, said := d.ready(); !strings.Contains(said, "virtual_alias_maps") {
 			t.Errorf("/readyz: %s", said)
 		}
-		const complaint = "where mail is forwarded to can't be read"
+		const complaint = "a table of forwards can't be read"
 		if n := strings.Count(d.log(), "level=ERROR msg=\""+complaint); n != 1 {
 			t.Errorf("%d complaints at ERROR, want 1", n)
 		}

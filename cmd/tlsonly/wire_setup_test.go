@@ -95,7 +95,7 @@ func TestMTASendersTableStale(t *testing.T) {
 	}
 	finds("", exitOK)
 	w.daemon.write(daemonHead + sendersTable + clinicRule + bank)
-	finds("tlsonly_senders.regexp isn't what the rules say now", exitNo)
+	finds("tlsonly_senders.regexp doesn't say what the rules say now", exitNo)
 	out, status := w.program("setup", "postfix", "--apply", "--no-reload")
 	if status != exitOK || !strings.Contains(out, "run setup again when senders in them change") ||
 		!strings.Contains(out, `[binding] others = "off" takes that away`) {

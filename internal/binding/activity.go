@@ -214,20 +214,20 @@ func (a *Activity) Silent(now time.Time) []mta.Finding {
 	defer a.mu.Unlock()
 	a.turn(now)
 	var found []mta.Finding
-	const remedy = "tlsonly doctor, then see whether the MTA was reloaded"
+	const remedy = "tlsonly doctor; then check whether the MTA was reloaded"
 	if a.arrived.slots >= signs {
 		found = append(found, mta.Finding{Severity: mta.Hole, Code: "milter-silent", Where: "milter", Check: checkActivity,
-			Text: "mail of protected senders is under way of which the milter wasn't asked, since " +
+			Text: "the maps are asked about mail of protected senders about which the milter was not asked, since " +
 				a.arrived.first.Format(time.DateTime), Remedy: remedy})
 	}
 	if a.accepted.slots >= signs {
 		found = append(found, mta.Finding{Severity: mta.Hole, Code: "maps-silent", Where: "socketmap", Check: checkActivity,
-			Text: "mail of protected senders was accepted, and nobody asks the maps how it may leave, since " +
+			Text: "mail of protected senders was accepted, but nobody asks the maps about it, since " +
 				a.accepted.first.Format(time.DateTime), Remedy: remedy})
 	}
 	if a.quiet() {
 		found = append(found, mta.Finding{Severity: mta.Warning, Code: "nobody-asks", Check: checkActivity,
-			Text: "nobody has asked for two hours, though many did at this time on each of the last seven days", Remedy: remedy})
+			Text: "nobody has asked for two hours, though many questions came at this time on each of the last seven days", Remedy: remedy})
 	}
 	return found
 }

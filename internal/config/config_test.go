@@ -237,42 +237,42 @@ func TestWarnings(t *testing.T) {
 		{a, ""},
 		{in + "client = ['192.0.2.1']", ""},
 		{in + "from = ['@b.example']\nuntil = 2026-11-14", `t:1: inbound rule "i": ends with 2026-11-14`},
-		{"[[inbound]]\nname = 'o'\nto = ['*']\ntls = 'encrypt'\nuntil = 2026-10-31\n" + a, `t:1: inbound rule "o": is over since the end of 2026-10-31`},
-		{in, `t:1: inbound rule "i": names no client, sender or recipient, so it demands TLS of everybody, which a server of the world's mail must not ` +
-			`(RFC 3207, section 4); client = ["*"] says so without this warning`},
+		{"[[inbound]]\nname = 'o'\nto = ['*']\ntls = 'encrypt'\nuntil = 2026-10-31\n" + a, `t:1: inbound rule "o": ended with 2026-10-31`},
+		{in, `t:1: inbound rule "i": names no client, sender or recipient, so it requires TLS of everybody, which a public mail server must not ` +
+			`(RFC 3207, section 4); if you mean that, write client = ["*"]`},
 		{in + "client = ['*']", ""},
-		{in + "client = ['*']\non_fail = 'tag'", `t:1: inbound rule "i": on_fail = "tag" shows in the log alone: [milter] inbound_header is off`},
+		{in + "client = ['*']\non_fail = 'tag'", `t:1: inbound rule "i": on_fail = "tag" shows only in the log, because [milter] inbound_header is off`},
 		{"[milter]\ninbound_header = true\n" + in + "client = ['*']\non_fail = 'tag'", ""},
 		{in + "mode = 'observe'\nto = ['*']", ""},
-		{"[[inbound]]\nname = 'i'\ntls = 'may'\n", "t:1: no rule asks for TLS: nobody's mail is protected"},
-		{"", "t:1: no rule asks for TLS: nobody's mail is protected"},
-		{rule("b", "from = ['*']\ntls = 'may'\nuntil = 'never'"), "t:1: no rule asks for TLS: nobody's mail is protected"},
-		{rule("b", "tls = 'encrypt'"), `t:1: rule "b": names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`},
+		{"[[inbound]]\nname = 'i'\ntls = 'may'\n", "t:1: no rule requires TLS, so nobody's mail is protected"},
+		{"", "t:1: no rule requires TLS, so nobody's mail is protected"},
+		{rule("b", "from = ['*']\ntls = 'may'\nuntil = 'never'"), "t:1: no rule requires TLS, so nobody's mail is protected"},
+		{rule("b", "tls = 'encrypt'"), `t:1: rule "b": names no sender, so it applies to all mail; if you mean that, write from = ["*"]`},
 		{rule("b", "from = ['*']\ntls = 'encrypt'"), ""},
-		{a + "mode = 'observe'\n", `t:1: 1 rule observes: nobody is protected by it ("a")`},
-		{a + "mode = 'observe'\n" + rule("b", "from = ['@b.example']\ntls = 'encrypt'\nmode = 'observe'"), `t:1: 2 rules observe: nobody is protected by them ("a", "b")`},
+		{a + "mode = 'observe'\n", `t:1: 1 rule only observes, so it protects nobody ("a")`},
+		{a + "mode = 'observe'\n" + rule("b", "from = ['@b.example']\ntls = 'encrypt'\nmode = 'observe'"), `t:1: 2 rules only observe, so they protect nobody ("a", "b")`},
 		{a + rule("b", "from = ['@b.example']\ntls = 'may'\nmode = 'observe'"), ""},
-		{rule("b", "from = ['prvs=1234abcdef=x@a.example']\ntls = 'encrypt'"), `t:1: rule "b": names prvs=1234abcdef=x@a.example, whose mail is that of x@a.example: name that one`},
-		{rule("b", "from = ['SRS0=H=TT=b.example=x@a.example']\ntls = 'encrypt'"), `t:1: rule "b": names srs0=h=tt=b.example=x@a.example, whose mail is that of x@b.example: name that one`},
+		{rule("b", "from = ['prvs=1234abcdef=x@a.example']\ntls = 'encrypt'"), `t:1: rule "b": names prvs=1234abcdef=x@a.example, which counts as x@a.example: name that address`},
+		{rule("b", "from = ['SRS0=H=TT=b.example=x@a.example']\ntls = 'encrypt'"), `t:1: rule "b": names srs0=h=tt=b.example=x@a.example, which counts as x@b.example: name that address`},
 		{rule("b", "from = ['list+u=far.example@a.example', 'prvs=x=y@a.example']\ntls = 'encrypt'"), ""},
-		{"[senders]\nsrs = 'match'\n" + a, `t:3: rule "a": names a whole domain, and [senders] srs = "match": mail of strangers that is forwarded under an SRS address of it is held, too`},
+		{"[senders]\nsrs = 'match'\n" + a, `t:3: rule "a": names a whole domain, and [senders] srs = "match", so it also binds strangers' mail that is forwarded under an SRS address of that domain`},
 		{"[senders]\nsrs = 'match'\n" + rule("b", "from = ['x@a.example']\ntls = 'encrypt'"), ""},
 		{a + "until = 2026-11-14", `t:1: rule "a": ends with 2026-11-14`},
-		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\n") + a, `t:1: rule "b": lets mail go in the clear, and never ends: ` +
-			`until = 2027-01-31 ends it, until = "never" says that this is meant`},
+		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\n") + a, `t:1: rule "b": lets mail leave in the clear, and has no end: ` +
+			`write until = 2027-01-31, or until = "never" if you mean that`},
 		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\nuntil = 'never'\n") + a, ""},
 		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\nuntil = 2027-10-31\n") + a, ""},
 		{a + "until = 2026-11-15", ""},
 		{a + "until = 2026-11-01", `t:1: rule "a": ends with 2026-11-01`},
-		{rule("b", "until = 2026-10-31\ntls = 'may'\n") + a, `t:1: rule "b": is over since the end of 2026-10-31`},
-		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\nuntil = 'never'\n") + a, `t:1: rule "b": asks may of single addresses of far.example, ` +
-			`rule "a" of line 7 asks encrypt: at delivery the strictest holds for the domain`},
-		{rule("b", "user = ['u']\n"+to+"tls = 'none'\nuntil = 'never'\n") + a, `t:1: rule "b": asks none of single addresses of far.example, ` +
-			`rule "a" of line 7 asks encrypt: at delivery the strictest holds for the domain`},
-		{"[socketmap]\nlisten = ''\n" + a, "t:1: [socketmap] listen is off: nothing holds mail to TLS at delivery"},
+		{rule("b", "until = 2026-10-31\ntls = 'may'\n") + a, `t:1: rule "b": ended with 2026-10-31`},
+		{rule("b", "from = ['@a.example']\n"+to+"tls = 'may'\nuntil = 'never'\n") + a, `t:1: rule "b": requires may for single addresses of far.example, ` +
+			`and rule "a" on line 7 requires encrypt: at delivery the strictest applies to the whole domain`},
+		{rule("b", "user = ['u']\n"+to+"tls = 'none'\nuntil = 'never'\n") + a, `t:1: rule "b": requires none for single addresses of far.example, ` +
+			`and rule "a" on line 7 requires encrypt: at delivery the strictest applies to the whole domain`},
+		{"[socketmap]\nlisten = ''\n" + a, "t:1: [socketmap] listen is off, so nothing binds the MTA at delivery"},
 		{"[binding]\nothers = 'off'\n" + a, ""},
-		{"[binding]\nothers = 'off'\n" + rule("b", "user = ['u']\ntls = 'encrypt'"), `t:3: rule "b": names logins, which delivery doesn't see, ` +
-			`and [binding] others = "off" drops what their mail demanded: it may leave in the clear`},
+		{"[binding]\nothers = 'off'\n" + rule("b", "user = ['u']\ntls = 'encrypt'"), `t:3: rule "b": names logins, which the MTA doesn't know at delivery, ` +
+			`and with [binding] others = "off" demands of their mail don't count, so it may leave in the clear`},
 		{rule("b", "from = ['@b.example']\n"+to+"tls = 'may'\nuntil = 'never'\n") + a, ""},                  // other senders
 		{rule("b", "from = ['@a.example']\n"+to+"tls = 'encrypt'\n") + a, ""},                               // the same demand
 		{rule("b", "from = ['@a.example']\nto = ['@far.example']\ntls = 'may'\nuntil = 'never'\n") + a, ""}, // a whole domain
@@ -320,7 +320,7 @@ func TestManyRules(t *testing.T) {
 	}
 	b.WriteString("[[rule]]\nname = \"last\"\nfrom = [\"u7@a.example\"]\nto = [\"x@b107.example\"]\ntls = \"may\"\n")
 	_, err := Parse("many", []byte(b.String()), now())
-	if want := fmt.Sprintf(`many:%d: rule "last": unreachable: rule "107" of line 536 decides before it`, 5*n+1); err == nil || err.Error() != want {
+	if want := fmt.Sprintf(`many:%d: rule "last": unreachable: rule "107" on line 536 decides before it`, 5*n+1); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -41,7 +41,7 @@ func readHash(v value.Value) (string, error) {
 		return "", err
 	}
 	if cost, err := bcrypt.Cost([]byte(s)); err != nil || cost > maxCost {
-		return "", &value.Error{Line: v.Line, Text: fmt.Sprintf(`: want a bcrypt hash of cost %d at most, as "htpasswd -nBC 12 ''" makes`, maxCost)}
+		return "", &value.Error{Line: v.Line, Text: fmt.Sprintf(`: want a bcrypt hash of cost %d at most, as made by "htpasswd -nBC 12 ''"`, maxCost)}
 	}
 	return s, nil
 }
@@ -84,7 +84,7 @@ func (c *Config) httpFaults(root value.Table) []value.Fault {
 	}
 	for name, e := range map[string]Endpoint{"milter": c.Milter.Listen, "socketmap": c.Socketmap.Listen} {
 		if e.Network == "tcp" && e.Address == h.Listen && !strings.HasSuffix(h.Listen, ":0") {
-			say("listen", " %q: is that of [%s], too", h.Listen, name)
+			say("listen", " %q: is also that of [%s]", h.Listen, name)
 		}
 	}
 	return faults

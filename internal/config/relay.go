@@ -76,7 +76,7 @@ func readRelay(c *Config, t value.Table) []value.Fault {
 		}
 		if line, ok := lines[canonical]; ok {
 			faults = append(faults, value.Fault{Line: max(line, v.Line),
-				Text: fmt.Sprintf("[relay] %q is there twice, first on line %d", canonical, min(line, v.Line))})
+				Text: fmt.Sprintf("[relay] %q occurs twice, first on line %d", canonical, min(line, v.Line))})
 		}
 		lines[canonical] = v.Line
 	}

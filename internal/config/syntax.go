@@ -65,7 +65,7 @@ func syntaxFault(text string, line int, message string) *value.Error {
 		}
 	}
 	if message == "strings cannot contain newlines" {
-		return fault("a quote isn't closed in this line")
+		return fault("a quote isn't closed on this line")
 	}
 	return fault("%s", strings.TrimSuffix(message, "."))
 }
@@ -81,7 +81,7 @@ func twice(before []string, name string) string {
 	for i, line := range before {
 		if m := openHeader.FindStringSubmatch(line); m != nil {
 			if in = m[2]; in == name {
-				return fmt.Sprintf("[%s] is there already, in line %d: put its keys together", name, i+1)
+				return fmt.Sprintf("[%s] is already on line %d: put its keys together", name, i+1)
 			}
 			continue
 		}
@@ -91,7 +91,7 @@ func twice(before []string, name string) string {
 		}
 	}
 	if first == 0 {
-		return key + " is there already"
+		return key + " occurs twice"
 	}
-	return fmt.Sprintf("%s is there already, in line %d", key, first)
+	return fmt.Sprintf("%s is already on line %d", key, first)
 }

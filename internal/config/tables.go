@@ -168,7 +168,7 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 		for i, r := range c.Rules.Rules() {
 			if t, ok := list[i].Any.(value.Table); ok && r.Level == policy.LevelDane {
 				faults = append(faults, value.Fault{Line: t.Keys["tls"].Line,
-					Text: fmt.Sprintf(`rule %q: tls "dane" can't be met with [dns] dnssec = "off"`, r.Name)})
+					Text: fmt.Sprintf(`rule %q: tls = "dane" can't be satisfied with [dns] dnssec = "off"`, r.Name)})
 			}
 		}
 	}
@@ -179,7 +179,7 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 				line = max(line, t.Keys["listen"].Line)
 			}
 		}
-		faults = append(faults, value.Fault{Line: line, Text: fmt.Sprintf("[socketmap] listen %q: is that of [milter], too", m)})
+		faults = append(faults, value.Fault{Line: line, Text: fmt.Sprintf("[socketmap] listen %q: is also that of [milter]", m)})
 	}
 	faults = append(faults, c.httpFaults(root)...)
 	return c, faults
@@ -342,7 +342,7 @@ func readDelimiter(v value.Value) (string, error) {
 		return s, err
 	}
 	if strings.Trim(s, "!#$%&*+,-./:;=?^_`|~") != "" {
-		return "", value.Wrong(v, `want auto, or the characters of recipient_delimiter, as "+-"`)
+		return "", value.Wrong(v, `want auto, or the characters of recipient_delimiter, such as "+-"`)
 	}
 	return s, nil
 }
@@ -356,7 +356,7 @@ func readMTAVersion(v value.Value) (string, error) {
 	major, minor, _ := strings.Cut(s, ".")
 	for _, part := range []string{major, minor} {
 		if _, err := strconv.ParseUint(part, 10, 8); err != nil {
-			return "", value.Wrong(v, `want a version, as "3.7", in quotes`)
+			return "", value.Wrong(v, `want a version in quotes, such as "3.7"`)
 		}
 	}
 	return s, nil

@@ -42,14 +42,14 @@ func Warnings(c *Config, now time.Time) []Fault {
 		}
 		protects = protects || r.Level.Enforces()
 		if !r.Level.Enforces() && r.Mode == policy.Enforce && r.Until.IsZero() && !r.Forever {
-			warn(r, `lets mail go in the clear, and never ends: until = 2027-01-31 ends it, until = "never" says that this is meant`)
+			warn(r, `lets mail leave in the clear, and has no end: write until = 2027-01-31, or until = "never" if you mean that`)
 		}
 		if r.Mode == policy.Observe && r.Level.Enforces() {
 			observing = append(observing, r)
 		}
 		if len(r.Forwarder) > 0 {
 			if r.Enforcing() && c.Binding.Others != contract.OthersPinned {
-				warn(r, `governs forwards, which leave as anybody's mail, and [binding] others = %q drops what they demanded: they may leave in the clear`, c.Binding.Others)
+				warn(r, `governs forwards, which leave like other mail, and with [binding] others = %q demands of forwards don't count, so they may leave in the clear`, c.Binding.Others)
 			}
 			continue
 		}
@@ -59,27 +59,27 @@ func Warnings(c *Config, now time.Time) []Fault {
 			}
 		}
 		if c.Senders.SRS == addr.SRSMatch && r.Enforcing() && slices.ContainsFunc(r.From, wholeDomain) {
-			warn(r, `names a whole domain, and [senders] srs = "match": mail of strangers that is forwarded under an SRS address of it is held, too`)
+			warn(r, `names a whole domain, and [senders] srs = "match", so it also binds strangers' mail that is forwarded under an SRS address of that domain`)
 		}
 		if len(r.From) == 0 && len(r.User) == 0 {
-			warn(r, `names no sender, so it concerns everybody's mail; from = ["*"] says so without this warning`)
+			warn(r, `names no sender, so it applies to all mail; if you mean that, write from = ["*"]`)
 		}
 		if len(r.User) > 0 && r.Enforcing() && c.Binding.Others != contract.OthersPinned {
-			warn(r, `names logins, which delivery doesn't see, and [binding] others = %q drops what their mail demanded: it may leave in the clear`, c.Binding.Others)
+			warn(r, `names logins, which the MTA doesn't know at delivery, and with [binding] others = %q demands of their mail don't count, so it may leave in the clear`, c.Binding.Others)
 		}
 		if d, other := recipients.differs(r); other != nil {
-			warn(r, "asks %s of single addresses of %s, rule %q of line %d asks %s: at delivery the strictest holds for the domain",
+			warn(r, "requires %s for single addresses of %s, and rule %q on line %d requires %s: at delivery the strictest applies to the whole domain",
 				r.Level, d, other.Name, other.Line, other.Level)
 		}
 	}
 	switch {
 	case len(observing) == 1:
-		found = append(found, value.Fault{Line: observing[0].Line, Text: fmt.Sprintf("1 rule observes: nobody is protected by it (%q)", observing[0].Name)})
+		found = append(found, value.Fault{Line: observing[0].Line, Text: fmt.Sprintf("1 rule only observes, so it protects nobody (%q)", observing[0].Name)})
 	case len(observing) > 1:
-		found = append(found, value.Fault{Line: observing[0].Line, Text: fmt.Sprintf("%d rules observe: nobody is protected by them (%s)", len(observing), named3(observing))})
+		found = append(found, value.Fault{Line: observing[0].Line, Text: fmt.Sprintf("%d rules only observe, so they protect nobody (%s)", len(observing), named3(observing))})
 	}
 	if protects && c.Socketmap.Listen == (Endpoint{}) {
-		found = append(found, value.Fault{Line: 1, Text: "[socketmap] listen is off: nothing holds mail to TLS at delivery"})
+		found = append(found, value.Fault{Line: 1, Text: "[socketmap] listen is off, so nothing binds the MTA at delivery"})
 	}
 	for _, r := range c.Inbound.Rules() {
 		warnIn := func(format string, args ...any) {
@@ -94,15 +94,15 @@ func Warnings(c *Config, now time.Time) []Fault {
 		}
 		protects = protects || r.Level != inbound.May
 		if r.Level != inbound.May && r.OnFail == policy.ActionTag && !c.Milter.InboundHeader {
-			warnIn(`on_fail = "tag" shows in the log alone: [milter] inbound_header is off`)
+			warnIn(`on_fail = "tag" shows only in the log, because [milter] inbound_header is off`)
 		}
 		if r.Demands() && len(r.Client) == 0 && everybody(r.From) && everybody(r.To) {
-			warnIn(`names no client, sender or recipient, so it demands TLS of everybody, which a server of the world's mail must not ` +
-				`(RFC 3207, section 4); client = ["*"] says so without this warning`)
+			warnIn(`names no client, sender or recipient, so it requires TLS of everybody, which a public mail server must not ` +
+				`(RFC 3207, section 4); if you mean that, write client = ["*"]`)
 		}
 	}
 	if !protects {
-		found = append(found, value.Fault{Line: 1, Text: "no rule asks for TLS: nobody's mail is protected"})
+		found = append(found, value.Fault{Line: 1, Text: "no rule requires TLS, so nobody's mail is protected"})
 	}
 	return named(c.name, found)
 }
@@ -121,7 +121,7 @@ func neverMatched(forms addr.Forms, p addr.Pattern) string {
 	for _, a := range inside {
 		names = append(names, a.String())
 	}
-	return fmt.Sprintf("names %s, whose mail is that of %s: name that one", p, strings.Join(names, " or "))
+	return fmt.Sprintf("names %s, which counts as %s: name that address", p, strings.Join(names, " or "))
 }
 
 func wholeDomain(p addr.Pattern) bool { return p.Kind() == addr.InDomain || p.Kind() == addr.Below }
@@ -147,7 +147,7 @@ func ending(until, now time.Time) (text string, over bool) {
 	case now.Before(until):
 		return "ends with " + last, false
 	}
-	return "is over since the end of " + last, true
+	return "ended with " + last, true
 }
 
 // everybody reports whether patterns select all addresses.

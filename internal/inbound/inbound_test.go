@@ -352,9 +352,9 @@ func TestUnreachable(t *testing.T) {
 		lines []string
 		want  string
 	}{
-		{[]string{"a - - -", "b 192.0.2.1 - -"}, `inbound rule "b": unreachable: rule "a" of line 1 decides before it`},
-		{[]string{"a * * *", "b - - -"}, `inbound rule "b": unreachable: rule "a" of line 1 decides before it`},
-		{[]string{"a 192.0.2.0/24|@.b.example - @c.example", "b 192.0.2.1|mx.b.example x@y.example u@c.example"}, `inbound rule "b": unreachable: rule "a" of line 1 decides before it`},
+		{[]string{"a - - -", "b 192.0.2.1 - -"}, `inbound rule "b": unreachable: rule "a" on line 1 decides before it`},
+		{[]string{"a * * *", "b - - -"}, `inbound rule "b": unreachable: rule "a" on line 1 decides before it`},
+		{[]string{"a 192.0.2.0/24|@.b.example - @c.example", "b 192.0.2.1|mx.b.example x@y.example u@c.example"}, `inbound rule "b": unreachable: rule "a" on line 1 decides before it`},
 		{[]string{"a 192.0.2.0/24 - @c.example", "b 192.0.2.1|mx.b.example - @c.example"}, ""},
 		{[]string{"a 192.0.2.0/24 - -", "b - - -"}, ""},
 		{[]string{"a - @x.example -", "b - - -"}, ""},

@@ -101,7 +101,7 @@ func shadowed(rs []*Rule, now time.Time) []value.Fault {
 		for _, e := range rs[:i] {
 			if e.Until.IsZero() && e.covers(r) {
 				faults = append(faults, value.Fault{Line: r.Line, Text: fmt.Sprintf(
-					"inbound rule %q: unreachable: rule %q of line %d decides before it", r.Name, e.Name, e.Line)})
+					"inbound rule %q: unreachable: rule %q on line %d decides before it", r.Name, e.Name, e.Line)})
 				break
 			}
 		}

@@ -308,7 +308,7 @@ func TestRun(t *testing.T) {
 		equal(t, "lost", b.Stats().Events[store.LostTLS], 1)
 		time.Sleep(b.flushEvery)
 		equal(t, "used", b.entry(far).Used, begin.Add(2*time.Hour))
-		equal(t, "complaints", strings.Count(log.String(), "msg=\"look not stored"), 1)
+		equal(t, "complaints", strings.Count(log.String(), "msg=\"assessment not stored"), 1)
 
 		// At the end nothing that is known may be lost.
 		for i := range 100 {

@@ -45,8 +45,8 @@ func Daemon(ctx context.Context, want instance.Identity, l Listener) (Finding, i
 			Text: fmt.Sprintf("this daemon answers at %s", l.Shown)}, found
 	case err == nil:
 		return Finding{Severity: Hole, Code: "daemon-other", Where: where, Check: "daemon", Remedy: other,
-			Text: fmt.Sprintf("another tlsonly answers at the %s, %s, one with another store: "+
-				"these rules aren't asked", l.Name, l.Shown)}, instance.Identity{}
+			Text: fmt.Sprintf("another tlsonly answers at the %s, %s, one with another store, so "+
+				"these rules aren't used", l.Name, l.Shown)}, instance.Identity{}
 	case errors.Is(err, instance.ErrStranger), errors.Is(err, instance.ErrProtocol):
 		level, effect := Hole, "mail is accepted without a decision"
 		if l.Name == "socketmap" {
@@ -59,7 +59,7 @@ func Daemon(ctx context.Context, want instance.Identity, l Listener) (Finding, i
 			Text: fmt.Sprintf("at the daemon's %s, %s, %v: %s", l.Name, l.Shown, err, effect)}, instance.Identity{}
 	}
 	return Finding{Severity: Down, Code: "daemon-down", Where: where, Check: "daemon", Remedy: StartDaemon(),
-			Text: fmt.Sprintf("the daemon doesn't answer at its %s, %s: %v: no mail gets through", l.Name, l.Shown, err)},
+			Text: fmt.Sprintf("the daemon doesn't answer at its %s, %s, so no mail gets through: %v", l.Name, l.Shown, err)},
 		instance.Identity{}
 }
 
@@ -72,7 +72,7 @@ func OneDaemon(milter, socketmap instance.Identity) []Finding {
 	return []Finding{{Severity: Hole, Code: "daemon-two", Where: "tlsonly.toml:socketmap.listen", Check: "daemon",
 		Text: fmt.Sprintf("two processes of the daemon answer, one at the milter (version %s) and one at the socketmap "+
 			"(version %s): the rules of one of them may be old", milter.Version, socketmap.Version),
-		Remedy: "end the one that the system doesn't run, then restart the daemon"}}
+		Remedy: "end the one that the system didn't start, then restart the daemon"}}
 }
 
 // StartDaemon says how the daemon is started here: by its unit where systemd

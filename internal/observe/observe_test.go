@@ -150,7 +150,7 @@ func TestSummarize(t *testing.T) {
 			[]store.Observed{good, lab}, unknown, false, []string{"oldlab.example fails "}, "1 destination"},
 		{"enforces by now", []*rules.Rule{rule("clinic", policy.LevelEncrypt, policy.Enforce)}, []store.Observed{good, lab}, unknown, true,
 			[]string{"oldlab.example other "}, "no rule only observes"},
-		{"gone", []*rules.Rule{rule("legacy", policy.LevelMay, policy.Enforce)}, []store.Observed{lab}, unknown, false, []string{"oldlab.example other "}, "no rule asks for TLS"},
+		{"gone", []*rules.Rule{rule("legacy", policy.LevelMay, policy.Enforce)}, []store.Observed{lab}, unknown, false, []string{"oldlab.example other "}, "no rule requires TLS"},
 		{"too many to tell", []*rules.Rule{clinic}, []store.Observed{good, row("clinic", "", policy.Reject, policy.NoSTARTTLS, 1)}, unknown, false,
 			[]string{" fails "}, "1 destination"},
 	} {
@@ -171,7 +171,7 @@ func TestSummarize(t *testing.T) {
 	if r := s.Rules[0]; r.Judged != 412 || r.Accepted != 408 || r.Refused != 3 || r.Deferred != 1 || len(r.Reasons) != 3 {
 		t.Errorf("%+v", r)
 	}
-	if line := s.Line(); !strings.Contains(line, "of 412 recipients since") || !strings.Contains(line, "would have refused 3, deferred 1") {
+	if line := s.Line(); !strings.Contains(line, "of 412 recipients since") || !strings.Contains(line, "would have refused 3 and deferred 1") {
 		t.Error(line)
 	}
 	if line := Summarize(rules.New(nil), nil, now, now, unknown).Line(); line != "" {

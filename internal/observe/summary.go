@@ -248,7 +248,7 @@ func (s *Summary) judge(set *rules.Set, byRule map[string]*Rule, now time.Time) 
 		if s.Ready = set.Enforces(now); s.Ready {
 			no("no rule only observes: what asks for TLS is enforced")
 		} else {
-			no("no rule asks for TLS")
+			no("no rule requires TLS")
 		}
 		return
 	}
@@ -292,25 +292,19 @@ func (s Summary) Line() string {
 			judged, refused, deferred, held = judged+r.Judged, refused+r.Refused, deferred+r.Deferred, held+r.Held
 		}
 	}
-	text := fmt.Sprintf("%s only, so nobody is protected by %s: of %s since %s enforcing would have refused %d, deferred %d",
-		observes(len(s.Observing)), themOrIt(len(s.Observing)), count(int(judged), "recipient"),
+	text := fmt.Sprintf("%s: of %s since %s, enforcing would have refused %d and deferred %d",
+		unprotecting(len(s.Observing)), count(int(judged), "recipient"),
 		s.Since.Local().Format("2006-01-02 15:04"), refused, deferred)
 	if held > 0 {
-		text += fmt.Sprintf(", held %d", held)
+		text += fmt.Sprintf(", and held %d", held)
 	}
 	return text
 }
 
-func observes(n int) string {
+// unprotecting says that rules protect nobody.
+func unprotecting(n int) string {
 	if n == 1 {
-		return "1 rule observes"
+		return "1 rule only observes, so it protects nobody"
 	}
-	return fmt.Sprintf("%d rules observe", n)
-}
-
-func themOrIt(n int) string {
-	if n == 1 {
-		return "it"
-	}
-	return "them"
+	return fmt.Sprintf("%d rules only observe, so they protect nobody", n)
 }

@@ -40,9 +40,9 @@ func TestBinding(t *testing.T) {
 			"binding: ok", 200, []string{"<strong>postfix isn’t running: no mail is accepted, and none leaves.</strong>"}, []string{`tlsonly_bound{check="running"} 0`}},
 		"unbound and down": {Binding{MTA: "postfix", Known: true, Text: "hole", Findings: append(unbound().Findings, down)}, true,
 			"binding: postfix isn't bound: hole", 503, []string{"postfix isn’t bound. It isn’t running now.", "not running: postfix-down"}, nil},
-		"not known yet":  {Binding{MTA: "postfix"}, true, "", 200, []string{"Whether postfix is bound isn’t known yet."}, nil},
-		"not to be seen": {Binding{MTA: "postfix", Problem: "permission denied"}, true, "", 200, []string{"Whether postfix is bound isn’t known: permission denied."}, nil},
-		"not watched":    {Binding{}, false, "", 200, []string{"Whether the MTA is bound isn’t watched here."}, nil},
+		"not known yet":  {Binding{MTA: "postfix"}, true, "", 200, []string{"It isn’t known yet whether postfix is bound."}, nil},
+		"not to be seen": {Binding{MTA: "postfix", Problem: "permission denied"}, true, "", 200, []string{"It isn’t known whether postfix is bound: permission denied."}, nil},
+		"not watched":    {Binding{}, false, "", 200, []string{"The MTA isn’t watched here, so it isn’t known whether it is bound."}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTest(t, populated(), func(conf *Config) { conf.Binding = func() (Binding, bool) { return c.b, c.watched } })

@@ -62,22 +62,22 @@ func NewMeter(now func() time.Time) *Meter {
 		inbound:   map[Decision]uint64{},
 		decision: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "tlsonly_decision_duration_seconds",
-			Help:    "Time from RCPT to the reply, for recipients that a rule concerns.",
+			Help:    "Time from RCPT to the reply, for recipients that match a rule.",
 			Buckets: []float64{.00001, .0001, .001, .01, .1, .5, 1, 2.5, 5, 10, 20},
 		}),
 		assessment: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tlsonly_assessment_duration_seconds",
-			Help:    "Time of a whole look at a destination, by the level it was found to reach.",
+			Help:    "Time of an assessment of a destination, by the level it reaches.",
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30},
 		}, []string{"level"}),
 		probing: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tlsonly_probe_duration_seconds",
-			Help:    "Time of a look at one address of a mail host, connect to QUIT, by what was seen.",
+			Help:    "Time of a probe, from connect to QUIT, by its outcome.",
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30},
 		}, []string{"outcome"}),
 		seconds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tlsonly_second_probes_total",
-			Help: "Destinations whose hosts were probed again before a refusal, by what came of it.",
+			Help: "Destinations whose mail hosts were probed again before a refusal, by result.",
 		}, []string{"result"}),
 	}
 	for _, result := range SecondProbes() {

@@ -97,10 +97,10 @@ func (s situation) judged() verdict {
 		add(stateAttention, "/destinations?lost=true", "", "%s lost TLS%s: %s.", plural(s.LostAll, "destination"), waits, names)
 	}
 	if s.Network != "" {
-		add(stateAttention, "", "", "This host’s own network is suspected, so destinations aren’t blamed: %s.", stop(s.Network))
+		add(stateAttention, "", "", "Your own network may be at fault, so bad results don’t count against destinations: %s.", stop(s.Network))
 	}
 	if s.Resolver != "" && s.Enforcing > 0 {
-		add(stateAttention, "", "tlsonly doctor", "DANE isn’t seen, because the resolver isn’t believed: %s.", stop(s.Resolver))
+		add(stateAttention, "", "tlsonly doctor", "DANE isn’t used, because the resolver isn’t trusted: %s.", stop(s.Resolver))
 	}
 	if s.Refusal != nil {
 		add(stateAttention, "#refused", "tlsonly lint", "The configuration file was refused, and the rules before it stay in force.")
@@ -124,7 +124,7 @@ func (s situation) dangers(add adder) {
 	b := s.Binding
 	switch {
 	case s.Watched && b.Known && !b.OK && !mta.Holes(b.Findings):
-		add(stateDanger, "#binding", "tlsonly doctor", "Mail waits or is refused: %s isn’t set up as it has to be.", b.MTA)
+		add(stateDanger, "#binding", "tlsonly doctor", "Mail waits or is refused: %s isn’t set up as it must be.", b.MTA)
 	case s.Watched && b.Known && !b.OK:
 		running := ""
 		if b.Down() {
@@ -154,21 +154,21 @@ func (s situation) protection(add adder) {
 	b := s.Binding
 	switch {
 	case s.Enforcing == 0 && s.Observing == 0:
-		add(stateAttention, "/rules", "", "Nobody is protected: no rule asks for TLS.")
+		add(stateAttention, "/rules", "", "Nobody is protected: no rule requires TLS.")
 	case s.Enforcing == 0:
 		add(stateAttention, "/rules", "tlsonly observe", "Nobody is protected yet: %s.", observing(s.Observing))
 	}
 	switch {
 	case !s.Watched:
-		add(stateAttention, "", "tlsonly doctor", "Whether the MTA is bound isn’t watched here.")
+		add(stateAttention, "", "tlsonly doctor", "The MTA isn’t watched here, so it isn’t known whether it is bound.")
 	case !b.Known && b.Problem != "":
-		add(stateAttention, "#binding", "tlsonly doctor", "Whether %s is bound isn’t known: %s.", b.MTA, stop(b.Problem))
+		add(stateAttention, "#binding", "tlsonly doctor", "It isn’t known whether %s is bound: %s.", b.MTA, stop(b.Problem))
 	case !b.Known:
-		add(stateAttention, "", "", "Whether %s is bound isn’t known yet.", b.MTA)
+		add(stateAttention, "", "", "It isn’t known yet whether %s is bound.", b.MTA)
 	case b.OK && b.Down():
 		add(stateAttention, "#binding", "", "%s isn’t running: no mail is accepted, and none leaves.", b.MTA)
 	case b.OK && b.Problem != "":
-		add(stateAttention, "#binding", "tlsonly doctor", "%s was bound, but the last check saw nothing: %s.", b.MTA, stop(b.Problem))
+		add(stateAttention, "#binding", "tlsonly doctor", "%s was bound, but the last check failed: %s.", b.MTA, stop(b.Problem))
 	}
 }
 

@@ -56,24 +56,24 @@ func TestVerdict(t *testing.T) {
 		"some observe": {with(func(s *situation) { s.Observing = 2 }), stateOK, []string{"Since 08:00 mail of", "2 rules only observe, and protect nobody."}},
 		"all observe": {with(func(s *situation) { s.Enforcing, s.Observing, s.Accepted, s.Refused = 0, 1, 0, 0 }), stateAttention,
 			[]string{"Nobody is protected yet: 1 rule only observes."}},
-		"no rules": {with(func(s *situation) { s.Enforcing = 0 }), stateAttention, []string{"Nobody is protected: no rule asks for TLS."}},
+		"no rules": {with(func(s *situation) { s.Enforcing = 0 }), stateAttention, []string{"Nobody is protected: no rule requires TLS."}},
 		"no rules, and lost TLS": {with(func(s *situation) { s.Enforcing, s.Lost, s.LostAll = 0, []string{"a.example"}, 1 }), stateAttention,
-			[]string{"Nobody is protected: no rule asks for TLS.", "1 destination lost TLS: a.example."}},
+			[]string{"Nobody is protected: no rule requires TLS.", "1 destination lost TLS: a.example."}},
 		"unbound": {with(func(s *situation) { s.Binding = Binding{MTA: "postfix", Known: true, Findings: []mta.Finding{hole}} }), stateDanger,
 			[]string{"Protected mail may leave without TLS: postfix isn’t bound.", "Since 08:00 mail of protected senders to 412 recipients was accepted; 3 were refused."}},
 		"unbound and down": {with(func(s *situation) {
 			s.Binding = Binding{MTA: "sendmail", Known: true, Findings: []mta.Finding{hole, down}}
 		}), stateDanger, []string{"Protected mail may leave without TLS: sendmail isn’t bound. It isn’t running now.", "Since 08:00"}},
 		"broken": {with(func(s *situation) { s.Binding = Binding{MTA: "postfix", Known: true, Findings: []mta.Finding{broken}} }), stateDanger,
-			[]string{"Mail waits or is refused: postfix isn’t set up as it has to be.", "Since 08:00 mail of protected senders to 412 recipients was accepted; 3"}},
+			[]string{"Mail waits or is refused: postfix isn’t set up as it must be.", "Since 08:00 mail of protected senders to 412 recipients was accepted; 3"}},
 		"down": {with(func(s *situation) {
 			s.Binding = Binding{MTA: "postfix", Known: true, OK: true, Findings: []mta.Finding{down}}
 		}), stateAttention, []string{"postfix isn’t running: no mail is accepted, and none leaves.", "Since 08:00"}},
 		"not known yet": {with(func(s *situation) { s.Binding = Binding{MTA: "postfix"} }), stateAttention,
-			[]string{"Whether postfix is bound isn’t known yet.", "Since 08:00 mail of protected senders to 412 recipients was accepted; 3 were refused."}},
+			[]string{"It isn’t known yet whether postfix is bound.", "Since 08:00 mail of protected senders to 412 recipients was accepted; 3 were refused."}},
 		"not to be seen": {with(func(s *situation) { s.Binding = Binding{MTA: "postfix", Problem: "permission denied."} }), stateAttention,
-			[]string{"Whether postfix is bound isn’t known: permission denied.", "Since 08:00"}},
-		"not watched": {with(func(s *situation) { s.Watched = false }), stateAttention, []string{"Whether the MTA is bound isn’t watched here.", "Since 08:00"}},
+			[]string{"It isn’t known whether postfix is bound: permission denied.", "Since 08:00"}},
+		"not watched": {with(func(s *situation) { s.Watched = false }), stateAttention, []string{"The MTA isn’t watched here, so it isn’t known whether it is bound.", "Since 08:00"}},
 		"a transport astray": {with(func(s *situation) { s.Astray = 2 }), stateDanger,
 			[]string{"Protected mail may leave without TLS: the MTA meant to send that of 2 recipients by a transport that isn’t bound.",
 				"Since 08:00 mail of protected senders to 412 recipients was accepted; 3"}},
@@ -83,16 +83,16 @@ func TestVerdict(t *testing.T) {
 			s.StoreErr, s.Failed = "disk full", []checkState{{Name: "store"}, {Name: "resolver"}}
 		}), stateDanger, []string{"tlsonly doesn’t work as it should, and protected mail may wait: store, resolver.", "Since 08:00"}},
 		"own network": {with(func(s *situation) { s.Network = "port 25 is closed" }), stateAttention,
-			[]string{"Since 08:00", "This host’s own network is suspected, so destinations aren’t blamed: port 25 is closed."}},
+			[]string{"Since 08:00", "Your own network may be at fault, so bad results don’t count against destinations: port 25 is closed."}},
 		"resolver not trusted about DNSSEC": {with(func(s *situation) { s.Resolver = "it doesn't validate" }), stateAttention,
-			[]string{"Since 08:00", "DANE isn’t seen, because the resolver isn’t believed: it doesn't validate."}},
+			[]string{"Since 08:00", "DANE isn’t used, because the resolver isn’t trusted: it doesn't validate."}},
 		"file refused": {with(func(s *situation) { s.Refusal = errors.New("x") }), stateAttention,
 			[]string{"Since 08:00", "The configuration file was refused, and the rules before it stay in force."}},
 		"everything": {situation{Now: noon, Since: eight, Enforcing: 1, Observing: 1, Watched: true, Accepted: 4, Refused: 3, Deferred: 2, Held: 1, Excepted: 1, Deferring: true,
 			Binding: Binding{MTA: "postfix", Known: true, Findings: []mta.Finding{hole}}, Astray: 1, StoreErr: "x", Lost: []string{"a.example"}, LostAll: 1,
 			Network: "x", Resolver: "x", Refusal: errors.New("x")}, stateDanger,
 			[]string{"Protected mail may leave", "tlsonly doesn’t work", "Since 08:00", "Because of a rule mail has to wait: 2 recipients were deferred and 1 recipient was held.",
-				"By exceptions", "1 rule only observes, and protects nobody.", "1 destination lost TLS", "This host’s", "DANE isn’t seen", "The configuration file"}},
+				"By exceptions", "1 rule only observes, and protects nobody.", "1 destination lost TLS", "Your own network", "DANE isn’t used", "The configuration file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := c.s.judged()

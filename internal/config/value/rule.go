@@ -32,7 +32,7 @@ func Recipients(v Value) ([]addr.Pattern, error) {
 		return nil, Refuse(v, `names nobody: want recipients, or ["*"]`)
 	}
 	if i := slices.IndexFunc(ps, func(p addr.Pattern) bool { return p.Kind() == addr.Null }); i >= 0 {
-		return nil, Wrong(v.Any.([]Value)[i], "no recipient is empty")
+		return nil, Wrong(v.Any.([]Value)[i], "a recipient can't be empty")
 	}
 	return ps, nil
 }
@@ -90,7 +90,7 @@ func (n Names) Label(kind string, i int, t Table) (label string, faults []Fault)
 	}
 	label = fmt.Sprintf("%s %q: ", kind, name)
 	if first, ok := n[name]; ok {
-		return label, []Fault{{Line: t.Keys["name"].Line, Text: fmt.Sprintf("%sname is taken by the rule of line %d", label, first)}}
+		return label, []Fault{{Line: t.Keys["name"].Line, Text: fmt.Sprintf("%sname is already that of the rule on line %d", label, first)}}
 	}
 	n[name] = t.Line
 	return label, nil

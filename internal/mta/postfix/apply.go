@@ -404,8 +404,8 @@ func isText(path, text string, there bool) bool {
 func byHand(err error) error {
 	for _, kind := range []error{syscall.EROFS, syscall.EBUSY, syscall.EPERM, syscall.EACCES} {
 		if errors.Is(err, kind) {
-			return fmt.Errorf("%w: write it where these files come from: "+
-				"without --apply setup prints what", err)
+			return fmt.Errorf("%w: write the settings where these files come from; "+
+				"without --apply, setup prints them", err)
 		}
 	}
 	return err
@@ -463,7 +463,7 @@ func restore(made []step) error {
 		}
 		done[last.path] = true
 		if !isText(last.path, last.text, !last.goes) {
-			errs = append(errs, fmt.Errorf("%s is left as it is: it was changed meanwhile", last.path))
+			errs = append(errs, fmt.Errorf("%s was changed meanwhile, so it stays as it is", last.path))
 			continue
 		}
 		first := made[slices.IndexFunc(made[:n+1], func(p step) bool { return p.path == last.path })]
@@ -513,7 +513,7 @@ func (s *Setup) verify(ctx context.Context, i Instance, before Facts) error {
 			}
 		}
 		if !is {
-			return fmt.Errorf("%s isn't what it was made: it is %q, and not %q",
+			return fmt.Errorf("%s is %q, not %q as it was set",
 				c.Name, got, c.New)
 		}
 	}

@@ -172,6 +172,6 @@ func (f Facts) relays(list func(table string) (map[string]string, error)) (hops,
 // milterBefore says what comes of milters that are asked before ours.
 func (d *doctor) milterBefore(where, place, parameter string, before []string) {
 	d.warn("milter-not-first", where, "put ours first in "+parameter,
-		"%s: %s stands before ours and may change the sender at the end of a message, which Postfix shows nobody: "+
-			"so that ours doesn't undo it, bounces of protected mail keep its text, whatever redact_bounces says", place, strings.Join(before, " "))
+		"%s: %s comes before ours and may change the sender at the end of a message, which Postfix shows to nobody; "+
+			"ours doesn't undo that, so bounces of protected mail keep its text, whatever redact_bounces says", place, strings.Join(before, " "))
 }

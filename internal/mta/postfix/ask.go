@@ -99,17 +99,17 @@ func (d *doctor) senderMap(ctx context.Context) {
 		i := d.ourSenders(tables)
 		if i < 0 {
 			d.hole("sender-map-missing", s.placeOf(senderMaps), runSetup,
-				"sender_dependent_default_transport_maps (%s) doesn't name %s: no sender is "+
+				"sender_dependent_default_transport_maps (%s) doesn't name %s, so no sender is "+
 					"protected at delivery", s.ID(), own)
 			continue
 		}
 		if !contract.SameButSite(tables[i], own) {
 			d.warn("sender-map-number", s.placeOf(senderMaps), runSetup,
-				"sender_dependent_default_transport_maps (%s) has %s, not %s: the daemon "+
+				"sender_dependent_default_transport_maps (%s) has %s, not %s, so the daemon "+
 					"doesn't know which transports there are", s.ID(), tables[i], own)
 		}
 		if i > 0 {
-			d.warn("sender-map-order", s.placeOf(senderMaps), "put ours first", "sender_dependent_default_transport_maps (%s): a sender in %s isn't asked of us",
+			d.warn("sender-map-order", s.placeOf(senderMaps), "put our map first", "sender_dependent_default_transport_maps (%s): we are not asked about senders that are in %s",
 				s.ID(), strings.Join(tables[:i], ", "))
 			d.overruled(ctx, s.placeOf(senderMaps), tables[:i])
 		}
@@ -141,8 +141,8 @@ func (d *doctor) overruled(ctx context.Context, where string, tables []string) {
 				continue
 			}
 			if b, why := d.bondOf(e.value); b == partly || b == loose {
-				d.hole("sender-map-overruled", e.where, "put ours first, or take the entry out",
-					"%s goes by %q, not through a transport of ours: %s", e.key, e.value, why)
+				d.hole("sender-map-overruled", e.where, "put our map first, or remove the entry",
+					"mail of %s uses %q, not one of our transports: %s", e.key, e.value, why)
 			}
 		}
 	}
@@ -155,9 +155,9 @@ func (d *doctor) senderFile() {
 	switch {
 	case d.Senders != contract.SendersTable || was(d.Table, d.Enforces):
 	case was(d.Table, true), slices.ContainsFunc(d.Former, func(t []Entry) bool { return was(t, true) || was(t, d.Enforces) }):
-		d.warn("sender-table-former", path, runSetup, "%s is from before a rule ended: its senders still go by our transports", path)
+		d.warn("sender-table-former", path, runSetup, "%s is from before a rule ended, so its senders still use our transports", path)
 	default:
-		d.hole("sender-table-stale", path, runSetup, "%s isn't what the rules say now", path)
+		d.hole("sender-table-stale", path, runSetup, "%s doesn't say what the rules say now", path)
 	}
 }
 
@@ -179,32 +179,32 @@ func (d *doctor) askSenders(ctx context.Context, tables []string) {
 		_, hop, _ := strings.Cut(answer, ":")
 		switch {
 		case routeUnknown(err):
-			d.broken("twin-unread", inMain(senderMaps), "see that the daemon's user can read what the site's tables name: its log says what fails",
-				"the daemon can't ask the site's tables for %s: mail of protected senders waits", a)
+			d.broken("twin-unread", inMain(senderMaps), "let the daemon's user read your tables; its log says what fails",
+				"the daemon can't ask your tables about %s, so mail of protected senders waits", a)
 			return
 		case err != nil:
-			d.broken("sender-map-failing", inMain(senderMaps), mta.StartDaemon()+", see its log",
-				"postfix can't find the transport of %s: %v: all remote mail waits", a, err)
+			d.broken("sender-map-failing", inMain(senderMaps), mta.StartDaemon()+", and read its log",
+				"postfix can't find the transport of %s, so all remote mail waits: %v", a, err)
 			return
 		case answer == "":
 			d.hole("sender-map-unprotected", inMain(senderMaps),
 				"have the daemon read its file (systemctl reload tlsonly, or SIGHUP); see the "+
 					"rules: tlsonly explain",
-				"%s is protected, but no transport of ours is answered for it", a)
+				"%s is protected, but the answer about it names no transport of ours", a)
 		default:
 			if table == d.ourSenderTable() && EnforcementOf(program, hop) == AsItIs {
 				continue // as the site has it: twins says what that is
 			}
 			if !isOurs(Service{Name: name, Type: "unix"}) {
 				d.hole("sender-map-overruled", inMain(senderMaps),
-					"put ours first, or take the entry out",
-					"%s goes by %q, says %s: not through a transport of ours", a, answer, table)
+					"put our map first, or remove the entry",
+					"mail of %s uses %q, according to %s, not one of our transports", a, answer, table)
 			} else if _, twin, _ := contract.ParseTransport(name); program == "" && twin != "" {
 				d.broken("twin-missing", "master.cf:"+name+"/unix", runSetup,
-					"%s isn't in master.cf: mail of %s waits", name, a)
+					"%s isn't in master.cf, so mail of %s waits", name, a)
 			} else if program == "" && !slices.Contains(d.Settings.transports(), name) {
 				d.broken("sender-map-transport", "master.cf:"+name+"/unix", runSetup,
-					"%s goes by %q, which isn't in master.cf: its mail waits", a, answer)
+					"mail of %s waits, because it would use %q, which isn't in master.cf", a, answer)
 			}
 		}
 	}
@@ -219,7 +219,7 @@ func (d *doctor) policies(ctx context.Context) {
 			d.askPolicy(ctx, contract.ForcedMap(class, ""), class)
 		}
 		d.faultless(before, "forced-answers", "",
-			"the policies of our transports answer, and none below encrypt")
+			"the policy maps of our transports answer, and never below encrypt")
 	}
 	if d.Others == contract.OthersOff {
 		return
@@ -230,13 +230,13 @@ func (d *doctor) policies(ctx context.Context) {
 	i := slices.Index(tables, own)
 	if i < 0 {
 		d.hole("policy-missing", inMain(policyMaps), runSetup,
-			"smtp_tls_policy_maps doesn't name %s: bounces, alias owners and explicit routes "+
+			"smtp_tls_policy_maps doesn't name %s, so bounces, mail of alias owners and mail by explicit routes "+
 				"may go in the clear", own)
 		return
 	}
 	if d.heedsTLSRequired() && d.value("tls_required_enable") != "no" {
 		d.hole("policy-tls-required", inMain("tls_required_enable"), runSetup,
-			`tls_required_enable isn't no: the policy map isn't asked for a message that says "TLS-Required: no", nor for its bounce`)
+			`tls_required_enable isn't no, so the policy map isn't asked about a message with "TLS-Required: no", nor about its bounce`)
 	}
 	if !d.away {
 		d.askPolicy(ctx, contract.MapPolicy, 0)
@@ -247,7 +247,7 @@ func (d *doctor) policies(ctx context.Context) {
 	if !d.core {
 		d.sitePolicies(ctx, slices.Delete(slices.Clone(tables), i, i+1), tables[:i])
 	}
-	d.faultless(before, "policy-asked", inMain(policyMaps), "other mail is asked for in %s", own)
+	d.faultless(before, "policy-asked", inMain(policyMaps), "%s is asked about other mail", own)
 }
 
 // askPolicy asks one map of policies. A parent domain is answered at once,
@@ -256,8 +256,8 @@ func (d *doctor) askPolicy(ctx context.Context, name contract.Map, class int) {
 	table := name.Table(d.smap)
 	where := "socketmap:" + string(name)
 	if _, _, err := d.query(ctx, table, ".invalid"); err != nil {
-		d.broken("policy-failing", where, mta.StartDaemon()+", see its log",
-			"%s doesn't answer: %v: mail waits", table, err)
+		d.broken("policy-failing", where, mta.StartDaemon()+", and read its log",
+			"%s doesn't answer, so mail waits: %v", table, err)
 		return
 	}
 	if name == contract.MapPolicy {
@@ -268,16 +268,16 @@ func (d *doctor) askPolicy(ctx context.Context, name contract.Map, class int) {
 		level, _, _ := strings.Cut(answer, " ")
 		switch {
 		case err != nil:
-			d.warn("policy-unknown", where, "ask again later: tlsonly check "+destination,
-				"%s: the level of %s isn't known now: %v", table, destination, err)
+			d.warn("policy-unknown", where, "check again later: tlsonly check "+destination,
+				"%s: the level of %s is not known now: %v", table, destination, err)
 		case !found || enforcing(level):
 		case class > 0 && (level == "may" || level == "none"):
 			d.warn("policy-exception", where,
-				"see that a rule makes this exception on purpose: tlsonly explain",
+				"check that a rule makes this exception on purpose: tlsonly explain",
 				"%s: mail of class %d to %s may go in the clear (%s)", table, class, destination,
 				level)
 		default:
-			d.hole("policy-weak", where, "see that the daemon at the socket map is tlsonly serve",
+			d.hole("policy-weak", where, "check that the daemon at the socketmap is tlsonly serve",
 				"%s: %s for %s can send in the clear", table, level, destination)
 		}
 	}
@@ -288,19 +288,19 @@ func (d *doctor) sitePolicies(ctx context.Context, others, first []string) {
 	for _, table := range others {
 		entries, err := d.entries(ctx, table, inMain(policyMaps))
 		if err != nil {
-			d.warn("policy-site-asked", inMain(policyMaps), `see that what it asks of partners is asked by a rule, too (tls = "secure", match = …)`,
-				"smtp_tls_policy_maps: %s isn't asked for mail of protected senders", table)
+			d.warn("policy-site-asked", inMain(policyMaps), `write rules for what it requires of partners (tls = "secure", match = …)`,
+				"smtp_tls_policy_maps: %s isn't asked about mail of protected senders", table)
 		}
 		for _, e := range entries {
 			level, _, _ := strings.Cut(e.value, " ")
 			switch {
 			case level == "encrypt":
 			case enforcing(level):
-				d.warn("policy-site", e.where, `ask for it by a rule (tls = "secure", match = …)`,
-					"smtp_tls_policy_maps: %q of %s isn't asked for mail of protected senders",
+				d.warn("policy-site", e.where, `write a rule for it (tls = "secure", match = …)`,
+					"smtp_tls_policy_maps: %q of %s doesn't apply to mail of protected senders",
 					e.key+" "+e.value, table)
 			case slices.Contains(first, table):
-				d.warn("policy-first", e.where, "take it out, or know that only the transports of protected senders hold there",
+				d.warn("policy-first", e.where, "remove it, or accept that only mail of protected senders is bound there",
 					"smtp_tls_policy_maps: %q of %s comes before what a destination is pinned to",
 					e.key+" "+e.value, table)
 			}
@@ -319,7 +319,7 @@ func (d *doctor) aliases(ctx context.Context) {
 	for _, table := range splitList(d.value("alias_maps")) {
 		entries, err := d.entries(ctx, table, inMain("alias_maps"))
 		if err != nil {
-			d.warn("aliases-asked", inMain("alias_maps"), "see that owner- aliases in it are named by a rule; then accept this finding",
+			d.warn("aliases-asked", inMain("alias_maps"), "name its owner- aliases in a rule; then accept this finding",
 				"alias_maps: %s can't be read, so its owner- aliases cannot be looked into", table)
 		}
 		var unbound []string

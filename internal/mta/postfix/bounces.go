@@ -130,6 +130,6 @@ func (d *doctor) askWriters(ctx context.Context, s Service, tables []string) {
 	}
 	probes := splitList(d.option(s, verifyMaps))
 	if i := slices.IndexFunc(probes, func(t string) bool { return t == d.ourSenderTable() || contract.SenderTable(d.smap, t) }); i >= 0 {
-		d.warn("probes-bound", inMain(verifyMaps), runSetup, "%s has %s: addresses at hosts without TLS can't be verified", verifyMaps, probes[i])
+		d.warn("probes-bound", inMain(verifyMaps), runSetup, "%s has %s, so addresses at hosts without TLS can't be verified", verifyMaps, probes[i])
 	}
 }

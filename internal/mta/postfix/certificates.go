@@ -17,10 +17,10 @@ func (d *doctor) certificates() {
 	const effect = `: no certificate is ever verified, and mail that an [[inbound]] rule wants "verified" fails it`
 	switch {
 	case !asks:
-		d.warn("clients-unasked", inMain("smtpd_tls_ask_ccert"), "postconf smtpd_tls_ask_ccert=yes smtpd_tls_CAfile=… with the authorities agreed on", "no client is asked for a certificate%s", effect)
+		d.warn("clients-unasked", inMain("smtpd_tls_ask_ccert"), "postconf smtpd_tls_ask_ccert=yes smtpd_tls_CAfile=… with the authorities that you agreed on", "no client is asked for a certificate%s", effect)
 	case !verifies:
-		d.warn("clients-unverified", inMain("smtpd_tls_CAfile"), "postconf smtpd_tls_CAfile=… with the authorities agreed on", "clients are asked for certificates, but smtpd_tls_CAfile is empty%s", effect)
+		d.warn("clients-unverified", inMain("smtpd_tls_CAfile"), "postconf smtpd_tls_CAfile=… with the authorities that you agreed on", "clients are asked for certificates, but smtpd_tls_CAfile is empty%s", effect)
 	default:
-		d.ok("clients-verified", "", "clients are asked for certificates, and authorities to verify them are set")
+		d.ok("clients-verified", "", "clients are asked for certificates, and there are authorities to verify them")
 	}
 }

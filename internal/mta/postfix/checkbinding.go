@@ -130,12 +130,12 @@ func (d *doctor) runningSeen(ctx context.Context) {
 	case err != nil:
 		d.stopped = true
 		d.down("postfix-down", filepath.Dir(path), "postfix start",
-			"postfix doesn't run: no mail is taken, and none leaves (%v)", err)
+			"postfix doesn't run, so no mail is accepted and none leaves (%v)", err)
 	default:
 		d.ok("postfix-running", "", "postfix runs")
 		if _, err := qmgrStart(master); err != nil {
 			d.warn("not-looked-at", "qmgr", "tlsonly doctor, as root",
-				"whether postfix has read its files cannot be looked into: this user doesn't see its processes")
+				"it cannot be looked into whether postfix has read its files, because this user can't see its processes")
 			return
 		}
 		d.reloaded(ctx, master)

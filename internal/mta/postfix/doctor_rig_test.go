@@ -88,8 +88,8 @@ func TestDoctorFinds(t *testing.T) {
 		{"-P|" + host + "/receive_override_options=no_milters", mta.Hole, "milter", "no_milters"},
 		{"-X|non_smtpd_milters", mta.Hole, "milter", "non_smtpd_milters (cleanup/unix)"},
 		{"-P|cleanup/unix/non_smtpd_milters=inet:127.0.0.1:1", mta.Hole, "milter", "cleanup/unix in master.cf"},
-		{"-e|smtpd_milters=inet:127.0.0.1:1 " + entry, mta.Warning, "milter", "inet:127.0.0.1:1 stands before ours and may change the sender"},
-		{"-e|smtpd_milters=" + entry + " inet:127.0.0.1:1", mta.Warning, "milter", "do to senders at the end of a message cannot be looked into: inet:127.0.0.1:1"},
+		{"-e|smtpd_milters=inet:127.0.0.1:1 " + entry, mta.Warning, "milter", "inet:127.0.0.1:1 comes before ours and may change the sender"},
+		{"-e|smtpd_milters=" + entry + " inet:127.0.0.1:1", mta.Warning, "milter", "change the sender at the end of a message: inet:127.0.0.1:1"},
 		{"-e|smtpd_milters=" + s.Milter + "|milter_default_action=accept", mta.Hole, "milter", "default_action=accept"},
 		{"-e|smtpd_milters={ " + s.Milter + ", default_action=accept }", mta.Hole, "milter", "default_action=accept"},
 		{"-e|smtpd_milters={ " + s.Milter + ", command_timeout=20s }", mta.Warning, "milter", "command_timeout=20s"},
@@ -98,7 +98,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"-P|" + host + "/smtpd_proxy_filter=127.0.0.1:1", mta.Warning, "milter", "smtpd_proxy_filter"},
 		{"-M|-e|127.0.0.1:9/inet=127.0.0.1:9 inet n - n - - smtpd -o content_filter=smtp:[127.0.0.1]:8 -o smtpd_milters=", mta.Warning, "milter", "127.0.0.1:9/inet in master.cf"},
 		{"-M|-e|127.0.0.1:9/inet=127.0.0.1:9 inet n - n - - smtpd -o smtpd_milters=", mta.Hole, "milter", "127.0.0.1:9/inet in master.cf"},
-		{"-e|smtp_tls_security_level=dane", mta.Warning, "transport", "doesn't reach our transports"},
+		{"-e|smtp_tls_security_level=dane", mta.Warning, "transport", "doesn't apply to our transports"},
 		{"-e|internal_mail_filter_classes=bounce", mta.Warning, "milter", "internal_mail_filter_classes"},
 
 		{"-M|-X|tlsonly1/unix", mta.Broken, "transport", "tlsonly1 isn't in master.cf"},
@@ -112,8 +112,8 @@ func TestDoctorFinds(t *testing.T) {
 
 		{"-X|sender_dependent_default_transport_maps", mta.Hole, "sender-map", "no sender is protected"},
 		{"-P|rewrite/unix/sender_dependent_default_transport_maps=", mta.Hole, "sender-map", "no sender is protected"},
-		{"-e|sender_dependent_default_transport_maps=inline:{alice@sender.test=smtp:}, " + senders, mta.Hole, "sender-map", `alice@sender.test goes by "smtp:", says inline`},
-		{"-e|sender_dependent_default_transport_maps=inline:{x@sender.test=smtp:}, " + senders, mta.Warning, "sender-map", "isn't asked of us"},
+		{"-e|sender_dependent_default_transport_maps=inline:{alice@sender.test=smtp:}, " + senders, mta.Hole, "sender-map", `mail of alice@sender.test uses "smtp:", according to inline`},
+		{"-e|sender_dependent_default_transport_maps=inline:{x@sender.test=smtp:}, " + senders, mta.Warning, "sender-map", "we are not asked about senders"},
 		{"-X|smtp_tls_policy_maps", mta.Hole, "policy", "doesn't name"},
 		{"-e|smtp_tls_policy_maps=inline:{x.test=may}, " + policies, mta.Warning, "policy", `"x.test may"`},
 		{"-e|smtp_tls_policy_maps=" + policies + ", inline:{{y.test=secure match=z.test}}", mta.Warning, "policy", `"y.test secure match=z.test"`},
@@ -127,13 +127,13 @@ func TestDoctorFinds(t *testing.T) {
 
 		{"-e|transport_maps=inline:{x.test=smtp:[192.0.2.1]}", mta.Warning, "route", `"x.test smtp:[192.0.2.1]"`},
 		{"-e|transport_maps=inline:{x.test=smtp:}|smtp_tls_policy_maps=", mta.Hole, "route", `"x.test smtp:"`},
-		{"-e|transport_maps=tcp:127.0.0.1:1", mta.Warning, "route", "can only be asked"},
+		{"-e|transport_maps=tcp:127.0.0.1:1", mta.Warning, "route", "can only be queried"},
 		{"-e|relay_domains=relayed.test mta.test", mta.Warning, "route", "relay_domains = relayed.test,"},
 		{"-e|virtual_transport=smtp:[192.0.2.1]", mta.Warning, "route", "virtual_transport"},
 		{"-e|mailbox_transport_maps=inline:{x=smtp:}", mta.Warning, "route", "mailbox_transport_maps"},
 		{"-e|content_filter=smtp:[192.0.2.1]:10025", mta.Hole, "route", "content_filter"},
 		{"-e|smtp_fallback_relay=relay.test", mta.Hole, "transport", "smtp_fallback_relay = relay.test"},
-		{"-e|relayhost=relay.test", mta.Warning, "relay", "relay.test is taken for a mail domain"},
+		{"-e|relayhost=relay.test", mta.Warning, "relay", "relay.test is treated as a mail domain"},
 		{"-e|relayhost=[192.0.2.1]", mta.Warning, "relay", "judged by MX"},
 		{"-e|default_transport=smtp:[192.0.2.1]", mta.Warning, "twin", "by MX or relayhost"},
 		{"-e|sender_canonical_maps=inline:{a@sender.test=alice@sender.test}", mta.Hole, "sender", "becomes alice@sender.test"},
@@ -141,7 +141,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"-e|virtual_mailbox_domains=box.test", mta.Warning, "local", "box.test is judged as if it left"},
 		{"-e|relay_domains=sender.test", mta.Warning, "local", "is a protected sender's"},
 		{"-P|relay/unix/smtp_tls_security_level=none", mta.Warning, "client", "relay/unix in master.cf lowers"},
-		{"-P|relay/unix/smtp_tls_policy_maps=", mta.Warning, "client", "relay/unix in master.cf has policies"},
+		{"-P|relay/unix/smtp_tls_policy_maps=", mta.Warning, "client", "relay/unix in master.cf has its own policy maps"},
 		{"-e|alias_maps=texthash:" + aliases, mta.Hole, "aliases", "owner-bad@mta.test"},
 	} {
 		args := strings.Split(c.plant, "|")
@@ -190,10 +190,10 @@ func TestDoctorFinds(t *testing.T) {
 		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("bad@sender.test")} }, mta.Hole, "sender-map", `by "smtp:"`},
 		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("late@sender.test")} }, mta.Broken, "sender-map", `"tlsonly9:", which isn't in master.cf`},
 		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("temp@sender.test")} }, mta.Broken, "sender-map", "can't find the transport"},
-		{func(s *Settings) { s.Protected = []addr.Address{{}} }, mta.Hole, "sender-map", "<> is protected, but no transport"},
+		{func(s *Settings) { s.Protected = []addr.Address{{}} }, mta.Hole, "sender-map", "<> is protected, but the answer"},
 		{func(s *Settings) { s.Destinations = []string{"dane.test"} }, mta.Hole, "policy", "dane for dane.test"},
 		{func(s *Settings) { s.Destinations = []string{"may.test"} }, mta.Warning, "policy", "mail of class 1 to may.test"},
-		{func(s *Settings) { s.Destinations = []string{"temp.test"} }, mta.Warning, "policy", "isn't known now"},
+		{func(s *Settings) { s.Destinations = []string{"temp.test"} }, mta.Warning, "policy", "is not known now"},
 		{func(s *Settings) { s.Deadline = 30 * time.Second }, mta.Warning, "milter", "command_timeout=30s"},
 		{func(s *Settings) { s.OnLost = contract.OnLostBounce }, mta.Warning, "transport", `on_lost = "bounce"`},
 		{func(s *Settings) { s.Senders = contract.SendersTable }, mta.Hole, "sender-map", "doesn't name regexp:"},
@@ -201,7 +201,7 @@ func TestDoctorFinds(t *testing.T) {
 		{func(s *Settings) { s.Classes = nil }, mta.Warning, "sender-map", ":sender1, not socketmap:"},
 		{func(s *Settings) { s.DANE = true }, mta.Warning, "verify", "tlsonly1: smtp_dns_support_level isn't dnssec"},
 		{func(s *Settings) { s.DANE = true }, mta.Warning, "verify", "smtp/unix: smtp_dns_support_level isn't dnssec"},
-		{func(s *Settings) { s.CAFile = "/etc/other.pem" }, mta.Warning, "verify", "tlsonly1: smtp_tls_CAfile isn't [probe] ca_file alone"},
+		{func(s *Settings) { s.CAFile = "/etc/other.pem" }, mta.Warning, "verify", "tlsonly1: smtp_tls_CAfile isn't only [probe] ca_file"},
 	} {
 		changed := s
 		changed.Classes = append([]Class(nil), s.Classes...)
@@ -321,7 +321,7 @@ func TestApplyPutsBack(t *testing.T) {
 	}{
 		{Change{KindParameter, "nobodys", "", "nobody refers to it"}, "unused parameter"},
 		{Change{KindParameter, "maillog_file", "", "relative"}, "check: exit status"},
-		{Change{KindService, "tlsonly1/unix", "", "tlsonly1 unix - - n - - smtp   -o biff=no"}, "isn't what it was made"},
+		{Change{KindService, "tlsonly1/unix", "", "tlsonly1 unix - - n - - smtp   -o biff=no"}, "as it was set"},
 	} {
 		f, err := Read(ctx, Instance{Dir: p.Etc})
 		if err != nil {

@@ -42,7 +42,7 @@ func (d *doctor) filters(ctx context.Context) {
 		}
 	}
 	d.faultless(before, "filter-none", "",
-		"no FILTER in restrictions, header_checks or body_checks goes around our transports")
+		"no FILTER in restrictions, header_checks or body_checks bypasses our transports")
 }
 
 type filterSearch struct {
@@ -75,9 +75,9 @@ func (f filterSearch) restrictions(at setting, list []string, depth int) {
 				service = splitList(inner)[0]
 			}
 			if f.first("policy " + service) {
-				f.warn("filter-asked", at.where, "see that the service never answers FILTER; then accept this finding",
+				f.warn("filter-asked", at.where, "make sure that the service never answers FILTER; then accept this finding",
 					"%s: check_policy_service %s cannot be looked into: an answer of FILTER "+
-						"goes around our transports", at.where, service)
+						"bypasses our transports", at.where, service)
 			}
 		case inBraces:
 			f.restrictions(at, splitList(inner), depth+1)
@@ -114,8 +114,8 @@ func (f filterSearch) table(at setting, check, table string, depth int) {
 			}
 		}
 	}
-	f.warn("filter-asked", at.where, "see that it never answers FILTER; then accept this finding",
-		"%s: %s cannot be looked into: an answer of FILTER goes around our transports",
+	f.warn("filter-asked", at.where, "make sure that it never answers FILTER; then accept this finding",
+		"%s: %s cannot be looked into: an answer of FILTER bypasses our transports",
 		at.where, table)
 }
 
@@ -165,8 +165,8 @@ func (f filterSearch) checks(name string, at setting) {
 			}
 		}
 		if err != nil {
-			f.warn("filter-asked", at.where, "see that it never answers FILTER; then accept this finding",
-				"%s: %s cannot be looked into: an answer of FILTER goes around our transports",
+			f.warn("filter-asked", at.where, "make sure that it never answers FILTER; then accept this finding",
+				"%s: %s cannot be looked into: an answer of FILTER bypasses our transports",
 				name, table)
 		}
 	}
@@ -184,7 +184,7 @@ func (f filterSearch) filter(code string, e entry, words []string) {
 	if b != partly && b != loose || !f.first(fmt.Sprint(code, e)) {
 		return
 	}
-	f.hole(code, e.where, fmt.Sprintf("FILTER %s:%s, by our strict transport, or take the entry out", transportPrefix, hop),
-		"FILTER %s for %s takes the mail after it was judged for another route: %s",
+	f.hole(code, e.where, fmt.Sprintf("FILTER %s:%s, by our strict transport, or remove the entry", transportPrefix, hop),
+		"FILTER %s for %s sends mail by another route than the one it was judged for: %s",
 		route, e.key, why)
 }

@@ -22,8 +22,8 @@ func (d *doctor) milters(ctx context.Context) {
 				d.milterOf(s, "smtpd_milters")
 			}
 			if d.option(s, "smtpd_proxy_filter") != "" {
-				d.warn("milter-proxy-filter", s.placeOf("smtpd_proxy_filter"), "use content_filter, or a milter, for what the proxy does",
-					"%s has smtpd_proxy_filter: the milter never sees the end of a message "+
+				d.warn("milter-proxy-filter", s.placeOf("smtpd_proxy_filter"), "use content_filter or a milter instead of the proxy",
+					"%s has smtpd_proxy_filter, so the milter never sees the end of a message "+
 						"there, so bounces carry its text", s.ID())
 			}
 		case "pickup", "qmqpd":
@@ -37,7 +37,7 @@ func (d *doctor) milters(ctx context.Context) {
 	for _, at := range d.settings("smtpd_milter_maps", "smtpd") {
 		d.milterMaps(ctx, at)
 	}
-	d.faultless(before, "milter-asked", "", "all %d smtpd services and sendmail(1) ask the milter at %s, first, and refuse mail for now when it is away", smtpds, d.milter)
+	d.faultless(before, "milter-asked", "", "all %d smtpd services and sendmail(1) ask the milter at %s first, and defer mail while it is down", smtpds, d.milter)
 	d.others()
 }
 
@@ -59,8 +59,8 @@ func (d *doctor) overridden(s Service) bool {
 		return false
 	}
 	if !d.reinjects(s, s.placeOf(name), name+" has no_milters") {
-		d.hole("milter-overridden", s.placeOf(name), "take no_milters out of it",
-			"%s: %s has no_milters: our milter isn't asked, and mail is taken without a decision",
+		d.hole("milter-overridden", s.placeOf(name), "remove no_milters from it",
+			"%s: %s has no_milters, so our milter isn't asked, and mail is accepted without a decision",
 			s.ID(), name)
 	}
 	return true
@@ -75,13 +75,13 @@ func (d *doctor) reinjects(s Service, where, why string) bool {
 	}
 	if d.Bounces == contract.BouncesOthers {
 		d.hole("milter-reinjected", where, `[binding] bounces = "encrypt", or our milter there, too`,
-			"%s: %s: it seems to be where the content filter gives mail back; what asks for "+
+			"%s: %s: it seems to take mail back from the content filter; the request for "+
 				"bounces without the text is lost on the way, "+
 				`and with [binding] bounces = "others" they go in the clear`, s.ID(), why)
 		return true
 	}
 	d.warn("milter-reinjected", where, "nothing, if only the content filter can connect there",
-		"%s: %s; it seems to be where the content filter gives mail back", s.ID(), why)
+		"%s: %s; it seems to take mail back from the content filter", s.ID(), why)
 	return true
 }
 
@@ -101,7 +101,7 @@ func (d *doctor) milterOf(s Service, parameter string) {
 		if value, ok := s.Options[parameter]; ok && d.reinjection(s) != "" {
 			p := planner{Settings: d.Settings, facts: d.Facts, milter: d.milter, smap: d.smap}
 			p.setEntries()
-			remedy = "postconf -P '" + s.ID() + "/" + parameter + "=" + p.inService(value) + "', if other mail comes in there than what a content filter gives back"
+			remedy = "postconf -P '" + s.ID() + "/" + parameter + "=" + p.inService(value) + "', if mail comes in there that is not from a content filter"
 		}
 		d.hole("milter-missing", where, remedy, "%s (%s): our milter isn't asked", place, s.ID())
 		return
@@ -109,13 +109,13 @@ func (d *doctor) milterOf(s Service, parameter string) {
 	entry := milterSettings(d.milterDefaults(s), list[i])
 	if action := entry["default_action"]; !refuses(action) {
 		d.hole("milter-default-action", where, runSetup,
-			"%s: default_action=%s for our milter: while it's away, mail is taken unseen", place,
+			"%s: default_action=%s for our milter, so while it is down, mail is accepted without a decision", place,
 			action)
 	}
 	for _, name := range []string{"command_timeout", "content_timeout"} {
 		if got, err := parseTime(entry[name]); err != nil || got <= d.Deadline {
 			d.warn("milter-timeout", where, runSetup,
-				"%s: %s=%s for our milter isn't above the deadline of %v: Postfix gives up "+
+				"%s: %s=%s for our milter isn't above the deadline of %v, so Postfix gives up "+
 					"before it is answered", place, name, entry[name], d.Deadline)
 		}
 	}
@@ -142,26 +142,26 @@ func (d *doctor) others() {
 		for _, item := range slices.Delete(list, i, i+1) {
 			names = append(names, milterEndpoint(item))
 		}
-		d.warn("milter-other", at.where, "see that none of them gives a message another sender, other than by SRS or BATV; then accept this finding",
-			"%s: what the other milters do to senders at the end of a message cannot be looked into: %s", at.where, strings.Join(names, " "))
+		d.warn("milter-other", at.where, "make sure that none of them changes the sender, except by SRS or BATV; then accept this finding",
+			"%s: it cannot be looked into whether these milters change the sender at the end of a message: %s", at.where, strings.Join(names, " "))
 	}
 }
 
 // milterMaps looks which clients a table keeps from our milter.
 func (d *doctor) milterMaps(ctx context.Context, at setting) {
-	const remedy = "take the entry out, or give it our milter, too: its clients pass the milter by"
+	const remedy = "remove the entry, or add our milter to it: its clients bypass the milter"
 	for _, table := range splitList(at.value) {
 		entries, err := d.entries(ctx, table, at.where)
 		if err != nil {
-			d.warn("milter-maps", at.where, "see that it keeps no client from our milter",
-				"smtpd_milter_maps: %s cannot be looked into: clients in it may pass our milter by",
+			d.warn("milter-maps", at.where, "make sure that it keeps no client from our milter",
+				"smtpd_milter_maps: %s cannot be looked into: it may keep clients from our milter",
 				table)
 			continue
 		}
 		for _, e := range entries {
 			if !slices.ContainsFunc(splitList(d.expand(e.value, nil)), d.ourMilter) {
 				d.hole("milter-maps", e.where, remedy,
-					"smtpd_milter_maps: client %s is given %q: our milter isn't asked", e.key,
+					"smtpd_milter_maps: client %s gets %q, so our milter isn't asked", e.key,
 					e.value)
 			}
 		}

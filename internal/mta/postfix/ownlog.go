@@ -69,8 +69,8 @@ func (f Facts) Renewable() error {
 func (d *doctor) logged() {
 	if repeated := d.logBlocks(socketRoom()); len(repeated) > 0 {
 		d.warn("log-blocks", inMain("maillog_file"),
-			"take the earlier lines out of "+d.path(mainFile)+"; or log to syslog: postconf -X maillog_file",
-			"main.cf sets again, with other values: %s; each process logs that when it starts, and "+
-				"postlogd can wait for itself then: no mail is taken", strings.Join(repeated, ", "))
+			"remove the earlier lines from "+d.path(mainFile)+"; or log to syslog: postconf -X maillog_file",
+			"main.cf sets these twice with different values: %s; each process logs that when it starts, and "+
+				"then postlogd can wait for itself, and no mail is accepted", strings.Join(repeated, ", "))
 	}
 }

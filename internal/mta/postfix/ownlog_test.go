@@ -58,7 +58,7 @@ func TestLogBlocks(t *testing.T) {
 		t.Fatalf("values that stand twice: %v, %q", err, found)
 	}
 	if r, err := i.Renew(ctx); err == nil || r.How != Reload ||
-		!strings.Contains(err.Error(), "take the earlier lines out") {
+		!strings.Contains(err.Error(), "remove the earlier lines") {
 		t.Errorf("renewed: %+v, %v", r, err)
 	}
 	f, err := readSettings(ctx, i)

@@ -235,9 +235,9 @@ func (p *planner) services() {
 	surplus := p.surplus(wanted)
 	wanted = append(wanted, surplus...)
 	if len(surplus) > 0 {
-		p.setup.note("%d of our transports are more than there are classes of senders, or than there are transports "+
-			"that the site gives them; they stay, unused, because a service that leaves master.cf takes a restart of "+
-			"Postfix; --undo takes all out", len(surplus))
+		p.setup.note("%d of our transports not needed, because there are fewer classes of senders or fewer transports "+
+			"of yours; they stay, unused, because to remove a service from master.cf takes a restart of "+
+			"Postfix; --undo removes all", len(surplus))
 	}
 	for _, want := range wanted {
 		have, ok := p.facts.service(want.Name, want.Type)
@@ -352,16 +352,16 @@ func (p *planner) notes() {
 	p.homeNotes()
 	p.siteNotes()
 	if slices.ContainsFunc(splitList(p.facts.expand(p.facts.all[policyMaps], nil)), func(item string) bool { return p.kindOf(item) == "" }) {
-		p.setup.note("the site's tables in smtp_tls_policy_maps are asked for other mail, before ours, and not at all for mail of protected senders: what they ask of a destination must be in a rule, too")
+		p.setup.note("your tables in smtp_tls_policy_maps are asked about other mail, before ours, but never about mail of protected senders: write rules for what they require")
 	}
 	if p.Senders == contract.SendersTable {
 		p.setup.note("the table of senders is out of date: run setup again when senders in them change, and reload")
 		if many := inexpressible(p.Table); len(many) > 0 {
-			p.setup.note("the table can't list all ways to write %s: where one of them may be meant, the strict transport takes the mail, "+
-				"without exceptions", strings.Join(many, ", "))
+			p.setup.note("the table can't list all forms of %s: an address that may be one of them uses the strict transport, "+
+				"which has no exceptions", strings.Join(many, ", "))
 		}
 		if p.UserRules {
-			p.setup.note("a table can't follow rules by login: copies and forwards of what they accept go as other mail does")
+			p.setup.note("a table can't follow rules by login: copies and forwards of mail that they accept leave like other mail")
 		}
 		for _, end := range p.Ends {
 			p.setup.note("%s: its senders stay in the table until setup is run again", end)
@@ -378,7 +378,7 @@ func (p *planner) reports() {
 		p.setup.note("%s; %s", text, p.facts.reportsRemedy())
 	}
 	if p.facts.knowsReports() && !p.Reports && p.facts.value("smtp_tlsrpt_enable") == "yes" {
-		p.setup.note("this is postfix %d.%d, and it sends TLS reports: with [socketmap] postfix = \"3.10\" they say which MTA-STS policy was applied, where no older Postfix asks",
+		p.setup.note("this is postfix %d.%d, and it sends TLS reports: with [socketmap] postfix = \"3.10\" they name the MTA-STS policy; set that if no older Postfix asks",
 			p.facts.Major, p.facts.Minor)
 	}
 }
@@ -391,7 +391,7 @@ func (f Facts) reportsUnknown(told bool) string {
 	if !told || f.knowsReports() {
 		return ""
 	}
-	return fmt.Sprintf("[socketmap] postfix = \"3.10\" or higher, and this is postfix %d.%d, which doesn't know what it is told then: mail to MTA-STS domains waits (invalid attribute name)",
+	return fmt.Sprintf("[socketmap] postfix = \"3.10\" or higher, and this is postfix %d.%d, which doesn't understand these answers, so mail to MTA-STS domains waits (invalid attribute name)",
 		f.Major, f.Minor)
 }
 

@@ -320,7 +320,7 @@ func TestPlanNotesAndUndo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(setup.Notes) != 2 || !strings.HasPrefix(setup.Notes[1], "the site's tables in smtp_tls_policy_maps") ||
+	if len(setup.Notes) != 2 || !strings.HasPrefix(setup.Notes[1], "your tables in smtp_tls_policy_maps") ||
 		!strings.Contains(setup.Notes[0], "(sender_dependent_default_transport_maps = hash:b)") {
 		t.Errorf("notes %q", setup.Notes)
 	}
@@ -365,7 +365,7 @@ func TestPrint(t *testing.T) {
 		"    'smtpd_milters={ inet:127.0.0.1:8689, command_timeout=30s, content_timeout=300s, default_action=tempfail, protocol=6 }, inet:a:1' \\\n",
 		"# master.cf tlsonly2/unix was: tlsonly2 unix - - y - - smtp\n", // more than there are classes: as strict as any
 		"    'tlsonly2/unix=tlsonly2 unix - - y - - smtp -o",
-		"note: 1 of our transports are more than there are classes",
+		"note: 1 of our transports not needed",
 		"postfix -c /etc/postfix reload\n",
 	} {
 		if !strings.Contains(b.String(), want) {
@@ -435,10 +435,10 @@ func TestReports(t *testing.T) {
 		warned           bool
 	}{
 		{"3.7.11", "", false, "", false},
-		{"3.7.11", "", true, `this is postfix 3.7, which doesn't know`, true},
+		{"3.7.11", "", true, `this is postfix 3.7, which doesn't understand`, true},
 		{"3.9.1", "", true, `set it to "3.9"`, true},
 		{"3.10.5", "yes", true, "", false},
-		{"3.10.5", "yes", false, `with [socketmap] postfix = "3.10" they say`, false},
+		{"3.10.5", "yes", false, `with [socketmap] postfix = "3.10" they name`, false},
 		{"3.10.5", "no", false, "", false}, // nothing to gain
 		{"3.11.0", "yes", true, "", false},
 	} {

@@ -77,7 +77,7 @@ func (h *probeHost) probe(ctx context.Context, s Settings, i Instance, server, i
 	id, err := h.submit(ctx, server, from, to, s.OnLost == contract.OnLostBounce)
 	var refused *textproto.Error
 	if errors.As(err, &refused) {
-		return mta.Finding{Severity: mta.Warning, Code: "probe-refused", Check: "probe", Text: fmt.Sprintf("a message of %s was refused, so its delivery proves nothing: %v", from, err), Remedy: "try another sender"}, nil
+		return mta.Finding{Severity: mta.Warning, Code: "probe-refused", Check: "probe", Text: fmt.Sprintf("a message of %s was refused, so nothing is known of its delivery: %v", from, err), Remedy: "try another sender"}, nil
 	}
 	sent := sentProbe{instance: i, to: to}
 	reason := ""
@@ -95,11 +95,11 @@ func (h *probeHost) probe(ctx context.Context, s Settings, i Instance, server, i
 	case h.saw():
 		return mta.Finding{Severity: mta.Hole, Code: "probe-clear", Check: "probe", Text: fmt.Sprintf("a message of %s was sent in the clear to %s, which offers no TLS", from, ip), Remedy: "see the other findings, then " + runSetup}, nil
 	case reason == "" && s.OnLost != contract.OnLostBounce:
-		return mta.Finding{Severity: mta.Warning, Code: "probe-gone", Check: "probe", Text: fmt.Sprintf("message %s left the queue, though not in the clear", id), Remedy: "see the log"}, nil
+		return mta.Finding{Severity: mta.Warning, Code: "probe-gone", Check: "probe", Text: fmt.Sprintf("message %s left the queue, though not in the clear", id), Remedy: "read the log"}, nil
 	case reason != "" && !strings.Contains(reason, "TLS is required"):
-		return mta.Finding{Severity: mta.Warning, Code: "probe-waits", Check: "probe", Text: fmt.Sprintf("message %s waits for another reason: %s", id, reason), Remedy: "see the log"}, nil
+		return mta.Finding{Severity: mta.Warning, Code: "probe-waits", Check: "probe", Text: fmt.Sprintf("message %s waits for another reason: %s", id, reason), Remedy: "read the log"}, nil
 	}
-	return mta.Finding{Severity: mta.OK, Code: "probe-held", Check: "probe", Text: fmt.Sprintf("a message of %s stayed here when its destination had lost TLS", from)}, nil
+	return mta.Finding{Severity: mta.OK, Code: "probe-held", Check: "probe", Text: fmt.Sprintf("a message of %s stayed here after its destination lost TLS", from)}, nil
 }
 
 // smtpServer returns the address of the instance's SMTP server.

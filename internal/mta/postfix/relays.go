@@ -12,7 +12,7 @@ import (
 // recipient.
 func (d *doctor) relays(ctx context.Context) {
 	if v := d.value("smtp_fallback_relay"); v != "" && d.UserRules && d.Others != contract.OthersOff {
-		d.hole("relay-fallback", inMain("smtp_fallback_relay"), "take smtp_fallback_relay out, or give the relay TLS: postconf -e smtp_fallback_relay=",
+		d.hole("relay-fallback", inMain("smtp_fallback_relay"), "remove smtp_fallback_relay, or give the relay TLS: postconf -e smtp_fallback_relay=",
 			"smtp_fallback_relay = %s: mail of rules by login goes there, unjudged, when its "+
 				"own destination fails", v)
 	}
@@ -26,7 +26,7 @@ func (d *doctor) relays(ctx context.Context) {
 		}
 		d.nextHop(name, inMain(name), hop)
 		if name != "relay_transport" && !d.relay(hop) && !d.follows() {
-			d.warn("relay-unnamed", inMain(name), `[relay] "*" = "`+hop+`" in tlsonly.toml`, "%s = %s: mail from sendmail(1) comes without its route and is judged by MX", name, d.value(name))
+			d.warn("relay-unnamed", inMain(name), `[relay] "*" = "`+hop+`" in tlsonly.toml`, "%s = %s: the milter doesn't learn the route of mail from sendmail(1), so that mail is judged by MX", name, d.value(name))
 		}
 	}
 	for _, at := range d.settings("sender_dependent_relayhost_maps", "trivial-rewrite") {
@@ -38,9 +38,9 @@ func (d *doctor) relays(ctx context.Context) {
 				}
 			}
 			if err != nil {
-				d.warn("relay-asked", at.where, "see that its answers stand in brackets; then accept this finding",
+				d.warn("relay-asked", at.where, "make sure that its answers are in brackets; then accept this finding",
 					"sender_dependent_relayhost_maps: %s cannot be looked into: an answer "+
-						"without brackets is taken for a mail domain", table)
+						"without brackets is treated as a mail domain", table)
 			}
 		}
 	}
@@ -73,7 +73,7 @@ func (d *doctor) legible(name, where, hops string) bool {
 	for _, hop := range strings.FieldsFunc(hops, func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
 		if _, err := addr.ParseDestination(hop); err != nil {
 			d.broken("relay-form", where, "write the host in brackets, and its port as a number",
-				"%s: %v: the daemon doesn't understand it, and protected mail that goes there is deferred",
+				"%s: %v: the daemon doesn't understand it, so protected mail that goes there is deferred",
 				name, err)
 			return false
 		}
@@ -90,11 +90,11 @@ func (d *doctor) nextHop(name, where, hop string) {
 	}
 	if domain, err := addr.ParseDomain(hop); err == nil && d.Excepts(domain) {
 		d.hole("relay-excepted", where, "write ["+hop+"], or name it in [relay]",
-			"%s: %s is taken for a mail domain, and a rule exempts mail to it: the exception "+
-				"holds for all mail that goes there", name, hop)
+			"%s: %s is treated as a mail domain, and a rule exempts mail to it; the exception "+
+				"applies to all mail that goes there", name, hop)
 		return
 	}
 	d.warn("relay-domain", where, "write ["+hop+"], or name it in [relay]",
-		"%s: %s is taken for a mail domain: a rule's exception for it would hold for all mail "+
+		"%s: %s is treated as a mail domain, so a rule's exception for it would apply to all mail "+
 			"that goes there", name, hop)
 }

@@ -304,7 +304,7 @@ func (i Instance) Renew(ctx context.Context) (Renewal, error) {
 	}
 	r, err := f.Renewal()
 	if err != nil {
-		return r, fmt.Errorf("which services postfix has can't be seen: %w", err)
+		return r, fmt.Errorf("it can't be seen which services postfix has: %w", err)
 	}
 	i.Dir = f.Dir
 	if r.How == NotRunning {
@@ -411,7 +411,7 @@ func (f Facts) answers(ctx context.Context, limit time.Duration) error {
 	_ = conn.SetDeadline(end)
 	var first [1]byte
 	if _, err = conn.Read(first[:]); err != nil {
-		return fmt.Errorf("the master starts no process for who connects: %w", err)
+		return fmt.Errorf("the master starts no process for clients: %w", err)
 	}
 	return nil
 }
@@ -422,10 +422,10 @@ func (d *doctor) alive(ctx context.Context, master int) {
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.EACCES):
-		d.warn("not-looked-at", "showq", "run as root", "whether postfix answers was not looked at: %v", err)
+		d.warn("not-looked-at", "showq", "run as root", "it is not known whether postfix answers: %v", err)
 	default:
 		d.down("postfix-silent", d.masterPID(), d.restart(master).Words(),
-			"postfix runs, and doesn't answer: no mail is taken: %v", err)
+			"postfix runs, but doesn't answer, so no mail is accepted: %v", err)
 	}
 }
 

@@ -26,7 +26,7 @@ func (d *doctor) bondOf(route string) (bond, string) {
 	name, nexthop, _ := strings.Cut(route, ":")
 	s, ok := d.service(name, "unix")
 	if !ok {
-		return stays, "no such transport: the mail waits"
+		return stays, "there is no such transport, so the mail waits"
 	}
 	tls := "smtp"
 	switch s.Command {
@@ -51,9 +51,9 @@ func (d *doctor) bondOf(route string) (bond, string) {
 	case isOurs(s), enforcing(level) && len(maps) == 0, enforcing(level) && len(maps) == 1 && ours == 0:
 		return enforced, ""
 	case ours >= 0:
-		return partly, "held only by what its destination was pinned to"
+		return partly, "held only to the pin of its destination"
 	}
-	why := fmt.Sprintf("transport %s has level %s and no policies of ours", name, level)
+	why := fmt.Sprintf("transport %s has level %s and not our policy map", name, level)
 	if tls == "lmtp" {
 		return partly, why // what a site delivers by LMTP doesn't leave the site
 	}
@@ -70,12 +70,12 @@ func (d *doctor) route(ctx context.Context, what, where, key, route string) {
 	case d.home(ctx, what, where, key, route, b):
 	case b == partly && copied != "":
 		d.hole("route-explicit", where, remedy,
-			"%s goes around the sender map, and %s brings copies there that nobody has judged: %s",
+			"%s bypasses the sender map, and %s sends copies there that nobody has judged: %s",
 			what, copied, why)
 	case b == partly:
-		d.warn("route-explicit", where, remedy, "%s goes around the sender map: %s", what, why)
+		d.warn("route-explicit", where, remedy, "%s bypasses the sender map: %s", what, why)
 	default:
-		d.hole("route-explicit", where, remedy, "%s goes around the sender map: %s", what, why)
+		d.hole("route-explicit", where, remedy, "%s bypasses the sender map: %s", what, why)
 	}
 }
 
@@ -89,17 +89,17 @@ func (d *doctor) home(ctx context.Context, what, where, key, route string, b bon
 	transport, hop, _ := strings.Cut(route, ":")
 	local := `[forwarding] local = ["` + domain.String() + `"]`
 	if b == partly && d.homeEnforced(ctx, cmp.Or(hop, domain.String())) {
-		d.warn("route-home-held", where, local+", if what goes there stays at the site; else have the inner host offer TLS",
-			"%s leads to protected senders, and so bounces of their mail do: all mail there, from whomever, waits unless %s offers TLS",
+		d.warn("route-home-held", where, local+", if that mail stays at the site; otherwise give the inner host TLS",
+			"%s leads to protected senders, so bounces of their mail go there: all mail there waits unless %s offers TLS",
 			what, cmp.Or(hop, domain.String()))
 		return true
 	}
-	remedy := "name our strict transport, tlsonly:nexthop; or " + local + ", if what goes there stays at the site"
+	remedy := "name our strict transport, tlsonly:nexthop; or " + local + ", if that mail stays at the site"
 	if !d.follows() && d.Bounces == contract.BouncesEncrypt {
-		remedy = fmt.Sprintf("[forwarding] postfix = %q, so that the daemon reads this route and holds it; or ", d.Dir) + remedy
+		remedy = fmt.Sprintf("[forwarding] postfix = %q, so that the daemon knows this route and holds it to TLS; or ", d.Dir) + remedy
 	}
 	d.hole("route-home", where, remedy,
-		"%s leads to protected senders: bounces of their mail go there by %s, which nothing "+
+		"%s leads to protected senders, so bounces of their mail go there by %s, which nothing "+
 			"holds to TLS", what, cmp.Or(transport, "the default transport"))
 	return true
 }
@@ -156,11 +156,11 @@ func (d *doctor) routes(ctx context.Context) {
 	for _, s := range d.Services {
 		d.filter(inMaster(s)+"/content_filter", d.expand(s.Options["content_filter"], s.Options))
 	}
-	d.faultless(before, "route-bound", "", "no table, relay or filter goes around the sender map")
+	d.faultless(before, "route-bound", "", "no table, relay or filter bypasses the sender map")
 	for _, name := range []string{"relayhost", "sender_dependent_relayhost_maps"} {
 		if v := d.value(name); v != "" {
 			d.ok("route-relay", inMain(name),
-				"%s = %s: it is the relay that is judged; what it does with the mail is out of "+
+				"%s = %s: the relay is judged; what it does with the mail is out of "+
 					"sight", name, v)
 		}
 	}
@@ -183,9 +183,9 @@ func (d *doctor) transportMaps(ctx context.Context, at setting) {
 			}
 		}
 		if err != nil {
-			d.warn("route-asked", where, "see that its answers name no transport, :nexthop; then accept this finding",
-				"transport_maps: %s can only be asked, so it cannot be looked into: an answer "+
-					"with a transport goes around the sender map", table)
+			d.warn("route-asked", where, "make sure that its answers name no transport (:nexthop); then accept this finding",
+				"transport_maps: %s can only be queried, so it cannot be looked into: an answer "+
+					"with a transport bypasses the sender map", table)
 		}
 	}
 }
@@ -214,7 +214,7 @@ func (d *doctor) deliveries(ctx context.Context) {
 		case v == "":
 		case s.Command == "smtp" && (b == partly || b == loose):
 			d.hole("route-explicit", inMain(name), "give the transport -o smtp_tls_security_level=encrypt, or name tlsonly",
-				"%s = %s leads away what was taken as delivered here, and judged by nobody: %s",
+				"%s = %s sends mail on that counted as delivered here, so nobody judged it: %s",
 				name, v, why)
 		default:
 			d.route(ctx, name+" = "+v, inMain(name), "", v)
@@ -222,8 +222,8 @@ func (d *doctor) deliveries(ctx context.Context) {
 	}
 	for _, name := range []string{"mailbox_transport_maps", "fallback_transport_maps"} {
 		if v := d.value(name); v != "" {
-			d.warn("route-local", inMain(name), "see that its answers stay on this machine",
-				"%s = %s goes around the sender map", name, v)
+			d.warn("route-local", inMain(name), "make sure that its mail stays on this machine",
+				"%s = %s bypasses the sender map", name, v)
 		}
 	}
 }
@@ -275,10 +275,10 @@ func (d *doctor) filter(where, route string) {
 	switch b, why := d.bondOf(route); b {
 	case partly, loose:
 		d.hole("content-filter", where, "filter on this machine, or over a transport with -o smtp_tls_security_level=encrypt",
-			"content_filter = %s gets mail before our transports do: %s", route, why)
+			"content_filter = %s gets mail before our transports: %s", route, why)
 	default:
 		d.ok("content-filter-bound", where,
-			"content_filter = %s: mail is bound when the filter gives it back", route)
+			"content_filter = %s: mail is bound after the filter gives it back", route)
 	}
 }
 
@@ -291,13 +291,13 @@ func (d *doctor) clients() {
 			continue
 		}
 		if level, ok := s.Options["smtp_tls_security_level"]; ok && slices.Index(levels, level) < slices.Index(levels, site) {
-			d.warn("client-level", s.placeOf("smtp_tls_security_level"), "take the option out",
+			d.warn("client-level", s.placeOf("smtp_tls_security_level"), "remove the option",
 				"%s in master.cf lowers smtp_tls_security_level from %s to %s", s.ID(), site, level)
 		}
 		if v, ok := s.Options["smtp_tls_policy_maps"]; ok && d.Others != contract.OthersOff &&
 			!slices.Contains(splitList(d.expand(v, s.Options)), contract.MapPolicy.Table(d.smap)) {
 			d.warn("client-policies", s.placeOf("smtp_tls_policy_maps"), fmt.Sprintf("postconf -P '%s/smtp_tls_policy_maps=%s'", s.ID(), strings.ReplaceAll(joinLists(false, v, contract.MapPolicy.Table(d.smap)), ", ", ",")),
-				"%s in master.cf has policies of its own: destinations that are pinned aren't "+
+				"%s in master.cf has its own policy maps, so pinned destinations aren't "+
 					"held to it there", s.ID())
 		}
 	}

@@ -35,17 +35,17 @@ func (d *doctor) running(ctx context.Context) {
 	case errors.Is(err, fs.ErrPermission):
 		d.stopped = true
 		d.warn("not-looked-at", path, "run as root",
-			"whether postfix runs, and with these settings, was not looked at: run as root")
+			"it is not known whether postfix runs with these settings: run as root")
 		return
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		d.stopped = true
-		d.warn("not-looked-at", path, "see why it can't be read",
-			"whether postfix runs was not looked at: %v", err)
+		d.warn("not-looked-at", path, "find out why it can't be read",
+			"it is not known whether postfix runs: %v", err)
 		return
 	case pid == 0:
 		d.stopped = true
 		d.down("postfix-down", path, d.start(),
-			"postfix doesn't run: no mail is taken, and none leaves")
+			"postfix doesn't run, so no mail is accepted and none leaves")
 		return
 	}
 	d.reloaded(ctx, pid)
@@ -95,10 +95,10 @@ func (d *doctor) reloaded(ctx context.Context, master int) {
 	switch {
 	case unknown != nil:
 		d.warn("not-looked-at", "qmgr", d.reload()+", to be sure",
-			"whether postfix has read its settings was not looked at: %v", unknown)
+			"it is not known whether postfix has read its settings: %v", unknown)
 	case len(stale) > 0:
 		d.hole("not-reloaded", stale[0], d.reload(),
-			"%s changed after postfix read it: what runs is not what the files say",
+			"%s changed after postfix read it, so postfix doesn't do what its files say",
 			strings.Join(stale, ", "))
 	default:
 		d.ok("postfix-running", "", "postfix runs, with its settings as they are in the files")
@@ -207,10 +207,10 @@ func (d *doctor) checkListening(ctx context.Context, s Service) {
 	case failed == nil:
 	case errors.Is(failed, fs.ErrPermission):
 		d.warn("not-looked-at", path, "run as root",
-			"whether postfix knows transport %s was not looked at: run as root", s.Name)
+			"it is not known whether postfix knows transport %s: run as root", s.Name)
 	default:
 		d.hole("transport-unknown", inMaster(s), d.reload(),
-			"the running postfix doesn't know transport %s (%v): mail of its senders leaves by "+
+			"the running postfix doesn't know transport %s (%v), so mail of its senders leaves by "+
 				"another one, or waits", s.Name, failed)
 	}
 }

@@ -36,12 +36,12 @@ func (d *doctor) senders(ctx context.Context) {
 		}
 	}
 	d.faultless(before, "sender-kept", "",
-		"no setting makes a protected sender of another one, or another one of a protected sender")
+		"no setting turns another sender into a protected one, or a protected sender into another")
 	if v := d.value("recipient_delimiter"); strings.Trim(v, "+"+d.Forms.Delimiter) != "" {
 		d.warn("sender-delimiter", inMain("recipient_delimiter"),
-			fmt.Sprintf("take [senders] delimiter out of tlsonly.toml, or set it to %q", v),
-			"recipient_delimiter = %s: only %s is known as one, so an address with another "+
-				"extension isn't that of a rule", v, strings.Join(strings.Split("+"+d.Forms.Delimiter, ""), " "))
+			fmt.Sprintf("remove [senders] delimiter from tlsonly.toml, or set it to %q", v),
+			"recipient_delimiter = %s: only %s counts as one, so an address with another "+
+				"extension doesn't match a rule", v, strings.Join(strings.Split("+"+d.Forms.Delimiter, ""), " "))
 	}
 }
 
@@ -53,16 +53,16 @@ var srsTable = regexp.MustCompile(`(?i)^(?:tcp:(?:.*:)?10001|socketmap:.*(?:srs|
 func (d *doctor) srs(name, table string, at setting) {
 	switch {
 	case d.Forms.SRS != addr.SRSMatch:
-		d.ok("sender-srs", at.where, "%s = %s rewrites senders (SRS): whoever stands in the new "+
-			`address decides, and a stranger's mail that is forwarded stays a stranger's ([senders] srs = "ignore")`, name, table)
+		d.ok("sender-srs", at.where, "%s = %s rewrites senders (SRS): the address inside the new "+
+			`one decides, so forwarded mail of strangers stays theirs ([senders] srs = "ignore")`, name, table)
 	case d.WholeDomains:
 		d.warn("sender-srs", at.where, `[senders] srs = "ignore", or accept this finding`,
-			`%s = %s rewrites senders (SRS), and [senders] srs = "match": a rule for the domain that `+
-				"they get holds mail of strangers, too, which is forwarded; it isn't judged at RCPT and "+
+			`%s = %s rewrites senders (SRS), and [senders] srs = "match": a rule for the new `+
+				"domain binds forwarded mail of strangers, too, which isn't judged at RCPT and "+
 				"may wait", name, table)
 	default:
 		d.ok("sender-srs", at.where, `%s = %s rewrites senders (SRS), and [senders] srs = "match": `+
-			"no rule is for a whole domain, so mail of strangers that is forwarded isn't held", name, table)
+			"no rule is for a whole domain, so forwarded mail of strangers isn't bound", name, table)
 	}
 }
 
@@ -98,7 +98,7 @@ func (d *doctor) rewrites(ctx context.Context, name string, at setting, generic 
 				}
 			}
 		}
-		d.warn("sender-asked", at.where, "name senders in the rules as they are before and after; then accept this finding",
+		d.warn("sender-asked", at.where, "name senders in the rules both as they are before and after; then accept this finding",
 			"%s: %s cannot be looked into: senders may be rewritten after they were judged",
 			name, table)
 	}
@@ -128,11 +128,11 @@ func (d *doctor) rewritten(name, where, from, to string, before, after Share, ge
 	switch {
 	case after != None && before != All:
 		d.hole("sender-rewritten", where, "name "+from+" in the rules, too",
-			"%s: %s becomes %s, which is protected, after its mail was judged, or let through, "+
-				"as another's", name, from, to)
+			"%s: %s becomes %s, which is protected, after its mail was judged "+
+				"as that of %[2]s", name, from, to)
 	case !generic && before != None && after != All: // in the queue: our transports are chosen by it
 		d.hole("sender-rewritten", where, "name "+to+" in the rules, too",
-			"%s: %s, which is protected, becomes %s, for which no transport of ours is chosen",
+			"%s: %s, which is protected, becomes %s, whose mail uses no transport of ours",
 			name, from, to)
 	}
 }
@@ -146,8 +146,8 @@ func (d *doctor) rewritesPattern(name string, e entry, generic bool) {
 	}
 	to, err := addr.ParsePattern("@" + host)
 	if strings.Contains(host, "$") || err != nil {
-		d.warn("sender-asked", e.where, "name senders in the rules as they are before and after; then accept this finding",
-			"%s: what /%s/ makes of senders cannot be looked into", name, e.key)
+		d.warn("sender-asked", e.where, "name senders in the rules both as they are before and after; then accept this finding",
+			"%s: it cannot be looked into how /%s/ rewrites senders", name, e.key)
 		return
 	}
 	if from, ok := patternDomain(e.key); ok {

@@ -186,8 +186,8 @@ func (s Setup) renewal() string {
 	if s.Unit != "" {
 		command = "systemctl restart " + s.Unit
 	}
-	return "# a restart, not a reload: where master(8) may not kill processes, as on Debian 13, a reload\n" +
-		"# that takes a service away while it is delivering makes Postfix stop answering\n" + command + "\n"
+	return "# a restart, not a reload: if master(8) may not kill processes, as on Debian 13, a reload\n" +
+		"# that removes a service while it is delivering makes Postfix stop answering\n" + command + "\n"
 }
 
 // quote quotes a word for the shell where it must be.

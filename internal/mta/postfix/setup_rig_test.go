@@ -370,7 +370,7 @@ func TestApplyOnlyWhatIsWorse(t *testing.T) {
 	if unmounted := syscall.Unmount(main, 0); unmounted != nil {
 		t.Fatal(unmounted)
 	}
-	if err == nil || !strings.Contains(err.Error(), "all put back") || !strings.Contains(err.Error(), "without --apply setup prints what") {
+	if err == nil || !strings.Contains(err.Error(), "all put back") || !strings.Contains(err.Error(), "without --apply, setup prints them") {
 		t.Errorf("main.cf is a mount of its own: %v", err)
 	}
 	if after := stateOf(t, ctx, i); !maps.Equal(after.texts, before.texts) {

@@ -35,7 +35,7 @@ func (d *doctor) local() {
 	}
 	if len(missing) > 0 {
 		d.warn("local-unnamed", inMain("mydestination"), `[forwarding] local = ["`+strings.Join(missing, `", "`)+`"] in tlsonly.toml`,
-			"mail from sendmail(1) to %s is judged as if it left", strings.Join(missing, ", "))
+			"mail from sendmail(1) to %s is judged as if it left this host", strings.Join(missing, ", "))
 	}
 	for _, domain := range splitList(d.value("relay_domains")) {
 		p, err := addr.ParsePattern("@" + domain)
@@ -47,7 +47,7 @@ func (d *doctor) local() {
 		})
 		if !said { // else nothing holds what goes there, and nothing waits
 			d.warn("local-unnamed", inMain("relay_domains"), `[forwarding] local = ["`+domain+`"] in tlsonly.toml, if the inner host needs no TLS`,
-				"relay_domains = %s is a protected sender's: mail for it, from whomever, waits "+
+				"relay_domains = %s is a protected sender's domain: all mail for it waits "+
 					"unless the inner host offers TLS", domain)
 		}
 	}

@@ -19,25 +19,25 @@ func (d *doctor) surroundings() {
 		d.certificates()
 	}
 	if v := d.value("internal_mail_filter_classes"); v != "" {
-		d.warn("milter-bounces", inMain("internal_mail_filter_classes"), "leave bounce out of it",
-			"internal_mail_filter_classes = %s: a bounce that the milter refuses makes the "+
-				"message wait", v)
+		d.warn("milter-bounces", inMain("internal_mail_filter_classes"), "remove bounce from it",
+			"internal_mail_filter_classes = %s: if the milter refuses a bounce, the "+
+				"message waits", v)
 	}
 	for _, name := range copySettings {
 		for _, at := range d.settings(name, "cleanup") {
 			if d.UserRules && d.Senders == contract.SendersTable {
 				d.hole("logins-copies", at.where, `[binding] senders = "map", or name the senders in the rule, too (from)`,
-					"%s = %s: a table of senders doesn't know who sends by a login, so nothing holds copies of mail that a rule by user binds", name, at.value)
+					"%s = %s: a table of senders doesn't know logins, so nothing binds copies of mail to which a rule by user applies", name, at.value)
 				continue
 			}
 			d.ok("copies-bound", at.where,
-				"%s = %s: not judged when mail is accepted, but bound at delivery like the rest",
+				"%s = %s: copies aren't judged at acceptance, but bound at delivery like other mail",
 				name, at.value)
 		}
 	}
 	if v := d.Set["virtual_alias_domains"]; v != "" {
 		d.ok("aliases-bound", inMain("virtual_alias_domains"),
-			"virtual_alias_domains = %s: the sender stays, what leaves is bound", v)
+			"virtual_alias_domains = %s: the sender stays the same, so what leaves is bound", v)
 	}
 	d.lifetime()
 }
@@ -53,7 +53,7 @@ func (d *doctor) lifetime() {
 			if lasts, err := parseTime(value); err == nil && lasts+24*time.Hour > d.Keep {
 				days := int((lasts+24*time.Hour-1)/(24*time.Hour)) + 1
 				d.warn("queue-lifetime", at.where, fmt.Sprintf(`[binding] keep = "%dd" in tlsonly.toml`, days),
-					"%s = %s: mail may wait longer than what binds it is kept ([binding] keep = "+
+					"%s = %s: mail may wait longer than its rules are kept ([binding] keep = "+
 						"%v)", name, at.value, d.Keep)
 			}
 		}
@@ -66,8 +66,8 @@ func (d *doctor) logins() {
 	const remedy = "smtpd_sender_login_maps and reject_sender_login_mismatch in smtpd_sender_restrictions"
 	if d.value("smtpd_sender_login_maps") == "" {
 		d.warn("logins-any", inMain("smtpd_sender_login_maps"), remedy,
-			"rules name users, but no smtpd_sender_login_maps say which senders are theirs: "+
-				"with another sender a rule binds at acceptance only")
+			"rules name users, but no smtpd_sender_login_maps say which senders they may use: "+
+				"with another sender a rule binds only at acceptance")
 		return
 	}
 	before := len(d.findings)
@@ -83,11 +83,11 @@ func (d *doctor) logins() {
 		}
 		if !refuses {
 			d.warn("logins-any", inMaster(s), remedy,
-				"%s: rules name users, but a login may use any sender: with another one a rule "+
-					"binds at acceptance only", s.ID())
+				"%s: rules name users, but a login may use any sender; with another one a rule "+
+					"binds only at acceptance", s.ID())
 		}
 	}
-	d.faultless(before, "logins-own", "", "a login may use its own senders only")
+	d.faultless(before, "logins-own", "", "a login may use only its own senders")
 }
 
 // copySettings make copies of messages that no milter is shown.

@@ -69,7 +69,7 @@ func TestSenderTableNotes(t *testing.T) {
 	got := strings.Join(setup.Notes, "\n")
 	for _, want := range []string{
 		"run setup again when senders in them change",
-		"all ways to write jürgen@clinic.example, @xn--bcher-kva.example, @.xn--bcher-kva.example, @[192.0.2.1]: ",
+		"all forms of jürgen@clinic.example, @xn--bcher-kva.example, @.xn--bcher-kva.example, @[192.0.2.1]: ",
 		`rule "x" ends with 2027-01-31: its senders stay in the table until setup is run again`,
 		`[binding] others = "off" takes that away, too`,
 	} {

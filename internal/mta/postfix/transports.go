@@ -24,26 +24,26 @@ func (d *doctor) transports(ctx context.Context) {
 			d.checkListening(ctx, s)
 		case d.counts(name):
 			d.broken("transport-missing", "master.cf:"+name+"/unix", runSetup,
-				"transport %s isn't in master.cf: mail of its senders waits", name)
+				"transport %s isn't in master.cf, so mail of its senders waits", name)
 		default:
 			d.warn("transport-missing", "master.cf:"+name+"/unix", runSetup,
-				"transport %s isn't in master.cf: mail of its senders goes by %s", name,
+				"transport %s isn't in master.cf, so mail of its senders uses %s", name,
 				transportPrefix)
 		}
 	}
 	for _, name := range splitList(d.value("defer_transports")) {
 		if slices.Contains(d.Settings.transports(), name) || isOurs(Service{Name: name, Type: "unix"}) {
-			d.broken("transport-deferred", inMain("defer_transports"), "take "+name+" out of it",
-				"defer_transports has %s: mail of its senders waits until somebody asks for a "+
+			d.broken("transport-deferred", inMain("defer_transports"), "remove "+name+" from it",
+				"defer_transports has %s, so mail of its senders waits until somebody makes a "+
 					"queue run", name)
 		}
 	}
 	if site := d.value("smtp_tls_security_level"); !d.DANE && strings.HasPrefix(site, "dane") {
-		d.warn("transport-dane", inMain("smtp_tls_security_level"), "until a rule asks for dane, know that others' mail there is authenticated and protected mail is encrypted",
-			"smtp_tls_security_level = %s doesn't reach our transports: destinations with TLSA "+
-				"records are held to encrypt there", site)
+		d.warn("transport-dane", inMain("smtp_tls_security_level"), "write a rule with tls = \"dane\", or accept that there other mail is authenticated and protected mail only encrypted",
+			"smtp_tls_security_level = %s doesn't apply to our transports: destinations with TLSA "+
+				"records need only level encrypt there", site)
 	}
-	d.faultless(before, "transport-bound", "", "%s ask for TLS and have a policy of their own",
+	d.faultless(before, "transport-bound", "", "%s require TLS and have our policy maps",
 		strings.Join(d.Settings.transports(), ", "))
 }
 
@@ -60,8 +60,8 @@ func (d *doctor) alike(s Service) {
 	const wrapper = "smtp_tls_wrappermode"
 	if ours, theirs := d.option(s, wrapper), d.option(site, wrapper); ours != theirs {
 		d.broken("transport-differs", inMaster(s)+"/"+wrapper, runSetup,
-			"transport %s: %s is %q, and %q for %s: hosts that take TLS at once, or only after "+
-				"STARTTLS, aren't reached", s.Name, wrapper, ours, theirs, site.ID())
+			"transport %s: %s is %q, but %q for %s: hosts with TLS from the first octet, or with "+
+				"STARTTLS only, can't be reached", s.Name, wrapper, ours, theirs, site.ID())
 	}
 	names := maps.Clone(want.Options)
 	maps.Copy(names, s.Options)
@@ -74,25 +74,25 @@ func (d *doctor) alike(s Service) {
 		case addressLimit:
 			if limit := d.option(s, name); limit != "0" {
 				d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
-					"transport %s: %s is %q: mail waits for ever where only a later address of a destination has the TLS that is asked",
+					"transport %s: %s is %q: mail waits for ever if only a later address of a destination satisfies the rule",
 					s.Name, name, limit)
 			}
 			continue
 		}
 		if ours, theirs := s.Options[name], want.Options[name]; !slices.Contains(setLevel, name) && ours != theirs {
 			d.warn("transport-differs", inMaster(s)+"/"+name, runSetup,
-				"transport %s: %s is %q, and %q for %s: a host may want what it has",
+				"transport %s: %s is %q, but %q for %s, which a host may need",
 				s.Name, name, ours, theirs, site.ID())
 		}
 	}
 	const policies = "smtp_tls_policy_maps"
 	if theirs := want.Options[policies]; strings.HasPrefix(theirs, s.Options[policies]+"/") {
 		d.warn("transport-differs", inMaster(s)+"/"+policies, runSetup,
-			"transport %s: smtp_tls_security_level = %s of %s doesn't hold there: what the rules ask replaces it",
+			"transport %s: smtp_tls_security_level = %s of %s doesn't apply there: the rules replace it",
 			s.Name, d.option(site, "smtp_tls_security_level"), site.ID())
 	}
 	if s.Columns != want.Columns {
-		d.warn("transport-differs", inMaster(s), runSetup, "transport %s: its columns are %q, and %q for %s",
+		d.warn("transport-differs", inMaster(s), runSetup, "transport %s: its columns are %q, but %q for %s",
 			s.Name, strings.Join(s.Columns[:], " "), strings.Join(want.Columns[:], " "), site.ID())
 	}
 	limits := p.limitsOf(s)
@@ -102,7 +102,7 @@ func (d *doctor) alike(s Service) {
 			continue // the site has set it for this transport
 		}
 		if d.Set[name] != limits[name] {
-			d.warn("transport-differs", inMain(name), runSetup, "%s is %q, and %q for %s",
+			d.warn("transport-differs", inMain(name), runSetup, "%s is %q, but %q for %s",
 				name, d.Set[name], limits[name], site.ID())
 		}
 	}
@@ -141,7 +141,7 @@ func (d *doctor) transport(s Service) {
 	switch maps, own := s.Options["smtp_tls_policy_maps"]; {
 	case !own && d.value("smtp_tls_policy_maps") != "":
 		fault("transport-policies", "/smtp_tls_policy_maps",
-			"the site's smtp_tls_policy_maps hold here too, and an answer replaces the level")
+			"the site's smtp_tls_policy_maps apply here, too, and an answer from them replaces the level")
 	case !own || d.expand(maps, s.Options) != want && !strings.HasPrefix(d.expand(maps, s.Options), want+"/"):
 		fault("transport-policies", "/smtp_tls_policy_maps",
 			"smtp_tls_policy_maps isn't %s alone, and another answer replaces the level", want)
@@ -159,7 +159,7 @@ func (d *doctor) transport(s Service) {
 	d.verifies("transport "+s.Name, s)
 	if v := d.option(s, "smtp_fallback_relay"); v != "" {
 		fault("transport-fallback", "/smtp_fallback_relay",
-			"smtp_fallback_relay = %s: mail goes there, unjudged, when its own destination fails",
+			"smtp_fallback_relay = %s: mail goes there without a decision if its own destination fails",
 			v)
 	}
 	if v := d.option(s, bestMX); v != "" {
@@ -176,7 +176,7 @@ func (d *doctor) transport(s Service) {
 	}
 	if bounces := slices.Contains(splitList(d.option(s, "smtp_delivery_status_filter")), "regexp:"+filepath.Join(d.Dir, lostFile)); bounces != (d.OnLost == contract.OnLostBounce) {
 		d.warn("transport-on-lost", inMaster(s)+"/smtp_delivery_status_filter", runSetup,
-			"transport %s: mail whose destination lost TLS isn't treated as on_lost = %q says",
+			"transport %s: if a destination has lost TLS, its mail isn't treated as on_lost = %q says",
 			s.Name, d.OnLost)
 	}
 }

@@ -324,7 +324,7 @@ func (p *planner) tableMisses() []miss {
 			continue
 		}
 		if from, ok := d.side(e.key); e.pattern || ok && p.Protects(from) != None {
-			found = append(found, miss{e.where, e.key + " goes by " + e.value})
+			found = append(found, miss{e.where, e.key + " uses " + e.value})
 		}
 	}
 	for _, table := range p.facts.SiteSenders.Unlisted {
@@ -333,7 +333,7 @@ func (p *planner) tableMisses() []miss {
 	value := p.facts.value("default_transport")
 	name, hop, _ := strings.Cut(value, ":")
 	if s, ok := p.facts.service(name, "unix"); hop != "" || ok && s.Command != "smtp" {
-		found = append(found, miss{inMain("default_transport"), "all mail goes by " + value})
+		found = append(found, miss{inMain("default_transport"), "all mail uses " + value})
 	}
 	return found
 }
@@ -361,11 +361,11 @@ func (p *planner) siteNotes() {
 	case p.Senders == contract.SendersTable: // no word of theirs is for protected senders
 	case !p.reads():
 		p.setup.note("the daemon doesn't read this postfix, so protected senders leave by the client %s, "+
-			"whatever the site says (%s); with [forwarding] postfix = %q they keep their way",
+			"whatever your settings say (%s); with [forwarding] postfix = %q they keep their routes",
 			p.site().Name, p.facts.siteRoutes(), p.facts.Dir)
 	case len(p.facts.SiteSenders.Unlisted) > 0:
 		p.setup.note("not all transports that %s can name are known, "+
-			"so every smtp client in master.cf has twins", tables)
+			"so every smtp client in master.cf gets twins", tables)
 	}
 }
 

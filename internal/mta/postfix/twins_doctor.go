@@ -10,7 +10,7 @@ import (
 )
 
 // unknownRoute is what the daemon says where it can't ask the site's tables.
-const unknownRoute = "the site's own table isn't known now"
+const unknownRoute = "your own table can't be asked now"
 
 // twins looks whether protected senders keep the way that the site gives them.
 func (d *doctor) twins(ctx context.Context, s Service) {
@@ -25,7 +25,7 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 		return
 	case asked && !p.reads():
 		d.broken("twin-unread", s.placeOf(senderMaps), d.haveItRead()+", or "+runSetup,
-			"%s has the daemon ask the site's tables, but it doesn't read this postfix: "+
+			"%s needs the daemon to ask your tables, but it doesn't use this postfix, so "+
 				"mail of protected senders waits", senderMaps)
 		return
 	case d.core:
@@ -52,21 +52,21 @@ func (d *doctor) twins(ctx context.Context, s Service) {
 		missing++
 		if slices.Contains(named, source.Name) {
 			d.broken("twin-missing", inMaster(source), runSetup,
-				"%s isn't in master.cf: mail of protected senders that the site sends by %s waits",
+				"%s isn't in master.cf, so mail of protected senders that you send by %s waits",
 				strings.Join(without, ", "), source.Name)
 		} else {
 			d.warn("twin-missing", inMaster(source), runSetup,
-				"%s isn't in master.cf: mail of a protected sender that the site sends by %s would wait",
+				"%s isn't in master.cf, so mail of a protected sender that you send by %s would wait",
 				strings.Join(without, ", "), source.Name)
 		}
 	}
 	d.judgeTwins(ctx)
 	what := d.siteRoutes()
 	if !sure {
-		what += " (which can only be asked)"
+		what += " (which can only be queried)"
 	}
 	d.faultless(before, "twin-asked", s.placeOf(senderMaps),
-		"%s: protected senders keep that way, by the twins of %d clients, held to TLS",
+		"%s: protected senders keep these routes, by twins of %d clients that are held to TLS",
 		what, len(p.twinned())-missing)
 }
 
@@ -93,7 +93,7 @@ func (d *doctor) unaskedRoutes(p *planner) {
 	case d.Senders == contract.SendersTable:
 		for _, m := range p.tableMisses() {
 			d.hole("twin-unasked", m.where, `[binding] senders = "map", then `+runSetup,
-				"%s: %s isn't asked for protected senders: with a table of senders their mail leaves "+
+				"%s: %s isn't asked about protected senders; with a table of senders their mail leaves "+
 					"by the client %s, from its address and by MX or relayhost", m.text, senderMaps, p.site().Name)
 		}
 		return
@@ -101,7 +101,7 @@ func (d *doctor) unaskedRoutes(p *planner) {
 		remedy = d.haveItRead() + ", then " + runSetup
 	}
 	d.warn("twin-unasked", inMain(senderMaps), remedy,
-		"%s isn't asked for protected senders: their mail leaves by a client like %s, "+
+		"%s isn't asked about protected senders, so their mail leaves by a client like %s, "+
 			"from its address and by MX or relayhost",
 		d.siteRoutes(), p.site().Name)
 }
@@ -139,8 +139,8 @@ func (d *doctor) checkRoutes(ctx context.Context) (named []string, sure bool) {
 			switch {
 			case err != nil:
 				d.broken("twin-unread", inMain(senderMaps),
-					"see that it can be asked: postmap -q "+a.String()+" "+table,
-					"%s can't be asked: %v: mail of protected senders waits", table, err)
+					"make it answer: postmap -q "+a.String()+" "+table,
+					"%s can't be asked, so mail of protected senders waits: %v", table, err)
 				return named, false
 			case found:
 				add(inMain(senderMaps), a.String(), answer)
@@ -160,18 +160,18 @@ func (d *doctor) checkRoute(where, who, name, hop string) {
 	switch {
 	case name == "":
 		d.broken("twin-form", where, "name a transport: smtp:"+hop,
-			"%s: %q names no transport, which postfix doesn't take: mail waits", who, ":"+hop)
+			"%s: %q names no transport, which postfix doesn't accept, so mail waits", who, ":"+hop)
 	case !ok:
 		d.broken("twin-form", where, "name a transport that is in master.cf",
-			"%s: there is no transport %s in master.cf: mail waits, but what a twin of it "+
+			"%s: there is no transport %s in master.cf, so mail waits, except what a twin of it "+
 				"in master.cf takes", who, name)
 	case EnforcementOf(s.Command, hop) == Unenforceable:
-		d.broken("twin-unheld", where, "name an smtp client, or take the sender out of the rules",
-			"%s: %s:%s is %s(8), which can't be held to TLS: mail of protected senders waits",
+		d.broken("twin-unheld", where, "name an smtp client, or remove the sender from the rules",
+			"%s: %s:%s is %s(8), which can't be held to TLS, so mail of protected senders waits",
 			who, name, hop, s.Command)
 	case s.Command == "pipe" || s.Command == "spawn":
 		d.warn("twin-program", where,
-			"see that the program sends nothing on in the clear; then accept this finding",
+			"make sure that the program sends nothing in the clear; then accept this finding",
 			"%s: %s gives the mail to a program, which nothing holds to TLS", who, name)
 	case s.Command == "smtp" && hop != "":
 		d.legible(senderMaps, where, hop)

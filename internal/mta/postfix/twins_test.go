@@ -222,7 +222,7 @@ func TestPlanTableSite(t *testing.T) {
 		senders         SiteSenders
 		want            string // "": it is written
 	}{
-		{"a protected sender", "smtp", of("doctor@clinic.example", "slow:"), "/s:7: doctor@clinic.example goes by slow:"},
+		{"a protected sender", "smtp", of("doctor@clinic.example", "slow:"), "/s:7: doctor@clinic.example uses slow:"},
 		{"a protected domain", "smtp", of("@clinic.example", "slow:[relay.example]"), "/s:7: @clinic.example"},
 		{"everybody", "smtp", of("*", "slow:"), "/s:7: * goes"},
 		{"an expression", "smtp", of("^a@", "slow:"), "/s:7: ^a@"},

@@ -76,7 +76,7 @@ func (s *Setup) leftovers(f Facts) {
 				}
 			}
 			if !isOurParameter(other) && refersByName(kept, name) {
-				s.note("%s refers to $%s, which is empty then: it's the site's to change", other, name)
+				s.note("%s refers to $%s, which is empty now: change it yourself", other, name)
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func (s *Setup) leftovers(f Facts) {
 	for _, name := range singles {
 		changes := slices.ContainsFunc(s.Changes, func(c Change) bool { return c.Name == name.parameter })
 		if value := f.Set[name.parameter]; value != "" && !changes && name.parameter != verifyMaps {
-			s.note("%s = %s stays: without %s nobody knows whether setup wrote it",
+			s.note("%s = %s stays, because without %s it is not known whether setup wrote it",
 				name.parameter, value, recordFile)
 		}
 	}

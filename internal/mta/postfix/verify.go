@@ -81,7 +81,7 @@ func (p *planner) verifying() {
 	give("smtp_tls_CAfile", authorityParameter, value, p.Others != contract.OthersOff && alone)
 	give("smtp_dns_support_level", dnsParameter, "dnssec", p.Others != contract.OthersOff && p.DANE && !p.facts.withoutDNS(smtp))
 	if level := p.facts.value("smtp_dns_support_level"); p.DANE && level != "" && level != "dnssec" {
-		p.setup.note("smtp_dns_support_level = %s is the site's own and stays: mail that is held to DANE waits with it", level)
+		p.setup.note("smtp_dns_support_level = %s is yours and stays, so mail that needs DANE waits", level)
 	}
 }
 
@@ -93,20 +93,20 @@ func (d *doctor) verifies(name string, s Service) {
 	switch {
 	case !d.DANE:
 	case d.withoutDNS(s):
-		warn("verify-dns-off", "smtp_dns_support_level", "postconf -X disable_dns_lookups, postconf -e smtp_dns_support_level=dnssec, where the DNS can be asked",
-			"Postfix asks no DNS: mail that is held to DANE waits")
+		warn("verify-dns-off", "smtp_dns_support_level", "postconf -X disable_dns_lookups, postconf -e smtp_dns_support_level=dnssec, if DNS works here",
+			"Postfix makes no DNS lookups, so mail that needs DANE waits")
 	case d.option(s, "smtp_dns_support_level") != "dnssec":
-		warn("verify-dnssec", "smtp_dns_support_level", runSetup, "smtp_dns_support_level isn't dnssec: mail that is held to DANE waits")
+		warn("verify-dnssec", "smtp_dns_support_level", runSetup, "smtp_dns_support_level isn't dnssec, so mail that needs DANE waits")
 	}
 	file, dir := d.option(s, "smtp_tls_CAfile"), d.option(s, "smtp_tls_CApath")
 	if d.CAFile != "" && (file != d.CAFile || dir != "" || d.option(s, "tls_append_default_CA") == "yes") {
 		warn("verify-ca-other", "smtp_tls_CAfile", "postconf -e smtp_tls_CAfile="+d.CAFile+", or "+runSetup,
-			"smtp_tls_CAfile isn't [probe] ca_file alone: Postfix trusts others than were asked when the mail was accepted")
+			"smtp_tls_CAfile isn't only [probe] ca_file, so Postfix trusts other authorities than the daemon")
 	}
 	if file != "" {
 		// tls(3) switches TLS off where it can't be loaded.
 		if err := readable(file); err != nil {
-			warn("verify-ca-unreadable", "smtp_tls_CAfile", "name a file that is there, and run "+runSetup, "smtp_tls_CAfile: %v: without it there is no TLS, and mail waits", err)
+			warn("verify-ca-unreadable", "smtp_tls_CAfile", "name a file that exists, and run "+runSetup, "smtp_tls_CAfile: %v: without it there is no TLS, so mail waits", err)
 		}
 		return
 	}
@@ -114,7 +114,7 @@ func (d *doctor) verifies(name string, s Service) {
 		return
 	}
 	if dir == "" {
-		warn("verify-ca-missing", "smtp_tls_CAfile", runSetup, "no smtp_tls_CAfile: mail that is held to a verified certificate waits")
+		warn("verify-ca-missing", "smtp_tls_CAfile", runSetup, "no smtp_tls_CAfile, so mail that needs a verified certificate waits")
 		return
 	}
 	if d.chrooted(s) {
@@ -122,7 +122,7 @@ func (d *doctor) verifies(name string, s Service) {
 	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		warn("verify-ca-chroot", "smtp_tls_CApath", "name a file, smtp_tls_CAfile, which is read before the chroot",
-			"smtp_tls_CApath: there is no %s: mail that is held to a verified certificate waits", dir)
+			"smtp_tls_CApath: there is no %s, so mail that needs a verified certificate waits", dir)
 	}
 }
 

@@ -96,7 +96,7 @@ func (c conf) filter(s Settings) []mta.Finding {
 	case "R":
 		found.add(mta.Warning, "filter-bounces", where, "F=R: mail bounces while the daemon restarts")
 	default:
-		found.add(mta.Hole, "filter-open", where, "F=%s: mail passes unseen while the daemon is down", f["F"])
+		found.add(mta.Hole, "filter-open", where, "F=%s: mail is accepted without a decision while the daemon is down", f["F"])
 	}
 	if f["S"] != s.Milter {
 		found.add(mta.Hole, "filter-elsewhere", where, "the filter is at %s, the daemon at %s", f["S"], s.Milter)
@@ -104,17 +104,17 @@ func (c conf) filter(s Settings) []mta.Finding {
 	reply, end := wait(f["T"], "R", 10*time.Second), wait(f["T"], "E", 5*time.Minute)
 	if reply <= s.Deadline || end <= s.Deadline {
 		found.add(mta.Warning, "filter-impatient", where,
-			"T=%s: Sendmail waits no longer than the daemon may take (%s), and defers then", f["T"], s.Deadline)
+			"T=%s: Sendmail gives up before the daemon's deadline (%s), and defers the mail", f["T"], s.Deadline)
 	}
 	for _, d := range c.daemons {
 		equates := parseEquates(d)
 		if list, own := equates["I"]; own && !slices.Contains(names(list), "tlsonly") {
-			found.add(mta.Hole, "daemon-unfiltered", c.where("O DaemonPortOptions="+d), "DaemonPortOptions %q: its I= keeps the filter out", d)
-			found.remedy("add tlsonly to that I=, or take the I= away")
+			found.add(mta.Hole, "daemon-unfiltered", c.where("O DaemonPortOptions="+d), "DaemonPortOptions %q: its I= leaves the filter out", d)
+			found.remedy("add tlsonly to that I=, or remove the I=")
 		}
 	}
 	if len(found.all) == 0 {
-		found.add(mta.OK, "filter", where, "all SMTP daemons ask %s, and mail waits without it", f["S"])
+		found.add(mta.OK, "filter", where, "all SMTP daemons ask %s, and mail waits while it is down", f["S"])
 	}
 	return found.all
 }
@@ -155,7 +155,7 @@ func (c conf) checkMaps(s Settings) []mta.Finding {
 		case m != want:
 			found.add(mta.Warning, code+"-changed", where, "the map %s is %q, not %q", name, m, want)
 		case name == string(contract.MapTLSRcpt):
-			found.add(mta.OK, code, where, "each recipient is asked of %s", s.Socketmap)
+			found.add(mta.OK, code, where, "each recipient is looked up at %s", s.Socketmap)
 		}
 	}
 	found.check = "ruleset"
@@ -167,16 +167,16 @@ func (c conf) checkMaps(s Settings) []mta.Finding {
 		// m4 writes it when LOCAL_TLS_RCPT is used, and else nobody calls Local_tls_rcpt.
 		found.add(mta.Hole, "rules-uncalled", where, "sendmail.cf has no ruleset tls_rcpt: nothing calls Local_tls_rcpt")
 	case strings.Contains(c.text, "$("+string(contract.MapTLSRcpt)+" "+contract.FormerQuestion+"<"):
-		found.add(mta.Hole, "rules-old", c.where("STlsonlyRcpt"), "the rules are those of an earlier version: what Sendmail writes itself, "+
+		found.add(mta.Hole, "rules-old", c.where("STlsonlyRcpt"), "the rules are those of an earlier version, so what Sendmail itself writes, "+
 			"and what it masquerades as a protected sender, leaves in the clear")
 	case !strings.Contains(c.text, rcptRules) || !strings.Contains(c.text, answerRules) || !c.reports():
-		found.add(mta.Warning, "rules-changed", where, "the rules are not those that this version writes")
+		found.add(mta.Warning, "rules-changed", where, "the rules are not as this version writes them")
 	default:
-		found.add(mta.OK, "rules", where, "tls_rcpt holds each recipient of each delivery")
+		found.add(mta.OK, "rules", where, "tls_rcpt holds each recipient of each delivery to TLS")
 	}
 	if before, _, ours := strings.Cut(c.ruleset("sender"), writtenRules); ours && strings.Contains(before, "$@") {
-		found.add(mta.Warning, "sender-rules", c.where("Ssender=1"), "rules of the site's own in ruleset 1 may end before ours: "+
-			"what Sendmail writes itself is then tried at once, and lost where it is refused")
+		found.add(mta.Warning, "sender-rules", c.where("Ssender=1"), "your own rules in ruleset 1 may end before ours; "+
+			"what Sendmail itself writes is then sent at once, and lost if it is refused")
 		found.remedy("put them after our lines in sendmail.mc")
 	}
 	return found.all
@@ -185,29 +185,29 @@ func (c conf) checkMaps(s Settings) []mta.Finding {
 // certificates looks whether the daemon can know a host by its certificate, and a recipient by its domain.
 func (c conf) certificates() []mta.Finding {
 	const (
-		unknown = ": the daemon knows no host again, and mail that needs one to prove itself waits"
-		another = ": who answers for DNS can give a recipient another domain, whose host is the right one then"
+		unknown = ", so the daemon recognizes no host, and mail that needs an authenticated host waits"
+		another = ", so whoever answers for DNS can give a recipient another domain, and its host then counts as the right one"
 	)
 	found := check{check: "certificates"}
 	const algorithmOption, cnameOption, resolverOption = "CertFingerprintAlgorithm", "DontExpandCnames", "ResolverOptions"
 	switch algorithm := c.option["certfingerprintalgorithm"]; {
 	case strings.EqualFold(algorithm, fingerprint):
-		found.add(mta.OK, "fingerprint", algorithmOption, "the daemon is told which certificate a host shows")
+		found.add(mta.OK, "fingerprint", algorithmOption, "Sendmail tells the daemon which certificate a host shows")
 	case algorithm == "":
 		found.add(mta.Warning, "fingerprint-unset", algorithmOption, "%s is not set%s", algorithmOption, unknown)
 	default:
 		found.add(mta.Warning, "fingerprint-other", algorithmOption, "%s is %q, not %s%s", algorithmOption, algorithm, fingerprint, unknown)
-		found.remedy("take confCERT_FINGERPRINT_ALGORITHM out of sendmail.mc; " + runSetup)
+		found.remedy("remove confCERT_FINGERPRINT_ALGORITHM from sendmail.mc; " + runSetup)
 	}
 	found.check = "domains"
 	switch value := c.option["dontexpandcnames"]; {
 	case value != "" && strings.ContainsAny(value[:1], "tTyY"):
-		found.add(mta.OK, "cnames", cnameOption, "recipients keep their domain, whatever CNAME it has")
+		found.add(mta.OK, "cnames", cnameOption, "recipients keep their domain, even if it has a CNAME")
 	case value == "":
 		found.add(mta.Hole, "cnames-unset", cnameOption, "%s is not set%s", cnameOption, another)
 	default:
 		found.add(mta.Hole, "cnames-followed", cnameOption, "%s is %q%s", cnameOption, value, another)
-		found.remedy("take confDONT_EXPAND_CNAMES out of sendmail.mc; " + runSetup)
+		found.remedy("remove confDONT_EXPAND_CNAMES from sendmail.mc; " + runSetup)
 	}
 	searches := true
 	for _, flag := range names(strings.ToUpper(c.option["resolveroptions"])) {
@@ -220,7 +220,7 @@ func (c conf) certificates() []mta.Finding {
 	}
 	if searches {
 		found.add(mta.Hole, "domains-searched", resolverOption, "%s %q lacks -DNSRCH%s", resolverOption, c.option["resolveroptions"], another)
-		found.remedy("take DNSRCH out of confBIND_OPTS in sendmail.mc; " + runSetup)
+		found.remedy("remove DNSRCH from confBIND_OPTS in sendmail.mc; " + runSetup)
 	} else {
 		found.add(mta.OK, "domains", resolverOption, "domains of recipients are looked up as they stand")
 	}
@@ -235,14 +235,14 @@ func (c conf) bounces(s Settings) []mta.Finding {
 			found.add(mta.OK, "bounces", "PrivacyOptions", "bounces carry headers only")
 		} else {
 			found.add(mta.Warning, "bounces-text", "PrivacyOptions",
-				"PrivacyOptions lacks nobodyreturn: bounces of what the milter has not seen, or of an owner-alias, carry its text")
+				"PrivacyOptions lacks nobodyreturn: bounces of mail that the milter has not seen, or of an owner-alias, carry its text")
 		}
 	}
 	to := c.option["postmastercopy"]
 	switch {
 	case s.FreeBounces && to != "":
 		found.add(mta.Hole, "postmaster-copy", "PostmasterCopy",
-			"PostmasterCopy: %s gets a copy of each bounce, and by [binding] bounces it may leave in the clear", to)
+			"PostmasterCopy: %s gets a copy of each bounce, which may leave in the clear, as [binding] bounces says", to)
 		found.remedy(`set [binding] bounces = "encrypt", or take confCOPY_ERRORS_TO out of sendmail.mc`)
 	case s.FreeBounces:
 		found.add(mta.Warning, "bounces-free", "binding.bounces", `[binding] bounces = "others": a bounce of a protected message may leave in the clear`)
@@ -264,7 +264,7 @@ func (in Installation) running(c conf) ([]mta.Finding, error) {
 	path := filepath.Join("/", in.Root, pid)
 	started, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		found.add(mta.Down, "down", pid, "no Sendmail runs: there is no %s", pid)
+		found.add(mta.Down, "down", pid, "Sendmail doesn't run: there is no %s", pid)
 		found.remedy("start Sendmail")
 		return found.all, nil
 	}
@@ -276,10 +276,10 @@ func (in Installation) running(c conf) ([]mta.Finding, error) {
 		return nil, err
 	}
 	if written.ModTime().After(started.ModTime()) {
-		found.add(mta.Hole, "not-restarted", "sendmail.cf", "the Sendmail that runs started before sendmail.cf was written")
+		found.add(mta.Hole, "not-restarted", "sendmail.cf", "the running Sendmail started before sendmail.cf was written")
 		found.remedy("restart Sendmail")
 	} else {
-		found.add(mta.OK, "running", "sendmail.cf", "the Sendmail that runs has this sendmail.cf")
+		found.add(mta.OK, "running", "sendmail.cf", "the running Sendmail has this sendmail.cf")
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -287,8 +287,8 @@ func (in Installation) running(c conf) ([]mta.Finding, error) {
 	}
 	_, command, _ := strings.Cut(string(text), "\n")
 	if runs := slices.ContainsFunc(strings.Fields(command), func(arg string) bool { return len(arg) > 2 && strings.HasPrefix(arg, "-q") }); !runs {
-		found.add(mta.Warning, "queue-runs", pid, "the Sendmail that runs makes no queue runs: unless another does, what is deferred, "+
-			"and what Sendmail writes itself, stays in the queue")
+		found.add(mta.Warning, "queue-runs", pid, "the running Sendmail makes no queue runs; unless another one does, deferred mail "+
+			"and what Sendmail itself writes stay in the queue")
 		found.remedy("start it with -q10m")
 	}
 	return found.all, nil

@@ -29,11 +29,11 @@ func (in Installation) doctorSenders(ctx context.Context, c conf, s Settings) ([
 	}
 	const read = `set [forwarding] sendmail to this sendmail.cf, and restart tlsonly`
 	if examples := senders.turned(s); len(examples) > 0 && !s.Followed {
-		found.add(mta.Hole, "masquerade", c.where("DM"), "the envelope is masqueraded, and the daemon doesn't read it: "+
-			"mail is accepted undecided from %s", strings.Join(examples, ", "))
+		found.add(mta.Hole, "masquerade", c.where("DM"), "the envelope is masqueraded, but the daemon doesn't know it: "+
+			"mail is accepted without a decision from %s", strings.Join(examples, ", "))
 		found.remedy(read)
 	} else if !senders.masquerade.IsZero() {
-		found.add(mta.OK, "masquerade", c.where("DM"), "senders are judged as what they are masqueraded as, %s, too", senders.masquerade)
+		found.add(mta.OK, "masquerade", c.where("DM"), "senders are also judged as what they are masqueraded as, %s", senders.masquerade)
 	}
 	line, there := c.maps["generics"]
 	if !there {
@@ -42,8 +42,8 @@ func (in Installation) doctorSenders(ctx context.Context, c conf, s Settings) ([
 	where := c.where("Kgenerics ")
 	entries, readable, err := in.genericsEntries(ctx, line)
 	if err != nil {
-		found.add(mta.Warning, "generics-unread", where, "the genericstable cannot be looked into, so it binds at delivery only: %v", err)
-		found.remedy("name what it makes of senders in the rules, too")
+		found.add(mta.Warning, "generics-unread", where, "the genericstable cannot be looked into, so it counts only at delivery: %v", err)
+		found.remedy("name the senders that it makes in the rules, too")
 		return found.all, nil
 	}
 	var turned []string
@@ -54,13 +54,13 @@ func (in Installation) doctorSenders(ctx context.Context, c conf, s Settings) ([
 	}
 	switch {
 	case len(turned) == 0:
-		found.add(mta.OK, "generics", where, "the genericstable makes no protected sender of another, nor another of one")
+		found.add(mta.OK, "generics", where, "the genericstable turns no other sender into a protected one, and no protected sender into another")
 	case s.Followed && readable:
-		found.add(mta.OK, "generics", where, "senders are judged as what the genericstable makes of them, too: %s", some(turned))
+		found.add(mta.OK, "generics", where, "senders are also judged as what the genericstable makes of them: %s", some(turned))
 	default:
-		found.add(mta.Hole, "generics", where, "the genericstable makes protected senders of others, or others of them, and the daemon "+
-			"can't read it: mail is accepted undecided: %s", some(turned))
-		found.remedy("keep the text that the table is made of beside it, readable by all; " + read)
+		found.add(mta.Hole, "generics", where, "the genericstable turns other senders into protected ones, or protected senders into others, and the daemon "+
+			"can't read it, so mail is accepted without a decision: %s", some(turned))
+		found.remedy("keep the text from which the table is made beside it, readable by all; " + read)
 	}
 	return found.all, nil
 }

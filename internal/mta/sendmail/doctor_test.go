@@ -65,9 +65,9 @@ func TestDoctor(t *testing.T) {
 	m.say(netstring("OK PASS"))
 	for _, c := range []struct{ name, old, new, want string }{
 		{"the daemon lets go what it must hold", "", "", "hole proof: mail from alice@clinic.example to bob@none.example leaves in the clear when the milter has not seen it"},
-		{"no F=", "F=T, ", "", "hole filter: F=: mail passes unseen while the daemon is down"},
+		{"no F=", "F=T, ", "", "hole filter: F=: mail is accepted without a decision while the daemon is down"},
 		{"F=R", "F=T, ", "F=R, ", "warning filter: F=R: mail bounces"},
-		{"impatient", "R:60s", "R:4s", "warning filter: T=C:10s;S:10s;R:4s;E:300s: Sendmail waits no longer"},
+		{"impatient", "R:60s", "R:4s", "warning filter: T=C:10s;S:10s;R:4s;E:300s: Sendmail gives up"},
 		{"another milter", "S=inet:8689@", "S=inet:8890@", "hole filter: the filter is at inet:8890@127.0.0.1, the daemon at inet:8689@127.0.0.1"},
 		{"no filter", "Xtlsonly,", "Xother,", "hole filter: sendmail.cf has no filter tlsonly"},
 		{"not asked", "O InputMailFilters=tlsonly", "O InputMailFilters=", "hole filter: InputMailFilters is \"\""},
@@ -79,15 +79,15 @@ func TestDoctor(t *testing.T) {
 		{"no rules", "STlsonlyRcpt", "SOther", "hole ruleset: sendmail.cf has no rulesets"},
 		{"rules that nobody calls", "\nStls_rcpt\n", "\nSother_rcpt\n", "hole ruleset: sendmail.cf has no ruleset tls_rcpt"},
 		{"rules not called from tls_rcpt", `$>"Local_tls_rcpt"`, `$>canonify`, "hole proof: a protected message leaves in the clear"},
-		{"rules weakened", "RNOTLS $*\t\t$#error", "RNOTLS $*\t\t$@ OK #error", "hole proof: a protected message leaves in the clear where STARTTLS fails"},
-		{"rules that break off", "\nR<?> $*\t\t\t$: <?", "\nR$*\t$: $>TlsonlyRcpt $1\nR<?> $*\t\t\t$: <?", "ok proof: a protected message waits where there is no TLS"},
-		{"rules edited", "RNOTLS $*\t\t$#error", "RNOTLS $* \t\t$#error", "warning ruleset: the rules are not those"},
-		{"fails open without the daemon", "R$*\t\t\t$#error", "R$*\t\t\t$@ OK #error", "hole proof: mail the milter has not seen leaves in the clear with the daemon down"},
+		{"rules weakened", "RNOTLS $*\t\t$#error", "RNOTLS $*\t\t$@ OK #error", "hole proof: a protected message leaves in the clear if STARTTLS fails"},
+		{"rules that break off", "\nR<?> $*\t\t\t$: <?", "\nR$*\t$: $>TlsonlyRcpt $1\nR<?> $*\t\t\t$: <?", "ok proof: a protected message waits if there is no TLS"},
+		{"rules edited", "RNOTLS $*\t\t$#error", "RNOTLS $* \t\t$#error", "warning ruleset: the rules are not as"},
+		{"fails open without the daemon", "R$*\t\t\t$#error", "R$*\t\t\t$@ OK #error", "hole proof: mail that the milter has not seen leaves in the clear with the daemon down"},
 		{"too strict", "C{TlsonlyEncrypted}OK TRUSTED FAIL", "C{TlsonlyEncrypted}OK TRUSTED", "warning proof: a protected message waits although there is TLS"},
-		{"goes to any host without the daemon", "R<free TLS>", "R<$- TLS>", "hole proof: a protected message leaves for any host over TLS with the daemon down"},
-		{"the same for some recipients", "R<free TLS>", "R<ask TLS>", "hole proof: a message to some protected recipients leaves for any host"},
+		{"goes to any host without the daemon", "R<free TLS>", "R<$- TLS>", "hole proof: a protected message leaves to any host over TLS with the daemon down"},
+		{"the same for some recipients", "R<free TLS>", "R<ask TLS>", "hole proof: a message with some protected recipients leaves to any host"},
 		{"all mail stops without the daemon", "R<free TLS>", "R<nobody TLS>", "warning proof: all mail waits with the daemon down"},
-		{"the daemon takes any host", "", "", "hole proof: a message of level secure leaves for any host over TLS"},
+		{"the daemon takes any host", "", "", "hole proof: a message of level secure leaves to any host over TLS"},
 		{"no fingerprints", "O CertFingerprintAlgorithm=", "#", "warning certificates: CertFingerprintAlgorithm is not set"},
 		{"other fingerprints", "O CertFingerprintAlgorithm=sha256", "O CertFingerprintAlgorithm=sha1", "warning certificates: CertFingerprintAlgorithm is \"sha1\""},
 		{"CNAMEs followed", "O DontExpandCnames=True", "#", "hole domains: DontExpandCnames is not set"},
@@ -96,7 +96,7 @@ func TestDoctor(t *testing.T) {
 		{"other domains tried on purpose", "O ResolverOptions=-DNSRCH", "O ResolverOptions=-DNSRCH +dnsrch", "hole domains: ResolverOptions \"-DNSRCH +dnsrch\" lacks"},
 		{"TLS 1.0 allowed", "C{TlsonlyOld}SSLv3 TLSv1 TLSv1.1", "C{TlsonlyOld}SSLv3", "hole proof: a protected message leaves over TLS 1.0"},
 		{"bounces with text", ",nobodyreturn", "", "warning bounces: PrivacyOptions lacks nobodyreturn"},
-		{"nothing runs", "O PidFile=", "O PidFile=/nowhere", "not running running: no Sendmail runs"},
+		{"nothing runs", "O PidFile=", "O PidFile=/nowhere", "not running running: Sendmail doesn't run"},
 	} {
 		text := strings.ReplaceAll(string(good), c.old, c.new)
 		if c.old == "" {
@@ -129,7 +129,7 @@ func TestDoctor(t *testing.T) {
 	}
 	m.stop()
 	found, err = in.Doctor(l.ctx, s)
-	if err != nil || !strings.Contains(list(found), "hole running: the Sendmail that runs started before") ||
+	if err != nil || !strings.Contains(list(found), "hole running: the running Sendmail started before") ||
 		!strings.Contains(list(found), "not running daemon: the daemon doesn't answer at its socketmap") ||
 		!strings.Contains(list(found), "broken proof: the daemon does not answer") {
 		t.Errorf("not restarted, daemon away: %v\n%s", err, list(found))

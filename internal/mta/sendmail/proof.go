@@ -59,33 +59,33 @@ const runSetup = "run tlsonly setup sendmail --apply, and restart Sendmail"
 // proofs are what Doctor asks.
 func (s Settings) proofs() []proof {
 	const (
-		access = "see what else tls_rcpt asks: TLS_Rcpt: in the access map, rules of the site's own"
-		start  = "start tlsonly, and see that its [socketmap] listen is what sendmail.cf has"
+		access = "find out what else tls_rcpt requires: TLS_Rcpt: in the access map, or your own rules"
+		start  = "start tlsonly, and make its [socketmap] listen the same as in sendmail.cf"
 	)
 	tag, some, name := contract.TagEncrypt.EnvelopeID(), contract.TagAsk.EnvelopeID(), contract.TagName.EnvelopeID()
 	waits, goes := []string{refusal}, []string{""}
 	ps := []proof{{
-		code: "clear", verify: "NONE", envid: tag, want: waits, text: "a protected message waits where there is no TLS",
+		code: "clear", verify: "NONE", envid: tag, want: waits, text: "a protected message waits if there is no TLS",
 		failed: mta.Hole, untrue: "a protected message leaves in the clear", remedy: runSetup,
 	}, {
-		code: "starttls-fails", verify: "TEMP", envid: tag, want: waits, text: "a protected message waits where STARTTLS fails",
-		failed: mta.Hole, untrue: "a protected message leaves in the clear where STARTTLS fails", remedy: runSetup,
+		code: "starttls-fails", verify: "TEMP", envid: tag, want: waits, text: "a protected message waits if STARTTLS fails",
+		failed: mta.Hole, untrue: "a protected message leaves in the clear if STARTTLS fails", remedy: runSetup,
 	}, {
 		code: "clear-down", verify: "NONE", envid: tag, want: waits, noDaemon: true, text: "a protected message waits with the daemon down",
 		failed: mta.Hole, untrue: "a protected message leaves in the clear with the daemon down", remedy: runSetup,
 	}, {
-		code: "unseen-down", verify: "NONE", want: waits, noDaemon: true, text: "what the daemon is not there to answer for waits",
-		failed: mta.Hole, untrue: "mail the milter has not seen leaves in the clear with the daemon down", remedy: runSetup,
+		code: "unseen-down", verify: "NONE", want: waits, noDaemon: true, text: "mail about which the daemon can't be asked waits",
+		failed: mta.Hole, untrue: "mail that the milter has not seen leaves in the clear with the daemon down", remedy: runSetup,
 	}, {
 		code: "tls-down", verify: "OK", version: "TLSv1.3", envid: tag, want: waits, noDaemon: true, text: "over TLS a protected message waits for the daemon",
-		failed: mta.Hole, untrue: "a protected message leaves for any host over TLS with the daemon down", remedy: runSetup,
+		failed: mta.Hole, untrue: "a protected message leaves to any host over TLS with the daemon down", remedy: runSetup,
 	}, {
-		code: "some-down", verify: "OK", version: "TLSv1.3", envid: some, want: waits, noDaemon: true, text: "so does one to some protected recipients",
-		failed: mta.Hole, untrue: "a message to some protected recipients leaves for any host over TLS with the daemon down", remedy: runSetup,
+		code: "some-down", verify: "OK", version: "TLSv1.3", envid: some, want: waits, noDaemon: true, text: "so does a message with some protected recipients",
+		failed: mta.Hole, untrue: "a message with some protected recipients leaves to any host over TLS with the daemon down", remedy: runSetup,
 	}, {
-		code: "name", verify: "OK", version: "TLSv1.3", envid: name, want: waits, text: "a message of level secure waits where the host is not the right one",
-		failed: mta.Hole, untrue: "a message of level secure leaves for any host over TLS",
-		remedy: "see that the daemon is of this version: restart it",
+		code: "name", verify: "OK", version: "TLSv1.3", envid: name, want: waits, text: "a message of level secure waits if the host is not the right one",
+		failed: mta.Hole, untrue: "a message of level secure leaves to any host over TLS",
+		remedy: "restart the daemon, so that it is of this version",
 	}, {
 		code: "others-down", verify: "FAIL", version: "TLSv1.3", want: goes, noDaemon: true, text: "other mail goes out over TLS with the daemon down",
 		failed: mta.Warning, untrue: "all mail waits with the daemon down", remedy: access,
@@ -107,25 +107,25 @@ func (s Settings) proofs() []proof {
 	}
 	if len(s.Protected) > 0 { // else the daemon may let reports go
 		ps = append(ps, proof{
-			code: "report-fresh", report: freshReport, want: waits, text: "what Sendmail writes itself waits for a queue run",
-			failed: mta.Hole, untrue: "what Sendmail writes itself is tried at once, and lost where it is refused", remedy: runSetup,
+			code: "report-fresh", report: freshReport, want: waits, text: "what Sendmail itself writes waits for a queue run",
+			failed: mta.Hole, untrue: "what Sendmail itself writes is sent at once, and lost if it is refused", remedy: runSetup,
 		})
 	}
 	ps = append(ps, proof{
-		code: "report-fresh-down", report: freshReport, want: waits, noDaemon: true, text: "so it does with the daemon down",
-		failed: mta.Hole, untrue: "what Sendmail writes itself is tried with the daemon down, and lost", remedy: runSetup,
+		code: "report-fresh-down", report: freshReport, want: waits, noDaemon: true, text: "it also does so with the daemon down",
+		failed: mta.Hole, untrue: "what Sendmail itself writes is sent with the daemon down, and lost", remedy: runSetup,
 	}, proof{
-		code: "report-read", report: readReport, want: goes, text: "and in the queue run it is tried",
-		failed: mta.Broken, untrue: "what Sendmail writes itself stays in the queue for ever",
-		remedy: "see that no LOCAL_RULE_0 of the site's own ends before ours; " + runSetup,
+		code: "report-read", report: readReport, want: goes, text: "in the queue run it is sent",
+		failed: mta.Broken, untrue: "what Sendmail itself writes stays in the queue for ever",
+		remedy: "make sure that no LOCAL_RULE_0 of yours ends before ours; " + runSetup,
 	})
 	for _, q := range s.Protected {
 		mail := fmt.Sprintf("mail from %s to %s", q.From, q.To)
 		ps = append(ps, proof{
 			code: "held", verify: "NONE", from: q.From.String(), to: q.To.String(), want: waits,
-			text:   mail + " waits where there is no TLS, seen by the milter or not",
+			text:   mail + " waits if there is no TLS, even if the milter has not seen it",
 			failed: mta.Hole, untrue: mail + " leaves in the clear when the milter has not seen it",
-			remedy: "see whether the daemon has read these rules: tlsonly explain says what they ask",
+			remedy: "find out whether the daemon has read these rules: tlsonly explain says what they require",
 		})
 	}
 	return ps

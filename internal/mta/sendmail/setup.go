@@ -74,7 +74,7 @@ func merge(mc, snippet string) (string, error) {
 		return "", err
 	}
 	if found := rivals.FindStringSubmatch(text); found != nil {
-		return "", fmt.Errorf("%s is there already, outside of our lines: make it one with them by hand", strings.Trim(found[1], "(`'"))
+		return "", fmt.Errorf("%s is already set outside of our lines: combine them by hand", strings.Trim(found[1], "(`'"))
 	}
 	return text + "\n" + snippet, nil
 }
@@ -146,7 +146,7 @@ func (in Installation) build(ctx context.Context, dir, mc string, s Settings) (t
 	for _, f := range found {
 		switch {
 		case f.Severity == mta.Hole && f.Remedy == runSetup:
-			return nil, fmt.Errorf("the new sendmail.cf doesn't bind, so nothing was changed: %s", f.Text)
+			return nil, fmt.Errorf("the new sendmail.cf would not bind Sendmail, so nothing was changed: %s", f.Text)
 		case f.Severity == mta.Broken && f.Code == proofRead:
 			return nil, fmt.Errorf("with the new sendmail.cf, so nothing was changed: %s: %s", f.Text, f.Remedy)
 		}

@@ -148,7 +148,7 @@ func startWorld(ctx context.Context, sites []testnet.Site) (*testnet.World, func
 	if err := errors.Join(err, world.Close()); !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}
-	fmt.Println("Without Unbound nothing here validates DNSSEC: doctor will warn of it, and DANE binds nobody.")
+	fmt.Println("Without Unbound nothing here validates DNSSEC: doctor will warn of it, and DANE is not used.")
 	world, err = testnet.StartWorld(resolver, 25, sites)
 	if err != nil {
 		return nil, nil, err
