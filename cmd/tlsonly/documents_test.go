@@ -376,6 +376,20 @@ func TestFurniture(t *testing.T) {
 	}
 }
 
+// No mark of a conflict is left in a document.
+func TestNoConflictMarks(t *testing.T) {
+	mark := regexp.MustCompile(`(?m)^(?:<{7} |\|{7} |={7}$|>{7} ).*$`)
+	for _, name := range manuals(t) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range mark.FindAll(text, -1) {
+			t.Errorf("%s: %s", name, line)
+		}
+	}
+}
+
 // No link between the documents leads nowhere.
 func TestLinks(t *testing.T) {
 	files, err := filepath.Glob("../../docs/*.md")
