@@ -36,6 +36,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/destination/dane":     {"tlsonly/internal/destination/webpki", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/mtasts":   {"tlsonly/internal/destination/dns", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/webpki":   {"tlsonly/internal/policy"},
+	"tlsonly/internal/fallback":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/openpgp":     {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/owner":       {"tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/smime":       {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},
