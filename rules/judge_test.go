@@ -74,7 +74,7 @@ func TestRuleJudge(t *testing.T) {
 // TestLostTLS: a pin is never undone by one bad day, whatever the rule says.
 func TestLostTLS(t *testing.T) {
 	r := Rule{OnFail: policy.ActionTag, OnUnknown: policy.ActionAccept}
-	if v, tag := r.act(policy.LostTLS); v != policy.Defer || tag != policy.TagFail {
+	if v, tag := r.act(policy.LostTLS, 0); v != policy.Defer || tag != policy.TagFail {
 		t.Errorf("lost TLS: %s %s", v, tag)
 	}
 }

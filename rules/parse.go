@@ -28,7 +28,11 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 			OnUnknown:  policy.ActionDefer,
 			Pin:        true,
 			Mode:       policy.Enforce,
-			Line:       t.Line,
+
+			FallbackElse:  defaultElse,
+			FallbackAfter: defaultAfter,
+
+			Line: t.Line,
 		}
 		label, taken := names.Label("rule", i, t)
 		faults = append(faults, taken...)
@@ -41,6 +45,7 @@ func Parse(tables []value.Table, now time.Time) ([]*Rule, []value.Fault) {
 		if match, ok := t.Keys["match"]; ok && len(r.Match) > 0 && r.Level != policy.LevelSecure {
 			faults = append(faults, value.Fault{Line: match.Line, Text: label + `match: only for tls = "secure"`})
 		}
+		faults = append(faults, checkFallback(r, t, label)...)
 		faults = append(faults, value.Needs(t, label, "name", "tls")...)
 		rs = append(rs, r)
 	}
@@ -55,7 +60,7 @@ func Keys() []string { return slices.Sorted(maps.Keys(keysIn(time.UTC))) }
 
 // keysIn says what each key of a rule means.
 func keysIn(zone *time.Location) value.Keys[Rule] {
-	return value.Keys[Rule]{
+	keys := value.Keys[Rule]{
 		"name":        value.Into(func(r *Rule) *string { return &r.Name }, value.RuleName),
 		"from":        value.Into(func(r *Rule) *[]addr.Pattern { return &r.From }, value.List(value.Pattern)),
 		"user":        value.Into(func(r *Rule) *[]string { return &r.User }, value.List(readUser)),
@@ -73,6 +78,8 @@ func keysIn(zone *time.Location) value.Keys[Rule] {
 		"until":       value.Into(func(r *Rule) *time.Time { return &r.Until }, value.LastDay(zone)),
 		"reason":      value.Into(func(r *Rule) *string { return &r.Why }, value.Why),
 	}
+	maps.Copy(keys, fallbackKeys())
+	return keys
 }
 
 func readUser(v value.Value) (string, error) {
@@ -111,15 +118,12 @@ func readMatch(v value.Value) (addr.Domain, error) {
 }
 
 func readOnFail(v value.Value) (policy.Action, error) {
-	if v.Any == string(policy.ActionFallback) {
-		return "", value.Refuse(v, "is reserved and not supported yet")
-	}
-	return value.Word(policy.ActionReject, policy.ActionDefer, policy.ActionHold, policy.ActionTag)(v)
+	return value.Word(policy.ActionReject, policy.ActionDefer, policy.ActionHold, policy.ActionTag, policy.ActionFallback)(v)
 }
 
 func readOnUnknown(v value.Value) (policy.Action, error) {
 	if v.Any == string(policy.ActionFallback) {
-		return "", value.Refuse(v, "is reserved and not supported yet")
+		return "", value.Refuse(v, `is for on_fail: what isn't known is tried again`)
 	}
 	return value.Word(policy.ActionReject, policy.ActionDefer, policy.ActionHold, policy.ActionTag,
 		policy.ActionAccept)(v)

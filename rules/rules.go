@@ -34,8 +34,16 @@ type Rule struct {
 	Until      time.Time // the first instant at which the rule is over; zero: it never is
 	Forever    bool      // the file says that it never is
 	Why        string    // key "reason"
-	Line       int       // where its table begins in the file
-	Former     bool      `json:"-"` // it isn't in force any more, and still binds at delivery
+
+	// Of a rule with OnFail policy.ActionFallback: the methods in their order,
+	// what becomes of a message for which none can be had, and for how long a
+	// pinned destination that lost TLS is waited for, or Never.
+	Fallback      []policy.Method `json:",omitempty"`
+	FallbackElse  policy.Action   `json:",omitempty"`
+	FallbackAfter time.Duration   `json:",omitempty"`
+
+	Line   int  // where its table begins in the file
+	Former bool `json:"-"` // it isn't in force any more, and still binds at delivery
 }
 
 // Demand is what the rule asks of a destination.

@@ -82,6 +82,9 @@ func (c Candidates) inDoubt(to addr.Address, r *Rule) *Rule {
 	if least != nil && (r == nil || !r.Enforcing()) {
 		d, asks := *least, policy.DefaultDemand()
 		d.Level, d.MinVersion, d.MinBits, d.Honor, d.Match = asks.Level, asks.MinVersion, asks.MinBits, asks.Honor, nil
+		if d.FallsBack() { // the strict transport knows no method
+			d.OnFail = d.FallbackElse
+		}
 		return &d
 	}
 	return r
@@ -99,8 +102,16 @@ func (d *Delivery) Forms(now time.Time) addr.Forms {
 	return forms
 }
 
-// strictest returns of two rules the one that asks more; nil asks nothing.
+// strictest returns of two rules the one that asks more, with no method that
+// the other doesn't take, too (joinFallback); nil asks nothing.
 func strictest(a, b *Rule) *Rule {
+	if stricter := asksMore(a, b); stricter == a {
+		return joinFallback(a, b)
+	}
+	return joinFallback(b, a)
+}
+
+func asksMore(a, b *Rule) *Rule {
 	switch {
 	case a == nil:
 		return b

@@ -56,6 +56,9 @@ type Config struct {
 	Forwarding Forwarding
 	Relay      Relay
 	Doctor     Doctor
+	Fallback   Fallback
+	OpenPGP    OpenPGP
+	SMIME      SMIME
 	Rules      *rules.Set   // never nil
 	Inbound    *inbound.Set // never nil
 
@@ -235,8 +238,11 @@ func Default() *Config {
 		Cache:     Cache{Success: 24 * time.Hour, Failure: 15 * time.Minute, Unknown: time.Minute},
 		Forwarding: Forwarding{Postfix: "auto", Sendmail: "auto", Aliases: []string{place.Aliases}, Forward: []string{"~/.forward"},
 			Unreadable: contract.UnreadableLocal},
-		Rules:   rules.New(nil),
-		Inbound: inbound.New(nil),
+		Fallback: Fallback{Subject: "[...]"},
+		OpenPGP:  defaultOpenPGP(),
+		SMIME:    defaultSMIME(),
+		Rules:    rules.New(nil),
+		Inbound:  inbound.New(nil),
 	}
 }
 

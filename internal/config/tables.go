@@ -24,11 +24,14 @@ import (
 type table struct {
 	keys []string // that it can have; none: any
 	read func(c *Config, t value.Table) []value.Fault
+	// later is the header of a table that is documented for a later version and
+	// not read; "" for none.
+	later string
 }
 
 // tables says what each table of the file is.
 func tables() map[string]table {
-	return map[string]table{
+	return withFallback(map[string]table{
 		"log": section("log", value.Keys[Config]{
 			"format":    value.Into(func(c *Config) *bool { return &c.Log.JSON }, readChoice("text", "json")),
 			"level":     value.Into(func(c *Config) *slog.Level { return &c.Log.Level }, readLogLevel),
@@ -116,7 +119,7 @@ func tables() map[string]table {
 			"accept": value.Into(func(c *Config) *[]Acceptance { return &c.Doctor.Accept }, value.List(readAcceptance)),
 		}),
 		"relay": {read: readRelay},
-	}
+	})
 }
 
 // section makes a table of keys.
@@ -145,6 +148,8 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 			rs, wrong := readRules(key, v, now, inbound.Parse)
 			c.Inbound = inbound.New(rs)
 			faults = append(faults, wrong...)
+		case known.later != "":
+			faults = append(faults, value.Fault{Line: v.Line, Text: known.later + " is not supported yet"})
 		case !ok && (isTable || tablesOnly(v)):
 			faults = append(faults, value.Fault{Line: v.Line, Text: value.Unknown("table", key, all)})
 		case !ok && len(homesOf(key, all)) > 0:
@@ -182,6 +187,7 @@ func build(root value.Table, now time.Time) (*Config, []value.Fault) {
 		faults = append(faults, value.Fault{Line: line, Text: fmt.Sprintf("[socketmap] listen %q: is also that of [milter]", m)})
 	}
 	faults = append(faults, c.httpFaults(root)...)
+	faults = append(faults, c.fallbackFaults(root)...)
 	return c, faults
 }
 

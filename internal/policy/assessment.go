@@ -30,6 +30,9 @@ type Assessment struct {
 	MTASTS STS `json:"mta_sts,omitzero"`
 	// Pinned reports that the destination was seen to offer TLS and must not fall back behind it.
 	Pinned bool `json:"pinned,omitempty"`
+	// LostFor is for how long a pinned destination has been seen without TLS, by
+	// one look after the other; 0 where none saw that before.
+	LostFor time.Duration `json:"lost_for,omitempty"`
 	// OneAddress reports that the MTA tries no other address of a host after the
 	// first that takes the connection.
 	OneAddress bool `json:"one_address,omitempty"`

@@ -100,7 +100,8 @@ func (v *Version) UnmarshalText(b []byte) error {
 // Verdict is what is decided for one recipient.
 type Verdict string
 
-// The verdicts. Fallback is kept for a later version.
+// The verdicts. Fallback accepts a recipient to whom the message leaves
+// encrypted by a Method, unless TLS is there at delivery.
 const (
 	Accept   Verdict = "accept"
 	Reject   Verdict = "reject"
@@ -109,13 +110,16 @@ const (
 	Fallback Verdict = "fallback"
 )
 
+// Accepted reports whether the client hears that the recipient is taken.
+func (v Verdict) Accepted() bool { return v == Accept || v == Fallback || v == Hold }
+
 // Rank orders verdicts by strictness, accept being 0; of several destinations of a recipient the strictest counts.
 func (v Verdict) Rank() int { return slices.Index([]Verdict{Accept, Fallback, Hold, Defer, Reject}, v) }
 
 // Action is what a rule does when a requirement isn't met (on_fail) or can't be known (on_unknown).
 type Action string
 
-// The actions. ActionAccept is for on_unknown only; ActionFallback is kept for a later version.
+// The actions. ActionAccept is for on_unknown only, ActionFallback for on_fail only.
 const (
 	ActionReject   Action = "reject"
 	ActionDefer    Action = "defer"
@@ -134,6 +138,8 @@ func (a Action) Verdict() Verdict {
 		return Hold
 	case ActionTag, ActionAccept:
 		return Accept
+	case ActionFallback:
+		return Fallback
 	}
 	return Defer
 }

@@ -54,7 +54,7 @@ func TestVerdicts(t *testing.T) {
 		t.Error("verdicts are not ordered by strictness")
 	}
 	for a, want := range map[Action]Verdict{ActionReject: Reject, ActionDefer: Defer, ActionHold: Hold, ActionTag: Accept,
-		ActionAccept: Accept, ActionFallback: Defer, "": Defer, "new": Defer} {
+		ActionAccept: Accept, ActionFallback: Fallback, "": Defer, "new": Defer} {
 		if got := a.Verdict(); got != want {
 			t.Errorf("action %q: %s, want %s", a, got, want)
 		}
