@@ -37,6 +37,8 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/destination/mtasts":   {"tlsonly/internal/destination/dns", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/webpki":   {"tlsonly/internal/policy"},
 	"tlsonly/internal/fallback":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/fallback":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/fallback/keyring":     {"tlsonly/internal/fallback", "tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/message", "tlsonly/internal/fallback/openpgp", "tlsonly/internal/fallback/smime", "tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/openpgp":     {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/owner":       {"tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/smime":       {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},

@@ -53,6 +53,9 @@ type Config struct {
 	// Rulesets is told when another process changed the sets of rules that are
 	// stored. It doesn't wait. Nil: nobody is told.
 	Rulesets func()
+	// Keys is told when another process changed recipients' keys, or may have;
+	// nil: nobody is.
+	Keys func()
 	// Notify is told of each change seen by this process. It doesn't wait; nil: nobody is told.
 	Notify func(store.Event)
 	Log    *slog.Logger // default: none
@@ -107,6 +110,8 @@ type record struct {
 	// knows that they failed.
 	reason policy.Reason
 	pinned bool
+	// failing is when the first of these looks was; zero for none.
+	failing time.Time
 }
 
 // use is mail for a destination.
@@ -146,6 +151,9 @@ func New(c Config) (*Ledger, error) {
 	}
 	if c.Rulesets == nil {
 		c.Rulesets = func() {}
+	}
+	if c.Keys == nil {
+		c.Keys = func() {}
 	}
 	if c.Notify == nil {
 		c.Notify = func(store.Event) {}
@@ -267,6 +275,7 @@ func remember(e *store.Entry) *record {
 		seen:     seenIn(e.Assessment, e.Pin != nil),
 		failures: e.Track.Failures,
 		pinned:   e.Pin != nil,
+		failing:  e.Track.FailingSince,
 	}
 	if !e.Assessment.When.IsZero() {
 		k.reason = judge.Destination(anyTLS(), e.Assessment)
@@ -315,6 +324,17 @@ func (l *Ledger) Pinned(d addr.Destination) bool {
 	defer l.mu.RUnlock()
 	k := l.records[d]
 	return k != nil && k.pinned
+}
+
+// FailingSince returns when the first of the looks at d was that have failed
+// since one succeeded; zero for none.
+func (l *Ledger) FailingSince(d addr.Destination) time.Time {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if k := l.known[d]; k != nil {
+		return k.failing
+	}
+	return time.Time{}
 }
 
 // Demand returns the most that was asked of d when mail for it was accepted; no Level for nothing.

@@ -267,6 +267,7 @@ func (l *Ledger) recordOne(ctx context.Context, found policy.Assessment) error {
 		return err
 	}
 	k.failures, k.reason, k.pinned, k.seen = result.Track.Failures, reason, result.Pin != nil, is
+	k.failing = result.Track.FailingSince
 	l.mu.Lock()
 	if now := l.records[d]; now != nil {
 		k.used = now.used // Owe notes it meanwhile

@@ -18,8 +18,11 @@ func (l *Ledger) onChange(changes []store.Change) {
 		case c == store.Change{}:
 			l.staleAll = true
 			l.c.Rulesets()
+			l.c.Keys()
 		case c.Rulesets:
 			l.c.Rulesets()
+		case c.Keys:
+			l.c.Keys()
 		case c.Usage:
 			l.staleUsage = true
 		case !c.Destination.IsZero():

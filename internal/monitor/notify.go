@@ -260,6 +260,12 @@ func describe(e store.Event) string {
 	if e.What == store.Outage {
 		s = "its own network is suspected, destinations aren't blamed meanwhile"
 	}
+	switch e.What {
+	case store.KeyChanged:
+		s = "another key is published"
+	case store.KeyWithdrawn:
+		s = "a key is withdrawn"
+	}
 	if e.From != "" || e.To != "" {
 		s += fmt.Sprintf(" (%s -> %s)", orNothing(e.From), orNothing(e.To))
 	}

@@ -113,6 +113,10 @@ const (
 	// Likewise: the MTA here isn't bound to the daemon, and is again.
 	Unbound What = "unbound"
 	Bound   What = "bound"
+	// A recipient publishes another key than the one that was found first, or
+	// none any more; Destination is its domain.
+	KeyChanged   What = "key-changed"
+	KeyWithdrawn What = "key-withdrawn"
 )
 
 // Event is one change in the history of a destination.
@@ -134,4 +138,5 @@ type Change struct {
 	Policy      addr.Domain // an MTA-STS policy of this domain
 	Rulesets    bool        // the sets of rules
 	Usage       bool        // what is in use: Usages
+	Keys        bool        // recipients' keys
 }

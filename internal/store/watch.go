@@ -19,6 +19,7 @@ const (
 	kindPolicy      = "mtasts"
 	kindRuleset     = "ruleset"
 	kindUsage       = "usage"
+	kindKeys        = "keys"
 )
 
 const (
@@ -68,6 +69,8 @@ func (s *Store) changes(ctx context.Context) ([]Change, error) {
 			c.Rulesets = true
 		case kindUsage:
 			c.Usage = true
+		case kindKeys:
+			c.Keys = true
 		default:
 			err = fmt.Errorf("kind %q", row.kind)
 		}

@@ -410,6 +410,10 @@ func describeEvent(e store.Event) string {
 		text = fmt.Sprintf("%s forwards to %s, which no longer fails", e.From, e.To)
 	case store.Forgotten:
 		text = "forgotten"
+	case store.KeyChanged:
+		text = fmt.Sprintf("another key is published: %s → %s", from, to)
+	case store.KeyWithdrawn:
+		text = fmt.Sprintf("key %s is withdrawn", from)
 	case store.Unbound:
 		text = "the MTA here isn’t bound any more"
 	case store.Bound:

@@ -223,6 +223,21 @@ func addresses(e *pgp.Entity) []addr.Address {
 	return all
 }
 
+// Identity returns the fingerprint of a certificate's primary key, and whether
+// its owner has revoked it.
+func Identity(octets []byte, now time.Time) (name string, revoked bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("unreadable: %v", p)
+		}
+	}()
+	e, err := readEntity(octets)
+	if err != nil {
+		return "", false, err
+	}
+	return fingerprint(e.PrimaryKey), e.Revoked(now), nil
+}
+
 func fingerprint(k *packet.PublicKey) string { return fmt.Sprintf("%X", k.Fingerprint) }
 
 // algorithm names a key's algorithm and size.

@@ -108,6 +108,14 @@ func (s *Store) Addresses() []addr.Address {
 	return all
 }
 
+// Has reports whether the files have any key for a, also one that can't be
+// used.
+func (s *Store) Has(a addr.Address) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.keys[a.Fold()]) > 0
+}
+
 // Lookup returns the key to encrypt to a with at now: of several the one that
 // was made last and can be used.
 //

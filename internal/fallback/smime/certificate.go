@@ -214,6 +214,14 @@ func (s *Store) Addresses() []addr.Address {
 	return all
 }
 
+// Has reports whether the files have any certificate for a, also one that can't be
+// used.
+func (s *Store) Has(a addr.Address) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.certificates[a.Fold()]) > 0
+}
+
 // Lookup returns the certificate to encrypt to a with at now: of several the
 // one that became valid last and can be used.
 //

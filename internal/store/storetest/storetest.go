@@ -49,6 +49,7 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"Rulesets", testRulesets},
 		{"Usage", testUsage},
 		{"Observed", testObserved},
+		{"Keys", testKeys},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
