@@ -16,6 +16,8 @@ package milter
 //	         verdict decides, and gives the reason and the reply. The session may
 //	         make it stricter: its MTA can't hold a message, or wouldn't enforce
 //	         TLS on it.
+//	protect  Before the strictest is taken: where a rule falls back, which method
+//	         can encrypt to whom the mail goes to (protect.go).
 //	commit   What was demanded of the places of an accepted recipient is stored.
 //	         Where that fails, the recipient is deferred.
 
@@ -77,6 +79,14 @@ type Decider struct {
 	Help               string        // a URL added to refusals, or ""
 	// Dry says that Ledger.Owe stores nothing: it says whether it could.
 	Dry bool
+	// FailingSince is when the first of the assessments of a destination was that have
+	// failed since one succeeded, zero for none; nil: none has failed.
+	FailingSince func(addr.Destination) time.Time
+	// Protect has the methods of rules that fall back; nil: there is none.
+	Protect Protector
+	// Gateway reports whether what the MTA can't deliver by a route comes to the
+	// gateway of package fallback; nil: it never does.
+	Gateway func(Route) bool
 }
 
 const defaultDeadline = 20 * time.Second
@@ -101,7 +111,10 @@ func (d *Decider) decide(
 ) Decision {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(max(d.Deadline, 0), defaultDeadline))
 	defer cancel()
-	out := d.judge(d.observe(ctx, d.plan(ctx, c, to, route)))
+	p := d.observe(ctx, d.plan(ctx, c, to, route))
+	rulings := d.rulings(p)
+	d.protect(ctx, p, rulings)
+	out := d.judge(p, rulings)
 	if session != nil && out.Rule != nil {
 		session(&out)
 	}
@@ -111,6 +124,7 @@ func (d *Decider) decide(
 
 // plan is the rule for a recipient, nil for none, and where its mail goes.
 type plan struct {
+	from   addr.Address
 	to     addr.Address
 	rule   *rules.Rule
 	route  Route
@@ -134,7 +148,7 @@ type place struct {
 
 // plan finds the rule and the places, as far as a rule may ask something of them.
 func (d *Decider) plan(ctx context.Context, c rules.Candidates, to addr.Address, route Route) plan {
-	p := plan{to: to, rule: c.Match(to), route: route, began: time.Now(), dry: d.Dry}
+	p := plan{from: c.From(), to: to, rule: c.Match(to), route: route, began: time.Now(), dry: d.Dry}
 	if p.rule != nil || c.Forwarders() {
 		p.places = d.places(ctx, c, p.rule, to, route)
 	}
@@ -145,7 +159,7 @@ func (d *Decider) plan(ctx context.Context, c rules.Candidates, to addr.Address,
 // accepted. Where that can't be done the recipient is deferred: a promise that a
 // restart could forget is none.
 func (d *Decider) commit(ctx context.Context, out *Decision) {
-	if d.Ledger == nil || out.Verdict != policy.Accept {
+	if d.Ledger == nil || out.Verdict != policy.Accept && out.Verdict != policy.Fallback {
 		return
 	}
 	for i := range out.rulings {
@@ -170,6 +184,9 @@ func (d *Decider) commit(ctx context.Context, out *Decision) {
 
 // reply is what the client is told of a decision.
 func (d *Decider) reply(out *Decision) policy.Reply {
+	if r, ok := d.unprotected(out); ok {
+		return r
+	}
 	if out.Reason == policy.Forward || out.Underlying == policy.Unreadable || out.Underlying == policy.NoRoute {
 		return policy.ForwardReply(out.Verdict, out.Underlying, out.Recipient, d.Help)
 	}
@@ -318,6 +335,11 @@ func (d *Decider) assess(ctx context.Context, hops []addr.Destination, asked map
 		out[i] = d.Assessor.Assess(ctx, hops[i], enough)
 		out[i].Destination = hops[i]
 		out[i].Pinned = d.Ledger != nil && d.Ledger.Pinned(hops[i])
+		if d.FailingSince != nil && out[i].Pinned {
+			if since := d.FailingSince(hops[i]); !since.IsZero() {
+				out[i].LostFor = max(0, time.Since(since))
+			}
+		}
 	}
 	var wg sync.WaitGroup
 	panics := make([]any, len(hops))

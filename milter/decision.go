@@ -24,8 +24,13 @@ type Decision struct {
 	// Underlying is the reason that a forward has which decided: Reason is
 	// policy.Forward then. Otherwise it is Reason.
 	Underlying policy.Reason
-	Reply      policy.Reply // what the client is told; zero for accept and hold
-	Cause      string       // in words, as the log has it; the client never hears it
+	// Method is what encrypts the message if its destination doesn't satisfy the
+	// rule at delivery, "" for nothing; and Unprotected is why nothing does where
+	// the rule falls back.
+	Method      policy.Method
+	Unprotected error
+	Reply       policy.Reply // what the client is told; zero for accept and hold
+	Cause       string       // in words, as the log has it; the client never hears it
 
 	plan    plan
 	rulings []ruling
@@ -105,6 +110,9 @@ func (s *session) log(msg *message, d *Decision, more ...slog.Attr) {
 	)
 	if d.Would != d.Verdict {
 		attrs = append(attrs, slog.String("would", string(d.Would)))
+	}
+	if d.Method != "" {
+		attrs = append(attrs, slog.String("method", string(d.Method)))
 	}
 	if d.Cause != "" {
 		attrs = append(attrs, slog.String("err", d.Cause))

@@ -215,7 +215,7 @@ func isHex(c byte) bool { return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' }
 func (s *session) attest(msg *message, d *Decision, route Route) {
 	c := &s.server.c
 	if c.Attest != AttestWarn && c.Attest != AttestEnforce || msg.envelope.mta != postfixMTA || route.Mailer == "" ||
-		d.Verdict != policy.Accept && d.Verdict != policy.Hold || len(d.Destinations) == 0 || d.Rule == nil || !d.Rule.Enforcing() ||
+		!d.Verdict.Accepted() || len(d.Destinations) == 0 || d.Rule == nil || !d.Rule.Enforcing() ||
 		ourTransport(route.Mailer) || c.Enforcing != nil && c.Enforcing(route.Mailer) {
 		return
 	}

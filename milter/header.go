@@ -65,6 +65,9 @@ func tagValue(ds []*Decision) string {
 			b.WriteString("; reason=")
 			b.WriteString(string(g.Reason))
 		}
+		if g.Verdict == policy.Fallback {
+			b.WriteString("; verdict=fallback")
+		}
 		if g.Would != g.Verdict {
 			b.WriteString("; would=")
 			b.WriteString(string(g.Would))

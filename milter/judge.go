@@ -16,11 +16,30 @@ type ruling struct {
 	place int // of plan.places
 	rules.Judgement
 	owed bool // what it demands is stored
+
+	// Where the rule falls back: the method that encrypts, "" for none; and why
+	// there is none.
+	method      policy.Method
+	unprotected error
 }
 
-// judge says what the rules make of what was observed. It is pure.
-func (d *Decider) judge(p plan) Decision {
-	out := Decision{Recipient: p.to, Rule: p.rule, plan: p,
+// rulings are what each rule makes of each place. It is pure.
+func (d *Decider) rulings(p plan) []ruling {
+	var found []ruling
+	for i := range p.places {
+		at := &p.places[i]
+		for _, r := range [...]*rules.Rule{p.rule, at.governing} {
+			if r != nil && !at.enforced {
+				found = append(found, ruling{rule: r, place: i, Judgement: r.Judge(at.as)})
+			}
+		}
+	}
+	return found
+}
+
+// judge says what all rulings together come to. It is pure.
+func (d *Decider) judge(p plan, rulings []ruling) Decision {
+	out := Decision{Recipient: p.to, Rule: p.rule, plan: p, rulings: rulings,
 		Judgement: rules.Judgement{Verdict: policy.Accept, Would: policy.Accept}}
 	decides := -1
 	for i := range p.places {
@@ -35,14 +54,10 @@ func (d *Decider) judge(p plan) Decision {
 			out.Forwards = append(out.Forwards, *at.leaf)
 		}
 		out.Assessments = append(out.Assessments, at.as...)
-		for _, r := range [...]*rules.Rule{p.rule, at.governing} {
-			if r == nil {
-				continue
-			}
-			out.rulings = append(out.rulings, ruling{rule: r, place: i, Judgement: r.Judge(at.as)})
-			if last := len(out.rulings) - 1; decides < 0 || stricter(out.rulings[last].Judgement, out.rulings[decides].Judgement) {
-				decides = last
-			}
+	}
+	for i := range rulings {
+		if decides < 0 || stricter(rulings[i].Judgement, rulings[decides].Judgement) {
+			decides = i
 		}
 	}
 	switch {
@@ -55,7 +70,11 @@ func (d *Decider) judge(p plan) Decision {
 	j := &out.rulings[decides]
 	at := &p.places[j.place]
 	out.Rule, out.Judgement, out.Underlying = j.rule, j.Judgement, j.Reason
+	out.Method, out.Unprotected = j.method, j.unprotected
 	out.Cause = cause(out.Rule.Demand(), out.Judgement, at.as)
+	if j.unprotected != nil {
+		out.Cause = limited(out.Cause + "; no method: " + oneLine(j.unprotected))
+	}
 	if at.leaf != nil && out.Reason != "" {
 		out.Cause = limited(fmt.Sprintf("%s: %s: %s", forwardPath(at.leaf), out.Reason, out.Cause))
 		out.Reason = policy.Forward

@@ -14,7 +14,7 @@ import (
 // isn't shown: that a next hop is a relay, and that a sender is one of a rule's
 // logins. Where that can't be done the recipient is deferred.
 func (s *session) note(msg *message, d *Decision) {
-	if d.Rule == nil || !d.Rule.Enforcing() || d.Verdict != policy.Accept && d.Verdict != policy.Hold {
+	if d.Rule == nil || !d.Rule.Enforcing() || !d.Verdict.Accepted() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(msg.ctx), storeTime)

@@ -291,8 +291,7 @@ func (s *session) RcptTo(path, _ string, m gomilter.Modifier) (resp *gomilter.Re
 		msg.free = true
 		return gomilter.RespContinue, nil
 	}
-	switch d.Verdict {
-	case policy.Accept, policy.Hold:
+	if d.Verdict.Accepted() {
 		msg.recipients = append(msg.recipients, &recipient{Decision: d, decided: true})
 		return gomilter.RespContinue, nil
 	}
@@ -342,7 +341,7 @@ func (s *session) decide(msg *message, to addr.Address, route Route) Decision {
 func (s *session) settled(msg *message, d *Decision) {
 	settled := s.server.c.Settled
 	if settled == nil || msg.envelope.mta == sendmailMTA || d.Rule == nil || !d.Rule.Enforcing() ||
-		d.Verdict != policy.Accept && d.Verdict != policy.Hold || settled(msg.from) {
+		!d.Verdict.Accepted() || settled(msg.from) {
 		return
 	}
 	decider := &s.server.c.Decider

@@ -17,6 +17,7 @@ const (
 	stagePlan    = "plan"
 	stageObserve = "observe"
 	stageJudge   = "judge"
+	stageProtect = "protect"
 	stageSession = "session"
 	stageCommit  = "commit"
 	stageVerdict = "verdict"
@@ -39,6 +40,7 @@ func (d *Decision) Trace() policy.Trace {
 		j := &d.rulings[i]
 		t.Add(stageJudge, "%s", d.ruled(j))
 	}
+	d.traceProtect(&t)
 	// What was stored comes before what kept the rest from being stored.
 	for i := range d.rulings {
 		j := &d.rulings[i]

@@ -53,6 +53,8 @@ func words(command string) []string {
 	switch command {
 	case "domains":
 		return []string{"list", "show", "history", "pin", "unpin"}
+	case "keys":
+		return []string{"list", "show", "add", "fetch", "trust", "forget"}
 	case "classes":
 		return []string{"list", "release"}
 	case "setup", "doctor":
@@ -67,6 +69,8 @@ func files(command string) bool { return command == "report" || command == "rece
 // values are the words that a flag's value can be, and whether it is a file or a directory.
 func values(f flagHelp) (fixed []string, path bool) {
 	switch f.value {
+	case "METHOD":
+		return []string{"openpgp", "smime"}, false
 	case "LEVEL":
 		return []string{"none", "may", "encrypt", "secure", "dane"}, false
 	case "VERSION":

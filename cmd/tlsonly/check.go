@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"tlsonly/internal/addr"
 	"tlsonly/internal/config"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/judge"
@@ -27,6 +26,9 @@ type checked struct {
 	Resolver   string             `json:"resolver_problem,omitempty"`
 	Assessment *policy.Assessment `json:"assessment,omitempty"`
 	Error      string             `json:"error,omitempty"` // the destination can't be read
+	// Of an address: whose it is, and which methods can encrypt to it without TLS.
+	Recipient string          `json:"recipient,omitempty"`
+	Methods   []checkedMethod `json:"methods,omitempty"`
 }
 
 func (p *program) check(ctx context.Context, args []string) int {
@@ -43,7 +45,7 @@ func (p *program) check(ctx context.Context, args []string) int {
 		return code
 	}
 	if len(rest) == 0 {
-		return p.fail("check needs a destination: a domain, [host], either with :port, or - to read a list")
+		return p.fail("check needs a destination: a domain, [host], either with :port, an address, or - to read a list")
 	}
 	demand := policy.DefaultDemand()
 	demand.MinBits = *minBits
@@ -75,18 +77,28 @@ func (p *program) check(ctx context.Context, args []string) int {
 		return p.fail("%v", err)
 	}
 	defer assessor.Close()
+	keyed, stop, err := keyLookups(ctx, c, names)
+	if err != nil {
+		return p.fail("%v", err)
+	}
+	defer stop()
 
 	one := func(name string, resolver func() string) checked {
-		d, err := addr.ParseDestination(name)
+		d, to, err := asked(c, name)
 		if err != nil {
 			return checked{Destination: name, Report: judge.Report{Demanded: demand.Level}, Error: err.Error()}
 		}
+		methods := keyed(to)
 		a := assessor.Refresh(ctx, d, 0)
 		problem := ""
 		if !d.Host().IsLiteral() {
 			problem = resolver()
 		}
-		return checkedAs(a, demand, problem)
+		r := checkedAs(a, demand, problem)
+		if !to.IsNull() {
+			r.Recipient, r.Methods = to.String(), methods()
+		}
+		return r
 	}
 	told := "" // of the resolver, which is the same for all
 	print := func(r checked) {

@@ -40,6 +40,7 @@ type explanation struct {
 	Would        policy.Verdict      `json:"would,omitempty"`
 	Reason       policy.Reason       `json:"reason,omitempty"`
 	Underlying   policy.Reason       `json:"underlying,omitempty"` // what a forward's reason is
+	Method       policy.Method       `json:"method,omitempty"`     // what encrypts if TLS is missing at delivery
 	Cause        string              `json:"cause,omitempty"`
 	Reply        string              `json:"reply,omitempty"`
 	Assessments  []policy.Assessment `json:"assessments,omitempty"`
@@ -106,6 +107,14 @@ func (p *program) explain(ctx context.Context, args []string) int {
 
 	decider := newDecider(c, assessor, pins)
 	decider.Dry = true
+	methods, stop, err := methodsBeside(ctx, c)
+	if err != nil {
+		return p.notOpened(err)
+	}
+	defer stop()
+	if len(methods) > 0 {
+		decider.Protect = methods
+	}
 	forwards, err := newForwards(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return p.fail("%v", err)
@@ -133,7 +142,7 @@ func (p *program) tell(e explanation, asJSON bool) int {
 		e.print(p.stdout)
 	}
 	switch {
-	case e.Verdict == policy.Accept:
+	case e.Verdict == policy.Accept, e.Verdict == policy.Fallback:
 		return exitOK
 	case e.Reason.Unknown(), e.Underlying.Unknown(), e.Reason.Ours():
 		return exitUnknown
@@ -155,6 +164,7 @@ func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, 
 		return explanation{From: from[0], User: user, To: to, Verdict: policy.Reject,
 			Cause: wrapped.Error(), Reply: "501 5.1.7 Bad sender address"}
 	}
+	decider.Gateway = func(milter.Route) bool { return true } // no MTA says by which transport
 	decision := decider.Decide(ctx, rs.Doubt(rs.Under(rs.Set().SenderOf(from[0], whose, user, now)), whose), to, milter.Route{})
 	e := explanation{
 		From: from[0], User: user, To: to,
@@ -167,6 +177,7 @@ func explained(ctx context.Context, decider milter.Decider, rs *rules.Delivery, 
 		e.Rule, e.RuleReason, e.Level, e.Mode = r.Name, r.Why, r.Level, r.Mode
 		e.Forwards, e.Unread = decision.Forwards, decision.Unread
 		e.Local = len(decision.Destinations)+len(decision.Forwards) == 0 && decision.Reason == ""
+		e.Method = decision.Method
 		e.Verdict, e.Reason, e.Cause = decision.Verdict, decision.Reason, decision.Cause
 		e.Assessments = decision.Assessments
 		if decision.Underlying != decision.Reason {
@@ -278,6 +289,9 @@ func (e explanation) facts() []web.Fact {
 	line("verdict", "%s", verdict)
 	if e.Reason != "" {
 		line("reason", "%s", e.Reason)
+	}
+	if e.Method != "" {
+		line("method", "%s encrypts the message, unless TLS is there at delivery", e.Method)
 	}
 	if e.Underlying != "" {
 		line("underlying", "%s", e.Underlying)

@@ -222,6 +222,7 @@ func (d *service) counts() web.Counts {
 	for what, times := range l.Events {
 		n.Changes[string(what)] = times
 	}
+	d.keys.count(&n)
 	if d.maps == nil {
 		return n
 	}

@@ -56,11 +56,12 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "", "run the daemon", (*program).serve},
-		{"check", "DESTINATION…", "probe destinations now, and show the level each reaches", (*program).check},
+		{"check", "DESTINATION…|ADDRESS…", "probe destinations now, and show the level each reaches; of an address also what can encrypt to it", (*program).check},
 		{"explain", "--from A --to B | --delivery D", "show a decision step by step, or how the MTA is answered at delivery", (*program).explain},
 		{"inbound", "--from A --to B", "show what an [[inbound]] rule decides about incoming mail", (*program).inbound},
 		{"domains", "[list|show D|history D|pin D|unpin D]", "show what is known of destinations; pin and unpin them", (*program).domains},
 		{"observe", "", "show what rules in observe mode would have done", (*program).observe},
+		{"keys", "[list|show A|add A FILE|fetch A|trust A|forget A]", "show, add, look for, trust and forget keys and certificates of recipients", (*program).keys},
 		{"classes", "[list|release]", "show which rules bind which transport, and release former rules", (*program).classes},
 		{"forwards", "[ADDRESS…]", "audit all forwards on this host", (*program).forwards},
 		{"setup", "postfix|sendmail", "print or write the settings that bind the MTA", (*program).setup},

@@ -133,7 +133,7 @@ func printObserved(w io.Writer, s observe.Summary) {
 		fmt.Fprintf(w, "\nrule %s%s: %s of about %s judged, %s to %s\n", r.Name, state, plural(int(r.Judged), "recipient"),
 			plural(r.Senders, "sender"), r.First.Format(day), r.Last.UTC().Format(day))
 		for _, c := range r.Reasons {
-			would := map[policy.Verdict]string{policy.Accept: "accepted", policy.Reject: "refused", policy.Defer: "deferred", policy.Hold: "held"}[c.Verdict]
+			would := map[policy.Verdict]string{policy.Accept: "accepted", policy.Fallback: "accepted, and encrypted without TLS", policy.Reject: "refused", policy.Defer: "deferred", policy.Hold: "held"}[c.Verdict]
 			reason := ""
 			if c.Reason != "" {
 				reason = ": " + string(c.Reason)

@@ -23,7 +23,7 @@ import (
 // the packages below internal/testnet are free.
 var houseRules = map[string][]string{
 	"tlsonly/cmd/tlsonly":                   {"*"},
-	"tlsonly/milter":                        {"tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/milter":                        {"tlsonly/internal/fallback", "tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/forward":              {"tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
 	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
@@ -36,7 +36,6 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/destination/dane":     {"tlsonly/internal/destination/webpki", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/mtasts":   {"tlsonly/internal/destination/dns", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/destination/webpki":   {"tlsonly/internal/policy"},
-	"tlsonly/internal/fallback":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/keyring":     {"tlsonly/internal/fallback", "tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/message", "tlsonly/internal/fallback/openpgp", "tlsonly/internal/fallback/smime", "tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/openpgp":     {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},

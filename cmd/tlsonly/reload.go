@@ -191,6 +191,7 @@ func needsRestart(old, fresh *config.Config) bool {
 	_, asks := usesPostfix(old.Forwarding)
 	return fresh.Log.JSON != old.Log.JSON || fresh.Log.Hash != old.Log.Hash || fresh.Milter != old.Milter || fresh.DNS != old.DNS || fresh.Probe != old.Probe || fresh.Cache != old.Cache ||
 		fresh.Socketmap != old.Socketmap || fresh.HTTP != old.HTTP || binding != old.Binding || fresh.Store != old.Store ||
+		fresh.Fallback != old.Fallback || !reflect.DeepEqual(fresh.OpenPGP, old.OpenPGP) || !reflect.DeepEqual(fresh.SMIME, old.SMIME) ||
 		fresh.Monitor != old.Monitor || !reflect.DeepEqual(fresh.Notify, old.Notify) ||
 		!reflect.DeepEqual(fresh.Forwarding.Sources(), old.Forwarding.Sources()) ||
 		// Without a Postfix to ask, what follows forwards knows from the file

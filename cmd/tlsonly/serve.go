@@ -23,6 +23,7 @@ import (
 	"tlsonly/internal/contract"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/mtasts"
+	"tlsonly/internal/fallback/keyring"
 	"tlsonly/internal/forward"
 	"tlsonly/internal/inbound"
 	"tlsonly/internal/instance"
@@ -101,6 +102,8 @@ type service struct {
 	activity *binding.Activity
 	binding  *binding.Watcher
 	sources  sourceFaults
+	keys     rings
+	methods  keyring.Methods
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -152,7 +155,18 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Log:     log,
 		Now:     now,
 	})
+	// All methods, not only those of today's rules: a reload may name others.
+	if c.Fallback.Listen != (config.Endpoint{}) {
+		if d.keys, err = newRings(c, policy.Methods(), d.store, log, now, d.notifier.Tell); err != nil {
+			return nil, err
+		}
+		d.keys.warn(log)
+		if d.methods, err = newMethods(c, d.keys, now()); err != nil {
+			return nil, err
+		}
+	}
 	d.ledger, err = ledger.New(ledger.Config{
+		Keys:   func() { d.keys.forget() },
 		Store:  d.store,
 		Port:   c.Probe.Port,
 		Every:  c.Monitor.Every,
@@ -218,6 +232,10 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards, decider.EnforcedAtDelivery = d.forwards, enforcedAtDelivery(c, d.delivery.Load)
 	decider.Local = d.isLocal
+	decider.FailingSince = d.ledger.FailingSince
+	if len(d.methods) > 0 {
+		decider.Protect = d.methods
+	}
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,

@@ -147,6 +147,17 @@ func (c checked) print(p page) {
 		p.host(*a, h, c.Hosts[i])
 	}
 	p.advice(c)
+	if c.Recipient != "" {
+		p.row(2, "for", "%s", c.Recipient)
+	}
+	for _, m := range c.Methods {
+		switch m.State {
+		case "certain":
+			p.row(4, m.Method, "%s, %s, %s", m.Algorithm, m.Fingerprint, m.Source)
+		default:
+			p.row(4, m.Method, "%s: %s", m.State, m.Cause)
+		}
+	}
 }
 
 // unknownLevel is said where nothing is known and nothing is asked.

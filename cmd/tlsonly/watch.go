@@ -139,5 +139,5 @@ func (d *service) bindingState() (web.Binding, bool) {
 func (d *service) observe(decision *milter.Decision, took time.Duration) {
 	d.stats.observe(decision, took)
 	d.keepObserved(decision)
-	d.activity.Decided(decision.Verdict == policy.Accept && decision.Rule != nil && decision.Rule.Enforcing() && len(decision.Destinations) > 0)
+	d.activity.Decided(decision.Verdict.Accepted() && decision.Verdict != policy.Hold && decision.Rule != nil && decision.Rule.Enforcing() && len(decision.Destinations) > 0)
 }

@@ -110,7 +110,7 @@ type record struct {
 	// knows that they failed.
 	reason policy.Reason
 	pinned bool
-	// failing is when the first of these looks was; zero for none.
+	// failing is when the first of these assessments was; zero for none.
 	failing time.Time
 }
 
@@ -326,12 +326,12 @@ func (l *Ledger) Pinned(d addr.Destination) bool {
 	return k != nil && k.pinned
 }
 
-// FailingSince returns when the first of the looks at d was that have failed
+// FailingSince returns when the first of the assessments of d was that have failed
 // since one succeeded; zero for none.
 func (l *Ledger) FailingSince(d addr.Destination) time.Time {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if k := l.known[d]; k != nil {
+	if k := l.records[d]; k != nil {
 		return k.failing
 	}
 	return time.Time{}

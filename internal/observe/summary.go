@@ -38,6 +38,7 @@ type Rule struct {
 	Refused  int64          `json:"refused"`
 	Deferred int64          `json:"deferred"`
 	Held     int64          `json:"held"`
+	Fallback int64          `json:"fallback"` // accepted, and encrypted without TLS
 	Reasons  []ReasonCount  `json:"reasons"`
 	Senders  int            `json:"senders"` // about how many
 	First    time.Time      `json:"first"`   // the day
@@ -183,6 +184,8 @@ func (r *Rule) add(o store.Observed) {
 		r.Refused += o.Times
 	case policy.Defer:
 		r.Deferred += o.Times
+	case policy.Fallback:
+		r.Fallback += o.Times
 	default:
 		r.Held += o.Times
 	}

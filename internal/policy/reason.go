@@ -165,6 +165,22 @@ func (r Reply) Naming(host addr.Domain, d addr.Destination) Reply {
 	return r
 }
 
+// Unprotected says, too, that nothing else protects the mail either, or that this
+// isn't known yet.
+func (r Reply) Unprotected() Reply {
+	if r == (Reply{}) {
+		return r
+	}
+	words := ", and no other way to protect it is known"
+	if r.Temporary() {
+		words += " yet, try again"
+	}
+	if len(r.String())+len(words) <= maxReply {
+		r.Text += words
+	}
+	return r
+}
+
 // WithHelp adds a URL where there is one and room for it.
 func (r Reply) WithHelp(help string) Reply {
 	if help != "" && len(r.String())+len("; see ")+len(help) <= maxReply {

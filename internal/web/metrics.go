@@ -33,13 +33,21 @@ type Counts struct {
 	Cached  map[string]int    // answers in memory, by kind
 	Lookups map[string]uint64 // questions to memory, by how they were answered
 	Changes map[string]int64  // by store.What
-	Waiting int               // looks to be stored
+	Keys    []KeyLookups
+	Waiting int // looks to be stored
 }
 
 // Answers says how many questions to a map got an answer.
 type Answers struct {
 	Map, Answer string
 	Count       uint64
+}
+
+// KeyLookups says how often it was known of a recipient's key that there is one,
+// that there is none, or neither.
+type KeyLookups struct {
+	Method, State string
+	Count         uint64
 }
 
 // Survey is what all destinations come to.
@@ -127,6 +135,7 @@ func metrics() []metric {
 		{"own_network_suspect", "1 while your own network may be at fault for what destinations seem to do.", nil},
 		{"cache_entries", "Results in memory, about destinations and about hosts.", []string{"kind"}},
 		{"cache_lookups_total", "Lookups of destinations, by how they were answered.", []string{"answer"}},
+		{"key_lookups_total", "Look-ups of recipients' keys, by what was known.", []string{"method", "state"}},
 		{"looks_waiting", "Assessments that are not stored yet.", nil},
 		{"store_up", "1 while the store answers.", nil},
 		{"store_read_duration_seconds", "Time that the store took to answer this scrape.", nil},
@@ -230,6 +239,9 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for what, times := range n.Changes {
 		count("changes_total", uint64(times), what)
+	}
+	for _, k := range n.Keys {
+		count("key_lookups_total", k.Count, k.Method, k.State)
 	}
 	gauge("looks_waiting", float64(n.Waiting))
 	gauge("milter_sessions", float64(n.Sessions))

@@ -88,7 +88,7 @@ type verdictCount struct {
 
 // verdicts that are decided, in the order of bars.
 func verdicts() []policy.Verdict {
-	return []policy.Verdict{policy.Accept, policy.Hold, policy.Defer, policy.Reject}
+	return []policy.Verdict{policy.Accept, policy.Fallback, policy.Hold, policy.Defer, policy.Reject}
 }
 
 // ruleRows joins rules with their counts, in the order of the file; rules that are gone and decided something come last.

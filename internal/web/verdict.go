@@ -291,7 +291,7 @@ func (s *Server) situation(ctx context.Context, h health, n Counts, found totals
 		case d.Mode == policy.Observe:
 		case d.Verdict == policy.Accept && r != nil && !r.Level.Enforces():
 			x.Excepted += n
-		case d.Verdict == policy.Accept:
+		case d.Verdict == policy.Accept, d.Verdict == policy.Fallback:
 			x.Accepted += n
 		case d.Verdict == policy.Reject:
 			x.Refused += n

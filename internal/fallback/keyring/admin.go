@@ -45,10 +45,36 @@ func (r *Ring) Fetch(ctx context.Context, a addr.Address) (kept []store.Key, non
 	return kept, none, err
 }
 
-// Add keeps a key that an administrator has, in place of all others of a.
-// Octets is one key or certificate, which has to be good for a now.
-func (r *Ring) Add(ctx context.Context, a addr.Address, octets []byte, source string) (Found, error) {
-	f, err := r.c.Source.Parse(octets, a, source, r.c.Now())
+// Read returns the key for a in a file of any number of keys, which has to be
+// good now, and the only one.
+func (r *Ring) Read(a addr.Address, text []byte, source string) (Found, error) {
+	all, err := r.c.Source.Split(text)
+	if err != nil {
+		return Found{}, err
+	}
+	var good []Found
+	var why []error
+	for _, octets := range all {
+		f, err := r.c.Source.Parse(octets, a, source, r.c.Now())
+		if err != nil {
+			why = append(why, err)
+		} else {
+			good = append(good, f)
+		}
+	}
+	switch {
+	case len(good) == 0:
+		return Found{}, errors.Join(why...)
+	case len(good) > 1:
+		return Found{}, fmt.Errorf("%s: %d keys for %s, want one", source, len(good), a)
+	}
+	return good[0], nil
+}
+
+// Add keeps a key that an administrator has, in place of all others of a: the
+// one that Read finds.
+func (r *Ring) Add(ctx context.Context, a addr.Address, text []byte, source string) (Found, error) {
+	f, err := r.Read(a, text, source)
 	if err != nil {
 		return Found{}, err
 	}
@@ -109,6 +135,9 @@ func (r *Ring) Drop(ctx context.Context, a addr.Address, fingerprint string) (dr
 func (r *Ring) Filed(a addr.Address) (f Found, is bool, err error) {
 	return r.c.Source.Filed(a, r.c.Now())
 }
+
+// Files are the addresses for which there are keys in the files.
+func (r *Ring) Files() []addr.Address { return r.c.Source.Addresses() }
 
 // Describe reads a key that is kept. The error says why it can't be used.
 func (r *Ring) Describe(k store.Key, now time.Time) (Found, error) {

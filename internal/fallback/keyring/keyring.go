@@ -56,6 +56,10 @@ type Source interface {
 	// Filed returns the key in the administrator's files. Is is false where they
 	// have none for the address, not even one that can't be used.
 	Filed(a addr.Address, now time.Time) (f Found, is bool, err error)
+	// Addresses are those for which there are keys in the files.
+	Addresses() []addr.Address
+	// Split cuts a file into keys, beside what can't be read of it.
+	Split(text []byte) ([][]byte, error)
 	// Discovers reports whether Find has anywhere to look.
 	Discovers() bool
 	// Find looks where the owner publishes keys.
@@ -85,7 +89,7 @@ type Config struct {
 	// Success, Failure and Unknown are how long an answer serves: a key that was
 	// seen published, that there is none, that it isn't known; 24 h, 15 min, 1 min.
 	Success, Failure, Unknown time.Duration
-	// Limit is for one look where keys are published; 20 s.
+	// Limit is for one look-up where keys are published; 20 s.
 	Limit time.Duration
 	// Tell is told of keys that changed; nil: nobody is.
 	Tell func(store.Event)
@@ -95,9 +99,9 @@ type Config struct {
 
 // Ring knows the keys of one method. It is safe for concurrent use.
 type Ring struct {
-	c     Config
-	looks singleflight.Group
-	slots chan struct{}
+	c       Config
+	lookups singleflight.Group
+	slots   chan struct{}
 
 	mu      sync.Mutex
 	answers map[addr.Address]answer
@@ -110,6 +114,13 @@ type Counts struct {
 	Changed, Withdrawn     uint64 // keys that were told
 }
 
+// States are the look-ups by the words of fallback.State.
+func (c Counts) States() map[string]uint64 {
+	return map[string]uint64{
+		fallback.Certain.String(): c.Certain, fallback.None.String(): c.None, fallback.Unknown.String(): c.Unknown,
+	}
+}
+
 // answer is what was found out about an address, until when.
 type answer struct {
 	key   *Found // nil: none
@@ -120,7 +131,7 @@ type answer struct {
 
 // The limits of a Ring.
 const (
-	mostLooks   = 16     // under way at once
+	mostLookups = 16     // under way at once
 	mostAnswers = 20_000 // in memory
 )
 
@@ -139,7 +150,7 @@ func New(c Config) *Ring {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Ring{c: c, slots: make(chan struct{}, mostLooks), answers: map[addr.Address]answer{}}
+	return &Ring{c: c, slots: make(chan struct{}, mostLookups), answers: map[addr.Address]answer{}}
 }
 
 // Method returns the word of the rules.
@@ -192,7 +203,7 @@ func (r *Ring) lookup(ctx context.Context, a addr.Address) (Found, fallback.Stat
 	got, ok := r.remembered(a, now)
 	if !ok {
 		// It goes on when the caller has left, so that the next one finds it.
-		done := r.looks.DoChan(a.Fold().String(), func() (any, error) {
+		done := r.lookups.DoChan(a.Fold().String(), func() (any, error) {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.c.Limit)
 			defer cancel()
 			found := r.find(ctx, a)

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,10 @@ func (p *published) Method() policy.Method { return policy.OpenPGP }
 func (p *published) None(err error) bool   { return errors.Is(err, errNone) }
 func (p *published) Discovers() bool       { return !p.nowhere }
 func (p *published) Problems() []error     { return nil }
+
+func (p *published) Addresses() []addr.Address { return nil }
+
+func (p *published) Split(text []byte) ([][]byte, error) { return bytes.Fields(text), nil }
 
 func (p *published) Filed(a addr.Address, _ time.Time) (Found, bool, error) {
 	octets, is := p.filed[a.Fold().String()]
@@ -345,9 +350,9 @@ func TestFilesWin(t *testing.T) {
 	w.wantTold("nowhere")
 }
 
-// Who waits no longer than a deadline hears "unknown"; the look goes on, once
+// Who waits no longer than a deadline hears "unknown"; the look-up goes on, once
 // for all who ask, and the next one has its answer.
-func TestSlowLook(t *testing.T) {
+func TestSlowLookup(t *testing.T) {
 	w := newWorld(t)
 	w.source.is, w.source.hold = "one", make(chan struct{})
 	ctx, leave := context.WithCancel(t.Context())

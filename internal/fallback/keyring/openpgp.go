@@ -33,6 +33,10 @@ func (s *openpgpSource) Method() policy.Method { return policy.OpenPGP }
 
 func (s *openpgpSource) None(err error) bool { return errors.Is(err, openpgp.ErrNoKey) }
 
+func (s *openpgpSource) Addresses() []addr.Address { return s.store.Addresses() }
+
+func (s *openpgpSource) Split(text []byte) ([][]byte, error) { return openpgp.ReadKeys(text) }
+
 func (s *openpgpSource) Discovers() bool { return len(s.finders) > 0 }
 
 func (s *openpgpSource) Filed(a addr.Address, now time.Time) (Found, bool, error) {

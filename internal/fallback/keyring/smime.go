@@ -40,6 +40,10 @@ func (s *smimeSource) Method() policy.Method { return policy.SMIME }
 
 func (s *smimeSource) None(err error) bool { return errors.Is(err, smime.ErrNoCertificate) }
 
+func (s *smimeSource) Addresses() []addr.Address { return s.store.Addresses() }
+
+func (s *smimeSource) Split(text []byte) ([][]byte, error) { return smime.ReadCertificates(text) }
+
 func (s *smimeSource) Discovers() bool { return s.finder != nil }
 
 func (s *smimeSource) Filed(a addr.Address, now time.Time) (Found, bool, error) {
