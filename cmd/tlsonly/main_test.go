@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"tlsonly/internal/addr"
+	"tlsonly/internal/fallback/owner"
 	"tlsonly/internal/policy"
 	"tlsonly/internal/store"
 	"tlsonly/internal/testnet"
@@ -77,6 +78,13 @@ func TestScript(t *testing.T) {
 	}
 	t.Cleanup(func() { world.Close() })
 	world.DNS.SetFault("servfail.example", 0, testnet.DNSServFail)
+	for _, kind := range []string{owner.OpenPGP, owner.SMIME} {
+		name, err := owner.Name(addr.MustAddress("unsure@none.example"), kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		world.DNS.SetFault(name.String(), 0, testnet.DNSServFail)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -257,7 +258,7 @@ func (r *Ring) find(ctx context.Context, a addr.Address) (got answer) {
 	defer func() {
 		// What strangers publish is parsed: a fault of that is not known, not a crash.
 		if p := recover(); p != nil {
-			r.c.Log.Error("panic", "at", "keys", "err", fmt.Sprint(p))
+			r.c.Log.Error("panic in a look-up of keys", "rcpt", a.String(), "err", fmt.Sprint(p), "stack", string(debug.Stack()))
 			got = r.unknown(fmt.Errorf("%s: keys of %s: panic: %v", r.Method(), a, p))
 		}
 	}()

@@ -35,6 +35,7 @@ type published struct {
 	hold    chan struct{} // Find waits for it
 	bad     map[string]bool
 	nowhere bool
+	panics  bool
 }
 
 func (p *published) Method() policy.Method { return policy.OpenPGP }
@@ -64,6 +65,9 @@ func (p *published) Find(ctx context.Context, a addr.Address, now time.Time) (Fo
 	p.asked++
 	is, err, hold := p.is, p.err, p.hold
 	p.mu.Unlock()
+	if p.panics {
+		panic("a test's panic")
+	}
 	if hold != nil {
 		select {
 		case <-hold:
@@ -267,6 +271,16 @@ func TestUnknownIsNotNone(t *testing.T) {
 	if is := <-done; is != fallback.Unknown {
 		t.Errorf("not written: %s", is)
 	}
+}
+
+// A fault of what reads a stranger's key is "not known", and no crash.
+func TestPanic(t *testing.T) {
+	w := newWorld(t)
+	w.source.panics = true
+	w.want("panic", 0, fallback.Unknown, "")
+	w.source.panics = false
+	w.source.set("one", nil)
+	w.want("later", time.Minute, fallback.Certain, "one")
 }
 
 // That there is none is known for a while.
