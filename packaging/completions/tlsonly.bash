@@ -3,7 +3,7 @@ _tlsonly() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		COMPREPLY=($(compgen -W 'serve check explain inbound domains observe classes forwards setup doctor report received lint version' -- "$word"))
+		COMPREPLY=($(compgen -W 'serve check explain inbound domains observe keys classes forwards setup doctor report received lint version' -- "$word"))
 		return
 	fi
 	case $command:$before in
@@ -33,6 +33,9 @@ _tlsonly() {
 	domains:--why) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
 	observe:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
 	observe:--since) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
+	keys:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
+	keys:--fingerprint) COMPREPLY=($(compgen -W '' -- "$word")); return ;;
+	keys:--method) COMPREPLY=($(compgen -W 'openpgp smime' -- "$word")); return ;;
 	classes:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
 	classes:--config-directory) COMPREPLY=($(compgen -f -- "$word")); return ;;
 	forwards:-c) COMPREPLY=($(compgen -f -- "$word")); return ;;
@@ -55,6 +58,7 @@ _tlsonly() {
 	inbound) COMPREPLY=($(compgen -W '--bits -c --cert --client --from --json --tls --to --user --verify' -- "$word")) ;;
 	domains) COMPREPLY=($(compgen -W 'list show history pin unpin -c --demand --failing --json --level --limit --pinned --why' -- "$word")) ;;
 	observe) COMPREPLY=($(compgen -W '--all -c --json --since' -- "$word")) ;;
+	keys) COMPREPLY=($(compgen -W 'list show add fetch trust forget -c --fingerprint --json --method --waiting' -- "$word")) ;;
 	classes) COMPREPLY=($(compgen -W 'list release -c --config-directory --force --json' -- "$word")) ;;
 	forwards) COMPREPLY=($(compgen -W '-c --failing --json --own-rights --sources --test' -- "$word")) ;;
 	setup) COMPREPLY=($(compgen -W 'postfix sendmail --apply -c --config-directory --hide-header --keep --no-reload --undo' -- "$word")) ;;

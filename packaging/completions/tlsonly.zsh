@@ -3,11 +3,12 @@
 if (( CURRENT == 2 )); then
 	local -a commands=(
 		'serve:run the daemon'
-		'check:probe destinations now, and show the level each reaches'
+		'check:probe destinations now, and show the level each reaches; of an address also what can encrypt to it'
 		'explain:show a decision step by step, or how the MTA is answered at delivery'
 		'inbound:show what an \[\[inbound\]\] rule decides about incoming mail'
 		'domains:show what is known of destinations; pin and unpin them'
 		'observe:show what rules in observe mode would have done'
+		'keys:show, add, look for, trust and forget keys and certificates of recipients'
 		'classes:show which rules bind which transport, and release former rules'
 		'forwards:audit all forwards on this host'
 		'setup:print or write the settings that bind the MTA'
@@ -78,6 +79,15 @@ observe)
 		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
 		'--json[answer in JSON]' \
 		'--since[how far back\: a DURATION (7d, 12h) or a date (2026-11-23) (default 7d)]:duration:()'
+	;;
+keys)
+	_arguments \
+		'-c[configuration FILE (default /etc/tlsonly/tlsonly.toml)]:file:_files' \
+		'--fingerprint[trust, forget\: only the key with this FINGERPRINT]:fingerprint:()' \
+		'--json[answer in JSON, an object a line and key]' \
+		'--method[only keys for METHOD\: openpgp or smime]:method:(openpgp smime)' \
+		'--waiting[list\: only those that wait until they are trusted]' \
+		'*:argument:(list show add fetch trust forget)'
 	;;
 classes)
 	_arguments \
