@@ -194,36 +194,34 @@ func (d *doctor) transportMaps(ctx context.Context, at setting) {
 // delivered here is taken to stay here.
 func (d *doctor) deliveries(ctx context.Context) {
 	for name, domains := range map[string]string{"local_transport": "mydestination", "virtual_transport": "virtual_mailbox_domains"} {
-		v := d.value(name)
 		key := "" // the milter is told of such a route, and judges it; copies it doesn't see
 		for _, domain := range splitList(d.value(domains)) {
 			if !isTable(domain) && d.copied(domain) != "" {
 				key = domain
 			}
 		}
-		if v != "" {
-			d.route(ctx, name+" = "+v, inMain(name), key, v)
+		for _, at := range d.settings(name, "trivial-rewrite") {
+			d.route(ctx, name+" = "+at.value, at.where, key, at.value)
 		}
 	}
 	// local(8) finds these when the mail was taken as delivered here.
 	for _, name := range []string{"mailbox_transport", "fallback_transport"} {
-		v := d.value(name)
-		transport, _, _ := strings.Cut(v, ":")
-		s, _ := d.service(transport, "unix")
-		switch b, why := d.bondOf(v); {
-		case v == "":
-		case s.Command == "smtp" && (b == partly || b == loose):
-			d.hole("route-explicit", inMain(name), "give the transport -o smtp_tls_security_level=encrypt, or name tlsonly",
-				"%s = %s sends mail on that counted as delivered here, so nobody judged it: %s",
-				name, v, why)
-		default:
-			d.route(ctx, name+" = "+v, inMain(name), "", v)
+		for _, at := range d.settings(name, "local") {
+			transport, _, _ := strings.Cut(at.value, ":")
+			s, _ := d.service(transport, "unix")
+			if b, why := d.bondOf(at.value); s.Command == "smtp" && (b == partly || b == loose) {
+				d.hole("route-explicit", at.where, "give the transport -o smtp_tls_security_level=encrypt, or name tlsonly",
+					"%s = %s sends mail on that counted as delivered here, so nobody judged it: %s",
+					name, at.value, why)
+				continue
+			}
+			d.route(ctx, name+" = "+at.value, at.where, "", at.value)
 		}
 	}
 	for _, name := range []string{"mailbox_transport_maps", "fallback_transport_maps"} {
-		if v := d.value(name); v != "" {
-			d.warn("route-local", inMain(name), "make sure that its mail stays on this machine",
-				"%s = %s bypasses the sender map", name, v)
+		for _, at := range d.settings(name, "local") {
+			d.warn("route-local", at.where, "make sure that its mail stays on this machine",
+				"%s = %s bypasses the sender map", name, at.value)
 		}
 	}
 }
