@@ -187,7 +187,7 @@ func TestDoctorFinds(t *testing.T) {
 		{func(s *Settings) { s.Socketmap = "inet:127.0.0.1:1" }, mta.Down, "daemon", "connection refused"},
 		{func(s *Settings) { s.Classes = append(s.Classes, Class{Number: 2}) }, mta.Warning, "transport", "tlsonly2"},
 		{func(s *Settings) { s.Classes[0].MinVersion = 0x0304 }, mta.Hole, "transport", "below 1.3"},
-		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("bad@sender.test")} }, mta.Hole, "sender-map", `by "smtp:"`},
+		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("bad@sender.test")} }, mta.Hole, "sender-map", `uses "smtp:"`},
 		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("late@sender.test")} }, mta.Broken, "sender-map", `"tlsonly9:", which isn't in master.cf`},
 		{func(s *Settings) { s.Protected = []addr.Address{addr.MustAddress("temp@sender.test")} }, mta.Broken, "sender-map", "can't find the transport"},
 		{func(s *Settings) { s.Protected = []addr.Address{{}} }, mta.Hole, "sender-map", "<> is protected, but the answer"},

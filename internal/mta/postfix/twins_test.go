@@ -224,7 +224,7 @@ func TestPlanTableSite(t *testing.T) {
 	}{
 		{"a protected sender", "smtp", of("doctor@clinic.example", "slow:"), "/s:7: doctor@clinic.example uses slow:"},
 		{"a protected domain", "smtp", of("@clinic.example", "slow:[relay.example]"), "/s:7: @clinic.example"},
-		{"everybody", "smtp", of("*", "slow:"), "/s:7: * goes"},
+		{"everybody", "smtp", of("*", "slow:"), "/s:7: * uses"},
 		{"an expression", "smtp", of("^a@", "slow:"), "/s:7: ^a@"},
 		{"what can only be asked", "smtp", SiteSenders{Unlisted: []string{"mysql:/m"}},
 			"main.cf:sender_dependent_default_transport_maps: mysql:/m can name any"},
