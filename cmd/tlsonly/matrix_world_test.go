@@ -218,6 +218,7 @@ func (w *matrixWorld) start(h mailHost, i int, destination, zone string) (name s
 		config.TLS = testnet.ServerTLS(shown, h.only, h.only)
 		if h.named {
 			other, _ := w.certificate(mailHost{by: "self", names: "invalid2.invalid"}, name, destination)
+			config.TLS.Certificates = nil // the first is for who names no host
 			config.TLS.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 				if hello.ServerName == name {
 					return &shown, nil

@@ -2,6 +2,9 @@ package postfix
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -67,5 +70,46 @@ func TestFinger(t *testing.T) {
 	}
 	if !f.wraps() || !slices.Equal(f.settled(), []policy.Version{policy.TLS12, policy.TLS13}) {
 		t.Errorf("wraps %t, speaks %v", f.wraps(), f.settled())
+	}
+}
+
+// What the client can't be asked for is assumed, and said to be; the versions are
+// those of the settings. With a client it is what that says.
+func TestProfileOffers(t *testing.T) {
+	dir := t.TempDir()
+	program := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program("postconf", `case "$1" in
+-x) printf 'mail_version = 3.7.11\nconfig_directory = /etc/postfix\nmyhostname = mta.test\ndefault_transport = smtp\ninet_interfaces = 127.0.0.1\n'
+    printf 'smtp_tls_mandatory_protocols = >=TLSv1.2\ntls_medium_cipherlist = HIGH\nimport_environment = A=b\n' ;;
+-M) echo 'smtp unix - - n - - smtp' ;;
+esac
+`)
+	i := Instance{Commands: dir}
+	m, err := i.Profile(t.Context())
+	if err != nil || !strings.Contains(m.TLS.Assumed, finger) || m.TLS.Suites != nil || !slices.Equal(m.TLS.Versions, []policy.Version{policy.TLS12, policy.TLS13}) {
+		t.Errorf("without a client: %+v, %v", m.TLS, err)
+	}
+	if !m.Assumed().TLS.Takes(0xc02f) || m.Assumed().TLS.Speaks(policy.TLS11) {
+		t.Errorf("assumed: %+v", m.Assumed().TLS)
+	}
+	program(finger, "echo no such option >&2; exit 1\n")
+	if m, err = i.Profile(t.Context()); err != nil || !strings.Contains(m.TLS.Assumed, "no such option") {
+		t.Errorf("with one that fails: %+v, %v", m.TLS, err)
+	}
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("no openssl")
+	}
+	program(finger, `[ "$A" = b ] || exit 1
+for last; do :; done
+host=${last#[}
+exec openssl s_client -starttls smtp -tls1_2 -cipher AES128-SHA256 -connect "${host%%]*}${last#*]}" </dev/null
+`)
+	if m, err = i.Profile(t.Context()); err != nil || m.TLS.Assumed != "" || !slices.Equal(m.TLS.Suites, []uint16{0x003c}) || m.Version != "3.7.11" {
+		t.Errorf("with one: %+v, %v", m.TLS, err)
 	}
 }
