@@ -124,7 +124,9 @@ func (d *doctor) greets(s Service) {
 }
 
 // hasWord reports whether a list has a word, in any case.
-func hasWord(list, word string) bool { return len(withoutWord(list, word)) < len(splitList(list)) }
+func hasWord(list, word string) bool {
+	return len(withoutWord(list, word)) < len(splitList(list))
+}
 
 func withoutWord(list, word string) []string {
 	return slices.DeleteFunc(splitList(list), func(w string) bool { return strings.EqualFold(w, word) })
