@@ -25,7 +25,7 @@ var houseRules = map[string][]string{
 	"tlsonly/cmd/tlsonly":                   {"*"},
 	"tlsonly/milter":                        {"tlsonly/internal/fallback", "tlsonly/internal/contract", "tlsonly/internal/instance", "tlsonly/rules", "tlsonly/internal/inbound", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/audit":                {"tlsonly/rules", "tlsonly/internal/forward", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
-	"tlsonly/internal/forward":              {"tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/addr"},
+	"tlsonly/internal/forward":              {"tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/forward/aliases", "tlsonly/internal/forward/sieve", "tlsonly/internal/forward/virtual", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/rules":                         {"tlsonly/internal/config/value", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/config":               {"tlsonly/internal/contract", "tlsonly/internal/place", "tlsonly/internal/config/value", "tlsonly/internal/inbound", "tlsonly/internal/mta", "tlsonly/rules", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/inbound":              {"tlsonly/internal/config/value", "tlsonly/internal/policy", "tlsonly/internal/addr"},
