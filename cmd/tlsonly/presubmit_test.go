@@ -38,6 +38,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/destination/webpki":   {"tlsonly/internal/policy"},
 	"tlsonly/internal/fallback":             {"tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/keyring":     {"tlsonly/internal/fallback", "tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/message", "tlsonly/internal/fallback/openpgp", "tlsonly/internal/fallback/smime", "tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/fallback/gateway":     {"tlsonly/internal/fallback", "tlsonly/internal/fallback/message", "tlsonly/internal/contract", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/openpgp":     {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/owner":       {"tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/smime":       {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},
@@ -75,6 +76,7 @@ var owners = map[string]string{
 
 	"github.com/prometheus/client_golang": "tlsonly/internal/web",
 	"github.com/ProtonMail/go-crypto":     "tlsonly/internal/fallback/openpgp",
+	"github.com/emersion/go-smtp":         "tlsonly/internal/fallback/gateway",
 }
 
 // Imports point down, each library has one user, and every package says what it is.

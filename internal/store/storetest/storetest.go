@@ -50,6 +50,7 @@ func Run(t *testing.T, fresh func(t *testing.T) store.Config) {
 		{"Usage", testUsage},
 		{"Observed", testObserved},
 		{"Keys", testKeys},
+		{"Handed", testHanded},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
