@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -44,6 +45,10 @@ type Config struct {
 	// Written returns what else than a sender the MTA may name to hosts in its
 	// place, by masquerading and the like; nil: nothing. The strictest counts.
 	Written func(addr.Address) []addr.Address
+	// Reinjected reports whether a client of the service that takes the gateway's
+	// copies is the gateway. Copies aren't judged: they are encrypted. Nil: there is
+	// no gateway, and nobody comes in there.
+	Reinjected func(ctx context.Context, client netip.AddrPort) bool
 	// Inbound returns the [[inbound]] rules now in force; nil: there never are any. It is called once a message.
 	Inbound func() *inbound.Set
 	// InboundHeader adds the header TLS-Only-Inbound to all mail that comes from elsewhere.
@@ -172,7 +177,11 @@ func New(c Config) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	atMail := []string{gomilter.MacroQueueId, gomilter.MacroAuthAuthen, gomilter.MacroMailMailer, gomilter.MacroMailAddr,
-		gomilter.MacroMTAFQDN, gomilter.MacroMTAVersion, macroSender}
+		gomilter.MacroMTAFQDN, gomilter.MacroMTAVersion, macroSender,
+		gomilter.MacroDaemonName}
+	if c.Reinjected != nil {
+		atMail = append(atMail, gomilter.MacroClientAddr, gomilter.MacroClientPort)
+	}
 	if c.Inbound != nil || c.InboundHeader {
 		atMail = append(atMail, inboundMacros()...)
 	}

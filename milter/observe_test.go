@@ -65,7 +65,7 @@ func TestObserveInbound(t *testing.T) {
 		}
 	})
 	c := b.dial(t)
-	talk(t, b, c, "> O 6 0x1ff 0x1fffff", `< O 0x6 0x171 0x3d3 0x2 "i {auth_authen} {mail_mailer} {mail_addr} j v f {client_addr} {client_name} {tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer} {cn_subject} {verify}" 0x3 "i {rcpt_mailer} {rcpt_host} {rcpt_addr}" 0x5 "i f" 0x6 "i"`,
+	talk(t, b, c, "> O 6 0x1ff 0x1fffff", `< O 0x6 0x171 0x3d3 0x2 "i {auth_authen} {mail_mailer} {mail_addr} j v f {daemon_name} {client_addr} {client_name} {tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer} {cn_subject} {verify}" 0x3 "i {rcpt_mailer} {rcpt_host} {rcpt_addr}" 0x5 "i f" 0x6 "i"`,
 		"> DM i 8I1 v 8.17.1.9 {mail_mailer} esmtp {client_addr} 192.0.2.1", "> M <x@insurer.example>", "< c",
 		"> R <bob@good.example>", "< y 550 5.7.10 TLS required: STARTTLS must come first for mail to bob@good.example",
 		"> A", "> Q", "< close")

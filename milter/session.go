@@ -166,6 +166,9 @@ func (s *session) turnDownSender(msg *message, text string, err error) *gomilter
 func (s *session) MailFrom(path, args string, m gomilter.Modifier) (resp *gomilter.Response, err error) {
 	defer s.recovered("mail", path, &resp, m)
 	s.drop()
+	if copied := s.reinjectedOr(m); copied != nil {
+		return copied, nil
+	}
 	if asked := s.server.c.OnMessage; asked != nil {
 		asked()
 	}

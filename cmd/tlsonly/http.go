@@ -223,6 +223,10 @@ func (d *service) counts() web.Counts {
 		n.Changes[string(what)] = times
 	}
 	d.keys.count(&n)
+	if d.gateway != nil {
+		g := d.gateway.Stats()
+		n.Fallback = map[string]uint64{"again": g.Again, "refused": g.Refused, "handed": g.Handed, "repeated": g.Repeated}
+	}
 	if d.maps == nil {
 		return n
 	}

@@ -242,6 +242,8 @@ func printEntry(w io.Writer, e maillog.Entry, colour bool) {
 		what, hue = "CLEAR", red
 	case e.Security == maillog.ByTransport:
 		what, hue = "by transport", green
+	case e.Security == maillog.Content:
+		what, hue = "encrypted message", green
 	case e.Security == maillog.Unknown:
 		what = "TLS unknown"
 	case e.Outcome == maillog.Here:
@@ -319,8 +321,8 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 	printLines(w, r)
 	d := r.Deliveries
 	fmt.Fprintf(w, "messages of protected senders: %d\n"+
-		"deliveries over TLS: %d, in the clear: %d, by transport: %d, unknown: %d, on this machine: %d, deferred: %d, bounced: %d\n",
-		r.Messages, d.Encrypted, d.Clear, d.ByTransport, d.Unknown, d.Here, d.Deferred, d.Bounced)
+		"deliveries over TLS: %d, in the clear: %d, by transport: %d, encrypted messages: %d, unknown: %d, on this machine: %d, deferred: %d, bounced: %d\n",
+		r.Messages, d.Encrypted, d.Clear, d.ByTransport, d.Content, d.Unknown, d.Here, d.Deferred, d.Bounced)
 	if r.Senderless > 0 {
 		fmt.Fprintf(w, "deliveries to other hosts whose sender isn't in these logs: %d\n", r.Senderless)
 	}
@@ -332,13 +334,13 @@ func printReport(w io.Writer, r *maillog.Report, summary, colour bool) {
 		for _, row := range rows[:min(len(rows), most)] {
 			wide = min(max(wide, len(row.Name)), 64)
 		}
-		fmt.Fprintf(w, "\n%-*s      TLS    clear  by tr.  unknown     here deferred  bounced violations\n", wide, title)
+		fmt.Fprintf(w, "\n%-*s      TLS    clear  by tr. encrypt.  unknown     here deferred  bounced violations\n", wide, title)
 		for _, row := range rows[:min(len(rows), most)] {
 			violations := fmt.Sprintf("%10d", row.Violations)
 			if row.Violations > 0 {
 				violations = paint(colour, red, violations)
 			}
-			fmt.Fprintf(w, "%-*s %8d %8d %8d %8d %8d %8d %8d %s\n", wide, row.Name, row.Encrypted, row.Clear, row.ByTransport, row.Unknown,
+			fmt.Fprintf(w, "%-*s %8d %8d %8d %8d %8d %8d %8d %8d %s\n", wide, row.Name, row.Encrypted, row.Clear, row.ByTransport, row.Content, row.Unknown,
 				row.Here, row.Deferred, row.Bounced, violations)
 		}
 		if more := len(rows) - most; more > 0 {

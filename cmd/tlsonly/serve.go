@@ -23,6 +23,7 @@ import (
 	"tlsonly/internal/contract"
 	"tlsonly/internal/destination"
 	"tlsonly/internal/destination/mtasts"
+	"tlsonly/internal/fallback/gateway"
 	"tlsonly/internal/fallback/keyring"
 	"tlsonly/internal/forward"
 	"tlsonly/internal/inbound"
@@ -73,37 +74,41 @@ func (p *program) serve(ctx context.Context, args []string) int {
 
 // service is the running daemon.
 type service struct {
-	file     string
-	size     int // of the file, when it was read last
-	state    atomic.Pointer[configFile]
-	config   atomic.Pointer[config.Config]
-	delivery atomic.Pointer[rules.Delivery]
-	classes  classes.Keeper
-	rulesets chan struct{} // another process changed the sets of rules
-	using    sync.Mutex    // held while the rules in force change
-	log      *slog.Logger
-	now      func() time.Time // the one clock of all its parts; deadlines go by another, which nobody sets
-	store    *store.Store
-	assessor *engine
-	ledger   *ledger.Ledger
-	monitor  *monitor.Monitor
-	notifier *monitor.Notifier
-	forwards *forward.Expander
-	onward   *onward           // what of it bounces take
-	senders  *sendmail.Senders // nil: the MTA is asked of none
-	audit    *audit.Watcher
-	observed *observe.Recorder
-	server   *milter.Server
-	maps     *socketmap.Server // nil: off
-	stats    stats
-	around   surroundings
-	mta      mtaProfile
-	reading  sync.Mutex // held while they are read
-	activity *binding.Activity
-	binding  *binding.Watcher
-	sources  sourceFaults
-	keys     rings
-	methods  keyring.Methods
+	file       string
+	size       int // of the file, when it was read last
+	state      atomic.Pointer[configFile]
+	config     atomic.Pointer[config.Config]
+	delivery   atomic.Pointer[rules.Delivery]
+	classes    classes.Keeper
+	rulesets   chan struct{} // another process changed the sets of rules
+	using      sync.Mutex    // held while the rules in force change
+	log        *slog.Logger
+	now        func() time.Time // the one clock of all its parts; deadlines go by another, which nobody sets
+	store      *store.Store
+	assessor   *engine
+	ledger     *ledger.Ledger
+	monitor    *monitor.Monitor
+	notifier   *monitor.Notifier
+	forwards   *forward.Expander
+	onward     *onward           // what of it bounces take
+	senders    *sendmail.Senders // nil: the MTA is asked of none
+	audit      *audit.Watcher
+	observed   *observe.Recorder
+	server     *milter.Server
+	maps       *socketmap.Server // nil: off
+	gateway    *gateway.Server   // nil: off, and what follows is empty
+	identity   *gateway.Identity
+	reinject   *gateway.Reinjector
+	gatewayHop addr.Destination
+	stats      stats
+	around     surroundings
+	mta        mtaProfile
+	reading    sync.Mutex // held while they are read
+	activity   *binding.Activity
+	binding    *binding.Watcher
+	sources    sourceFaults
+	keys       rings
+	methods    keyring.Methods
 }
 
 // demands is the ledger as the socketmap server asks it.
@@ -228,19 +233,23 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 	if d.binding, err = d.newBinding(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.newGateway(c, host); err != nil {
+		return nil, err
+	}
 	who := instance.New(buildVersion(), c.Store.URL)
 	decider := newDecider(c, d.assessor, d.ledger)
 	decider.Forwards, decider.EnforcedAtDelivery = d.forwards, enforcedAtDelivery(c, d.delivery.Load)
 	decider.Local = d.isLocal
 	decider.FailingSince = d.ledger.FailingSince
 	if len(d.methods) > 0 {
-		decider.Protect = d.methods
+		decider.Protect, decider.Gateway = d.methods, d.endsAtGateway
 	}
 	decider.Relay = func(domain addr.Domain) (addr.Destination, bool) { return d.config.Load().Relay.For(domain) }
 	d.server, err = milter.New(milter.Config{
 		Decider:             decider,
 		Rules:               func() *rules.Set { return d.config.Load().Rules },
 		Written:             d.senders.Written,
+		Reinjected:          d.reinjected(),
 		Inbound:             func() *inbound.Set { return d.config.Load().Inbound },
 		InboundHeader:       c.Milter.InboundHeader,
 		RefuseTLSRequiredNo: c.Milter.Headers,
@@ -291,6 +300,8 @@ func newService(ctx context.Context, file string, c *config.Config, log *slog.Lo
 		Others:      c.Binding.Others,
 		FreeBounces: c.Binding.Bounces == contract.BouncesOthers,
 		Bounce:      c.Binding.OnLost == contract.OnLostBounce,
+		Gateway:     d.gatewayHop,
+		Fingerprint: d.identity.Fingerprint(),
 		Identity:    who,
 		Log:         log,
 		Now:         now,
@@ -374,7 +385,7 @@ func (d *service) run(ctx context.Context) error {
 	})()
 	defer background(d.auditForwards)()
 	defer background(d.watchSources)()
-	served := make(chan error, 3)
+	served := make(chan error, 4)
 	if d.maps != nil {
 		maps, err := passed.listen("socketmap", c.Socketmap.Listen)
 		if err != nil {
@@ -391,6 +402,21 @@ func (d *service) run(ctx context.Context) error {
 			}
 		}()
 	}
+	if d.gateway != nil {
+		ln, err := passed.listen("fallback", c.Fallback.Listen)
+		if err != nil {
+			listener.Close()
+			return err
+		}
+		go func() { served <- d.gateway.Serve(ln) }()
+		defer func() {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+			defer cancel()
+			if err := d.gateway.Shutdown(end); err != nil {
+				d.log.Warn("messages cut that fell back, the MTA tries them again", "err", err)
+			}
+		}()
+	}
 	stopHTTP, err := d.serveHTTP(ctx, passed, served)
 	if err != nil {
 		listener.Close()
@@ -404,7 +430,7 @@ func (d *service) run(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	d.log.Info("ready", "version", buildVersion(), "milter", c.Milter.Listen.String(), "socketmap", c.Socketmap.Listen.String(), "http", c.HTTP.Listen, "rules", len(c.Rules.Rules()),
+	d.log.Info("ready", "version", buildVersion(), "milter", c.Milter.Listen.String(), "socketmap", c.Socketmap.Listen.String(), "fallback", c.Fallback.Listen.String(), "http", c.HTTP.Listen, "rules", len(c.Rules.Rules()),
 		"inbound", len(c.Inbound.Rules()), "destinations", d.ledger.Len())
 	d.warn(c)
 	defer background(func(ctx context.Context) {

@@ -290,6 +290,9 @@ func (p *program) setupSendmail(ctx context.Context, c *config.Config, apply, un
 		done, err := sendmail.Installation{}.Undo(ctx, time.Now())
 		return p.printChange(done, err)
 	}
+	if err := noFallback(c); err != nil {
+		return err
+	}
 	settings, err := sendmailSettings(c)
 	if err != nil {
 		return err
@@ -347,6 +350,7 @@ func postfixSettings(c *config.Config, delivery *rules.Delivery) postfix.Setting
 		Forms:        c.Rules.Forms(),
 		Destinations: []string{contract.DoctorDomain, "[" + contract.DoctorDomain + "]:587"},
 	}
+	s.Gateway, _ = gatewayOf(c) // its fault is the daemon's to tell
 	for _, d := range c.Forwarding.Domains() {
 		s.Local = append(s.Local, d.String())
 	}

@@ -32,8 +32,10 @@ type sendmailCase struct {
 	check func(w *wire)
 }
 
-// fallback has Sendmail try in the clear where a handshake failed.
-func fallback(string) []string { return []string{"define(`confTLS_FALLBACK_TO_CLEAR', `true')dnl"} }
+// clearAfterwards has Sendmail try in the clear where a handshake failed.
+func clearAfterwards(string) []string {
+	return []string{"define(`confTLS_FALLBACK_TO_CLEAR', `true')dnl"}
+}
 
 // queueOnly has Sendmail take mail and wait for a queue run.
 func queueOnly(string) []string { return []string{"define(`confDELIVERY_MODE', `queueonly')dnl"} }
@@ -61,13 +63,13 @@ func TestMTAWireSendmail(t *testing.T) {
 		{name: "454 to STARTTLS", send: lost(testnet.STARTTLS454), check: refused},
 		{name: "502 to STARTTLS", send: lost(testnet.STARTTLS502), check: refused},
 		{name: "502 to EHLO", send: lost(testnet.EHLO502), check: refused},
-		{name: "closed instead of TLS", mc: fallback, send: lost(testnet.CloseAfter)},
-		{name: "reset instead of TLS", mc: fallback, send: lost(testnet.ResetAfter)},
+		{name: "closed instead of TLS", mc: clearAfterwards, send: lost(testnet.CloseAfter)},
+		{name: "reset instead of TLS", mc: clearAfterwards, send: lost(testnet.ResetAfter)},
 		{name: "garbage instead of TLS", mc: func(dir string) []string {
-			return append(fallback(dir), "define(`confTO_QUIT', `1s')dnl") // which that host doesn't answer
+			return append(clearAfterwards(dir), "define(`confTO_QUIT', `1s')dnl") // which that host doesn't answer
 		}, send: lost(testnet.GarbageAfter)},
-		{name: "handshake refused", mc: fallback, send: lost(testnet.HandshakeAlert)},
-		{name: "moved to a host with TLS 1.0 only", mc: fallback,
+		{name: "handshake refused", mc: clearAfterwards, send: lost(testnet.HandshakeAlert)},
+		{name: "moved to a host with TLS 1.0 only", mc: clearAfterwards,
 			sites: []testnet.Site{{Domain: "moving.example", Zone: "@ MX 10 mx1.good.example."}},
 			send: func(w *wire) {
 				w.message(doctor, []string{"u@moving.example"}, func() { w.move("moving.example", "mx1.old.example") })

@@ -38,6 +38,7 @@ type Counts struct {
 	Clear     int64 `json:"clear"`
 	// ByTransport went by a transport of tlsonly, whose log has no line of TLS.
 	ByTransport int64 `json:"by_transport"`
+	Content     int64 `json:"content"` // encrypted messages, with TLS or without
 	Unknown     int64 `json:"unknown"`
 	Here        int64 `json:"here"`
 	Deferred    int64 `json:"deferred"`
@@ -47,7 +48,7 @@ type Counts struct {
 
 // All is the number of deliveries, whatever became of them.
 func (c Counts) All() int64 {
-	return c.Encrypted + c.Clear + c.ByTransport + c.Unknown + c.Here + c.Deferred + c.Bounced
+	return c.Encrypted + c.Clear + c.ByTransport + c.Content + c.Unknown + c.Here + c.Deferred + c.Bounced
 }
 
 // Limits of what a Report keeps; what is more is only counted.
@@ -140,7 +141,7 @@ func was(n int64) string { return noun(n, "was", "were") }
 // where something isn't known, or "bad".
 func (p *Report) Verdict() (sentence, state string) {
 	d := p.Deliveries
-	out := d.Encrypted + d.Clear + d.ByTransport + d.Unknown
+	out := d.Encrypted + d.Clear + d.ByTransport + d.Content + d.Unknown
 	notKnown := p.NotKnown()
 	broke := fmt.Sprintf("%d of %d deliveries of protected mail broke their rule.", d.Violations, d.All())
 	if d.All() == 1 {
@@ -163,7 +164,7 @@ func (p *Report) Verdict() (sentence, state string) {
 	for _, part := range []struct {
 		n    int64
 		what string
-	}{{d.Encrypted, "over TLS"}, {d.ByTransport, "by transports that send over TLS or not at all"}, {d.Clear, "in the clear, as a rule allows"},
+	}{{d.Encrypted, "over TLS"}, {d.ByTransport, "by transports that send over TLS or not at all"}, {d.Content, "as encrypted messages"}, {d.Clear, "in the clear, as a rule allows"},
 		{d.Unknown, "in a way that these logs don’t tell"}} {
 		if part.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.what))
@@ -296,6 +297,8 @@ func (a *Audit) count(e *Entry) {
 			c.Clear++
 		case e.Security == ByTransport:
 			c.ByTransport++
+		case e.Security == Content && e.Outcome == Sent:
+			c.Content++
 		case e.Security == Unknown:
 			c.Unknown++
 		case e.Outcome == Here:

@@ -15,7 +15,7 @@ type part struct {
 
 // parts are the deliveries of c by kind, in the order of charts.
 func parts(c Counts) []part {
-	return []part{{c.Encrypted, "tls", '=', "over TLS"}, {c.ByTransport, "ours", '-', "by transport"}, {c.Here, "here", 'h', "on this machine"},
+	return []part{{c.Encrypted, "tls", '=', "over TLS"}, {c.ByTransport, "ours", '-', "by transport"}, {c.Content, "ours", '#', "encrypted messages"}, {c.Here, "here", 'h', "on this machine"},
 		{c.Deferred + c.Bounced, "not", '.', "deferred or bounced"}, {c.Unknown, "unknown", '?', "unknown"}, {c.Clear, "clear", '!', "in the clear"}}
 }
 
@@ -65,6 +65,7 @@ func (c *Counts) add(o Counts) {
 	c.Encrypted += o.Encrypted
 	c.Clear += o.Clear
 	c.ByTransport += o.ByTransport
+	c.Content += o.Content
 	c.Unknown += o.Unknown
 	c.Here += o.Here
 	c.Deferred += o.Deferred

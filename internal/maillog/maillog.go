@@ -70,6 +70,9 @@ const (
 	// ByTransport: no line of TLS, and sent by a transport of tlsonly, which sends
 	// in the clear only where a rule allows it.
 	ByTransport Security = "by-transport"
+	// Content: the message itself is encrypted, so that it needs no TLS; it is a
+	// copy that the gateway has made.
+	Content Security = "content"
 )
 
 // Trust is what the MTA made of the certificate, in Postfix's words; Sendmail's verify=OK is Trusted, for it doesn't look at

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"tlsonly/internal/contract"
 	"tlsonly/internal/policy"
 )
 
@@ -289,6 +290,10 @@ func (r *Reader) assign(key queueKey, turn uint32) {
 // postfixSecurity finds the session of a delivery: the one of its process, to its host, of the message's turn in the queue
 // and of this connection.
 func (r *Reader) postfixSecurity(d *Delivery, key queueKey, m *message, relay, steps, level []byte) {
+	if bytes.Contains(r.line.tag, []byte("/"+contract.OpenTransport+"/")) {
+		d.Security = Content
+		return
+	}
 	effective := tlsLevel(level)
 	if p := r.processOf(); effective != "none" && r.line.pid != 0 && len(p.sessions) > 0 {
 		s := &p.sessions[0]

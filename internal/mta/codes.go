@@ -25,6 +25,8 @@ var checks = map[string]string{
 	"transport-protocols": "transport", "transport-fallback": "transport", "transport-tls-required": "transport",
 	"transport-on-lost": "transport", "transport-differs": "transport", "transport-deferred": "transport", "transport-dane": "transport",
 
+	"gateway-bound": "gateway", "gateway-open": "gateway", "gateway-missing": "gateway", "gateway-differs": "gateway",
+
 	"verify-dns-off": "verify", "verify-dnssec": "verify", "verify-ca-other": "verify", "verify-ca-unreadable": "verify",
 	"verify-ca-missing": "verify", "verify-ca-chroot": "verify",
 

@@ -45,6 +45,9 @@ func (s *Server) reply(b, question []byte) []byte {
 	case bytes.HasPrefix(name, []byte(contract.MapForced)):
 		if n, floor, ok := contract.ParseForcedMap(name); ok {
 			s.onQuestion(MapForced, name, key)
+			if hop, err := addr.ParseDestination(string(key)); err == nil && !hop.IsZero() && hop == s.c.Gateway {
+				return s.gateway(b)
+			}
 			if s.trace != nil && floor != "" {
 				s.because(whoFloor, "no answer is below %s, which the transport's map says", floor)
 			}
@@ -210,6 +213,15 @@ func (s *Server) forced(b []byte, n int, key []byte, now time.Time) []byte {
 		return b
 	}
 	return s.tls(b, MapForced, hop, policy.Demand{Level: policy.LevelMay}) // the transport's own floor would ask for more
+}
+
+// gateway appends what a transport is told of the gateway: nobody else can pass
+// for it.
+func (s *Server) gateway(b []byte) []byte {
+	if s.trace != nil {
+		s.because(whoGateway, "this is the gateway, which takes what can't have its TLS; it is known by its certificate")
+	}
+	return append(append(s.ok(b, MapForced), "fingerprint protocols=>=TLSv1.2 match="...), s.c.Fingerprint...)
 }
 
 // policy answers for all other mail. What goes to a protected sender's domain is held to TLS too: a bounce has no sender,

@@ -263,11 +263,12 @@ const (
 	whoBounces   = "bounces"   // what MTAs write themselves
 	whoLogin     = "login"     // a rule by login accepted mail of the sender of late
 	whoSite      = "site"      // the MTA's own settings
-	whoFloor     = "floor"     // the site's own level
-	whoRecent    = "recent"    // what Postfix may remember
-	whoDoubt     = "doubt"     // something can't be read
-	whoProbe     = "probe"     // what is known of the destination
-	whoAnswer    = "answer"    // what that comes to
+	whoGateway   = "gateway"
+	whoFloor     = "floor"  // the site's own level
+	whoRecent    = "recent" // what Postfix may remember
+	whoDoubt     = "doubt"  // something can't be read
+	whoProbe     = "probe"  // what is known of the destination
+	whoAnswer    = "answer" // what that comes to
 )
 
 // because adds a step to the trace. Callers look first whether there is one, so

@@ -101,6 +101,10 @@ type Config struct {
 	// All mail of the sender has the strict transport then: neither a copy nor a
 	// forward shows a login. Default: none did.
 	Lent func(sender addr.Address) bool
+	// Gateway is the last host of the route of mail that can't have its TLS, and
+	// Fingerprint that of its certificate. Zero: there is none.
+	Gateway     addr.Destination
+	Fingerprint string
 	// TLSRPT says that Postfix knows the attributes of its 3.10 that tell TLS reports which policy was applied (RFC 8460).
 	TLSRPT bool
 	Bounce bool // [binding] on_lost = "bounce": Sendmail may be told to bounce where a rule says on_fail = "reject"

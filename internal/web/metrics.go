@@ -30,6 +30,10 @@ type Counts struct {
 	SocketmapRefused   uint64 // connections closed at once, because there were too many
 	SocketmapMalformed uint64 // connections closed, because no netstring came
 
+	// Fallback are recipients of mail that fell back, by what became of it; nil
+	// without a gateway.
+	Fallback map[string]uint64
+
 	Cached  map[string]int    // answers in memory, by kind
 	Lookups map[string]uint64 // questions to memory, by how they were answered
 	Changes map[string]int64  // by store.What
@@ -151,6 +155,7 @@ func metrics() []metric {
 		{"socketmap_sessions", "Connections of MTAs at the maps now.", nil},
 		{"socketmap_refused_connections_total", "Connections at the maps that were closed because there were too many.", nil},
 		{"socketmap_malformed_connections_total", "Connections at the maps that were closed because no netstring came.", nil},
+		{"fallback_recipients_total", "Recipients of mail that could not have its TLS, by what became of it.", []string{"outcome"}},
 		{"config_reloads_total", "Reloads of the configuration file.", []string{"result"}},
 		{"config_last_reload_successful", "1 if the last reload succeeded, and before the first.", nil},
 		{"config_last_reload_timestamp_seconds", "Time of the last reload, or of the start.", nil},
@@ -252,6 +257,9 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	count("observe_skipped_total", n.Unwatched)
 	for part, times := range n.Panics {
 		count("panics_total", times, part)
+	}
+	for outcome, times := range n.Fallback {
+		count("fallback_recipients_total", times, outcome)
 	}
 	for _, a := range n.Socketmap {
 		count("socketmap_requests_total", a.Count, a.Map, a.Answer)

@@ -122,7 +122,13 @@ func writeSecret(path string, text []byte) (err error) {
 
 // Fingerprint returns the SHA-256 of the certificate, in hexadecimal digits with
 // colons, as Postfix has it.
-func (i *Identity) Fingerprint() string { return i.fingerprint }
+// "" is that of no identity.
+func (i *Identity) Fingerprint() string {
+	if i == nil {
+		return ""
+	}
+	return i.fingerprint
+}
 
 // derive returns the secret for one purpose.
 func (i *Identity) derive(purpose string) []byte {

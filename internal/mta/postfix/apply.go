@@ -506,7 +506,7 @@ func (s *Setup) verify(ctx context.Context, i Instance, before Facts) error {
 			}
 		case KindService:
 			is = c.New == ""
-			for _, s := range after.Services {
+			for _, s := range slices.Concat(after.Services, after.forGateway) {
 				if s.ID() == c.Name {
 					is = c.New != "" && s.String() == c.New
 				}

@@ -40,6 +40,7 @@ func Doctor(ctx context.Context, s Settings, i Instance) ([]mta.Finding, error) 
 	d.findings = append(d.findings, mta.OneDaemon(milter, smap)...)
 	d.away = smap == instance.Identity{}
 	d.transports(ctx)
+	d.gateway()
 	d.senderMap(ctx)
 	d.policies(ctx)
 	d.routes(ctx)

@@ -27,7 +27,8 @@ type Facts struct {
 	Set          map[string]string // parameters in main.cf, as written there, without defaults
 	all          map[string]string // these and the defaults
 	expanded     map[string]string // the same, as Postfix reads them
-	Services     []Service
+	Services     []Service         // without those that are there for the gateway
+	forGateway   []Service
 	Files        map[string]string // those of our own files that exist, by path
 	Warnings     []string          // of postconf, about this configuration
 	Bundle       string            // the system's file of authorities, "" for none
@@ -82,6 +83,10 @@ func (p Postconf) Facts() (Facts, error) {
 		}
 		s := Service{Name: words[0], Type: words[1], Columns: [5]string(words[2:7]), Command: words[7], line: strings.TrimSpace(line)}
 		s.Options = options[s.ID()]
+		if isGateway(s) {
+			f.forGateway = append(f.forGateway, s)
+			continue
+		}
 		f.Services = append(f.Services, s)
 	}
 	for line := range strings.Lines(p.Warnings) {
@@ -205,6 +210,13 @@ func (f Facts) service(name, kind string) (Service, bool) {
 		return Service{}, false
 	}
 	return f.Services[i], true
+}
+
+// anyService is service for all of them, those too that are there for the
+// gateway.
+func (f Facts) anyService(name, kind string) (Service, bool) {
+	f.Services = slices.Concat(f.Services, f.forGateway)
+	return f.service(name, kind)
 }
 
 // socket returns an endpoint as Postfix is to be told: a path below the queue directory is made relative to it, for that

@@ -231,7 +231,7 @@ func milterEndpoint(item string) string {
 
 // services plans master.cf.
 func (p *planner) services() {
-	wanted := p.wanted()
+	wanted := append(p.wanted(), p.gatewayServices()...)
 	surplus := p.surplus(wanted)
 	wanted = append(wanted, surplus...)
 	if len(surplus) > 0 {
@@ -240,7 +240,7 @@ func (p *planner) services() {
 			"Postfix; --undo removes all", len(surplus))
 	}
 	for _, want := range wanted {
-		have, ok := p.facts.service(want.Name, want.Type)
+		have, ok := p.facts.anyService(want.Name, want.Type)
 		if ok && have.Columns == want.Columns && have.Command == want.Command && maps.Equal(have.Options, want.Options) {
 			continue
 		}
@@ -249,6 +249,11 @@ func (p *planner) services() {
 			old = have.String()
 		}
 		p.setup.Changes = append(p.setup.Changes, Change{Kind: KindService, Name: want.ID(), Old: old, New: want.String()})
+	}
+	for _, have := range p.facts.forGateway {
+		if !slices.ContainsFunc(wanted, func(w Service) bool { return w.ID() == have.ID() }) {
+			p.setup.Changes = append(p.setup.Changes, Change{Kind: KindService, Name: have.ID(), Old: have.String()})
+		}
 	}
 	p.limits(wanted)
 }
@@ -278,6 +283,7 @@ func (p *planner) transport(smtp Service, class int, of string, minVersion polic
 	}
 	p.passing(s, smtp)
 	p.greeting(s, smtp)
+	p.reachGateway(s)
 	// Postfix gives up after five addresses, with or without TLS; a good one may come
 	// after them.
 	s.Options[addressLimit] = "0"
@@ -289,7 +295,7 @@ func (p *planner) transport(smtp Service, class int, of string, minVersion polic
 	if level, err := strconv.Atoi(p.facts.option(smtp, logLevel)); err != nil || level < 1 {
 		s.Options[logLevel] = "1"
 	}
-	if p.OnLost == contract.OnLostBounce {
+	if p.bouncesLost() {
 		s.Options["smtp_delivery_status_filter"] = joinLists(true, p.facts.option(smtp, "smtp_delivery_status_filter"), "regexp:"+p.path(lostFile))
 	}
 	if p.HideHeader {
@@ -323,10 +329,14 @@ func (f Facts) protocols(lowest policy.Version) string {
 	return strings.Join(not, ",")
 }
 
+// bouncesLost reports whether mail is to be returned by what Postfix says of a
+// host without TLS. The gateway says it of each recipient, and better.
+func (s Settings) bouncesLost() bool { return s.OnLost == contract.OnLostBounce && !s.Gateway.on() }
+
 // files plans our own files.
 func (p *planner) files() {
 	wanted := make(map[string]string)
-	if p.OnLost == contract.OnLostBounce {
+	if p.bouncesLost() {
 		// Only this: a host that refuses to start TLS today, or whose handshake fails, may do better tomorrow.
 		wanted[lostFile] = comment + `/^4\.7\.4 (TLS is required, but was not offered by host .*)$/ 5.7.10 $1` + "\n"
 	}
@@ -349,6 +359,7 @@ const comment = "# Written by tlsonly setup; it writes it anew each time.\n"
 // notes says what an admin should know of what isn't changed.
 func (p *planner) notes() {
 	p.reports()
+	p.gatewayNotes()
 	p.homeNotes()
 	p.siteNotes()
 	if slices.ContainsFunc(splitList(p.facts.expand(p.facts.all[policyMaps], nil)), func(item string) bool { return p.kindOf(item) == "" }) {

@@ -50,6 +50,7 @@ type Settings struct {
 	Others            contract.Others  // "": contract.OthersPinned
 	Bounces           contract.Bounces // "": contract.BouncesEncrypt
 	OnLost            contract.OnLost  // "": contract.OnLostDefer
+	Gateway           Gateway          // zero: none
 	Enforces          bool             // some rule does, whoever the sender is: such mail is held then
 	HideHeader        bool             // take the header TLS-Only off protected mail when it leaves
 	DANE              bool             // policies answered may ask for DANE

@@ -157,7 +157,7 @@ func (d *doctor) transport(s Service) {
 			"smtp_tls_mandatory_protocols = %s takes TLS below %v", got, lowest)
 	}
 	d.verifies("transport "+s.Name, s)
-	if v := d.option(s, "smtp_fallback_relay"); v != "" {
+	if v := d.option(s, "smtp_fallback_relay"); v != "" && !(d.Gateway.on() && v == d.Gateway.hop()) {
 		fault("transport-fallback", "/smtp_fallback_relay",
 			"smtp_fallback_relay = %s: mail goes there without a decision if its own destination fails",
 			v)
@@ -174,7 +174,7 @@ func (d *doctor) transport(s Service) {
 		fault("transport-tls-required", "/tls_required_enable",
 			`tls_required_enable isn't no: a message that says "TLS-Required: No" goes in the clear`)
 	}
-	if bounces := slices.Contains(splitList(d.option(s, "smtp_delivery_status_filter")), "regexp:"+filepath.Join(d.Dir, lostFile)); bounces != (d.OnLost == contract.OnLostBounce) {
+	if bounces := slices.Contains(splitList(d.option(s, "smtp_delivery_status_filter")), "regexp:"+filepath.Join(d.Dir, lostFile)); bounces != d.bouncesLost() {
 		d.warn("transport-on-lost", inMaster(s)+"/smtp_delivery_status_filter", runSetup,
 			"transport %s: if a destination has lost TLS, its mail isn't treated as on_lost = %q says",
 			s.Name, d.OnLost)

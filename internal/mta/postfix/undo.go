@@ -46,8 +46,8 @@ func PlanUndo(s Settings, f Facts) Setup {
 			setup.note("%s = %s stays: setup didn't write it", name, f.Set[name])
 		}
 	}
-	for _, s := range f.Services {
-		if isOurs(s) {
+	for _, s := range slices.Concat(f.Services, f.forGateway) {
+		if isOurs(s) || isGateway(s) {
 			setup.Changes = append(setup.Changes, Change{Kind: KindService, Name: s.ID(), Old: s.String()})
 			continue
 		}
