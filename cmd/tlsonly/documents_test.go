@@ -250,7 +250,7 @@ func TestMetricsInDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, found := range metric.FindAllString(string(text), -1) {
-			parameter := regexp.MustCompile(`^tlsonly_(setup|senders|bounces|on|header|milter|sender|policy|ca|recipient)(_|$)`)
+			parameter := regexp.MustCompile(`^tlsonly_(setup|senders|bounces|on|header|milter|sender|policy|ca|recipient|open|cleanup)(_|$)`)
 			if !known[found] && !known[suffix.ReplaceAllString(found, "")] && !parameter.MatchString(found) {
 				t.Errorf("%s names the metric %s, which the program doesn't have", name, found)
 			}

@@ -65,7 +65,7 @@ func TestMTAReportByTransport(t *testing.T) {
 	set("smtp_tls_loglevel=0")
 	w.lands(doctor, "a@good.example", "good.example")
 	w.by("tlsonly1", "a@good.example")
-	says("clinic.example", exitOK, "by transport       "+doctor+" -> a@good.example", "over TLS: 0, in the clear: 0, by transport: 1, unknown: 0", "no violation")
+	says("clinic.example", exitOK, "by transport       "+doctor+" -> a@good.example", "over TLS: 0, in the clear: 0, by transport: 1, encrypted messages: 0, unknown: 0", "no violation")
 	if out, _ := w.reports("clinic.example", "--json"); !strings.Contains(out, `"by_transport": 1`) || !strings.Contains(out, `"not_understood": 0`) {
 		t.Error(out)
 	}
@@ -75,16 +75,16 @@ func TestMTAReportByTransport(t *testing.T) {
 
 	w.lands(outsider, "b@good.example", "good.example")
 	w.by("smtp", "b@good.example")
-	says("other.example", exitUnknown, "TLS unknown", "by transport: 0, unknown: 1", "not known: whether one delivery used TLS")
+	says("other.example", exitUnknown, "TLS unknown", "by transport: 0, encrypted messages: 0, unknown: 1", "not known: whether one delivery used TLS")
 
 	set("syslog_name=postfix/out")
 	w.lands(doctor, "c@good.example", "good.example")
 	w.by("out", "c@good.example")
-	says("clinic.example", exitUnknown, "by transport: 1, unknown: 1")
+	says("clinic.example", exitUnknown, "by transport: 1, encrypted messages: 0, unknown: 1")
 
 	set("syslog_name=postfix/tlsonly1")
 	set("smtp_tls_loglevel=1")
 	w.lands(doctor, "d@good.example", "good.example")
 	w.by("tlsonly1", "d@good.example")
-	says("clinic.example", exitUnknown, "over TLS: 1, in the clear: 0, by transport: 1, unknown: 1")
+	says("clinic.example", exitUnknown, "over TLS: 1, in the clear: 0, by transport: 1, encrypted messages: 0, unknown: 1")
 }

@@ -202,7 +202,7 @@ func TestMTAReload(t *testing.T) {
 	hup(daemonHead+clinicRule+`on_fail = "defer"`, "msg=reloaded")
 	try("451 4.7.10 TLS required: none.example does not offer STARTTLS (mail host mx1.none.example)")
 	hup(daemonHead+clinicRule+`on_fail = "explode"`, "reload refused")
-	if !strings.Contains(d.log(), "want reject, defer, hold or tag") {
+	if !strings.Contains(d.log(), "want reject, defer, hold, tag or fallback") {
 		t.Error("the fault is not in the log")
 	}
 	try("451")

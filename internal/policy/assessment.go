@@ -32,7 +32,7 @@ type Assessment struct {
 	Pinned bool `json:"pinned,omitempty"`
 	// LostFor is for how long a pinned destination has been seen without TLS, by
 	// one look after the other; 0 where none saw that before.
-	LostFor time.Duration `json:"lost_for,omitempty"`
+	LostFor time.Duration `json:"-"`
 	// OneAddress reports that the MTA tries no other address of a host after the
 	// first that takes the connection.
 	OneAddress bool `json:"one_address,omitempty"`

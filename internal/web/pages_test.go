@@ -240,7 +240,7 @@ func TestShown(t *testing.T) {
 	}
 	for path, want := range map[string][]string{
 		"/": {"Overview In the last 24 hours mail of protected senders to 2 083 recipients was accepted, and leaves over TLS or not at all; 37 were refused.",
-			"1 destination lost TLS, its protected mail waits: pharmacy.example.", "Destinations 72", "No TLS 2", "Unreachable 1", "Lost TLS 1", "pharmacy.example lost TLS: no-starttls", "clinic encrypt accept 97 %, defer < 1 %, reject 2 % 1 843 0 16 37",
+			"1 destination lost TLS, its protected mail waits: pharmacy.example.", "Destinations 72", "No TLS 2", "Unreachable 1", "Lost TLS 1", "pharmacy.example lost TLS: no-starttls", "clinic encrypt accept 97 %, defer < 1 %, reject 2 % 1 843 0 0 16 37",
 			"alice@clinic.example alice.private@legacy.example /home/alice/.forward:3 clinic no-starttls", "dane 13 18 %", "1 min behind", "Not bound no recipient"},
 		"/destinations/lab.example": {"Level reached dane", "by rule:clinic, 2026-05-07 12:00:00 UTC (200 days ago)", "encrypt 1.2 128", "MX 10 mx1.lab.example",
 			"TLS 1.3, TLS_AES_256_GCM_SHA384, 256 bits, X25519MLKEM768", "matched (dane-ee)", "60 days left", "level encrypt → dane seen by mx1"},
@@ -319,7 +319,7 @@ func TestInboundRules(t *testing.T) {
 
 // Bars fill their chart and nothing that happened is too narrow to be seen.
 func TestBars(t *testing.T) {
-	for _, counts := range [][]uint64{{1, 0, 0, 0}, {1000000, 1, 1, 1}, {1, 1, 1, 1000000}, {1, 1, 1, 1}} {
+	for _, counts := range [][]uint64{{1, 0, 0, 0, 0}, {1000000, 1, 1, 1, 1}, {1, 1, 1, 1, 1000000}, {1, 1, 1, 1, 1}} {
 		row := ruleRow{}
 		for i, v := range verdicts() {
 			row.Reasons = append(row.Reasons, counted{Decision{"r", v, "", policy.Enforce}, counts[i]})

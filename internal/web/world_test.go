@@ -323,7 +323,8 @@ func (w *world) config(t testing.TB) Config {
 			return seen(d.String(), noon, policy.SawTLS, nil)
 		},
 		Counts: func() Counts {
-			return Counts{Sessions: 3, Connections: 51, Messages: 2170, Malformed: 1, Panics: map[string]uint64{"milter": 0, "socketmap": 0},
+			return Counts{Fallback: map[string]uint64{"handed": 3, "again": 1}, Keys: []KeyLookups{{"openpgp", "certain", 4}, {"smime", "none", 2}},
+				Sessions: 3, Connections: 51, Messages: 2170, Malformed: 1, Panics: map[string]uint64{"milter": 0, "socketmap": 0},
 				Socketmap:         []Answers{{"sender", "ok", 512}, {"forced", "ok", 90}, {"forced", "temp", 1}, {"policy", "notfound", 4000}},
 				SocketmapSessions: 2, Cached: map[string]int{"destinations": 142, "hosts": 260}, Lookups: map[string]uint64{"memory": 2200, "look": 81, "joined": 7},
 				Changes: map[string]int64{"level": 4, "lost-tls": 1}}

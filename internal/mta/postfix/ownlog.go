@@ -61,7 +61,7 @@ func (f Facts) Renewable() error {
 		return nil
 	}
 	return fmt.Errorf("%s sets again, with other values: %s; with maillog_file, a reload or a "+
-		"start can make postfix wait for its own log for ever; take the earlier lines out: "+
+		"start can make postfix wait for its own log for ever; remove the earlier lines: "+
 		"postconf -n shows which values count", f.path(mainFile), strings.Join(repeated, ", "))
 }
 
