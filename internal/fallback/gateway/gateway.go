@@ -184,4 +184,6 @@ type libraryLog struct{ log *slog.Logger }
 func (l libraryLog) Printf(format string, v ...any) {
 	l.log.Warn("session of the gateway failed", "err", fmt.Sprintf(format, v...))
 }
-func (l libraryLog) Println(v ...any) { l.log.Warn("session of the gateway failed", "err", fmt.Sprintln(v...)) }
+func (l libraryLog) Println(v ...any) {
+	l.log.Warn("session of the gateway failed", "err", fmt.Sprintln(v...))
+}
