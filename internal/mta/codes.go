@@ -24,6 +24,7 @@ var checks = map[string]string{
 	"transport-program": "transport", "transport-level": "transport", "transport-policies": "transport",
 	"transport-protocols": "transport", "transport-fallback": "transport", "transport-tls-required": "transport",
 	"transport-on-lost": "transport", "transport-differs": "transport", "transport-deferred": "transport", "transport-dane": "transport",
+	"transport-floor": "transport",
 
 	"gateway-bound": "gateway", "gateway-open": "gateway", "gateway-missing": "gateway", "gateway-differs": "gateway",
 

@@ -103,6 +103,7 @@ func TestDoctorFinds(t *testing.T) {
 
 		{"-M|-X|tlsonly1/unix", mta.Broken, "transport", "tlsonly1 isn't in master.cf"},
 		{"-P|tlsonly1/unix/smtp_tls_security_level=may", mta.Hole, "transport", "smtp_tls_security_level = may"},
+		{"-P|tlsonly1/unix/smtp_tls_security_level=secure", mta.Warning, "transport", "waits where a destination is not authenticated"},
 		{"-P|tlsonly1/unix/smtp_tls_security_level=dane", mta.Hole, "transport", "smtp_tls_security_level = dane"},
 		{"-P|-X|tlsonly1/unix/smtp_tls_policy_maps", mta.Hole, "transport", "site's smtp_tls_policy_maps"},
 		{"-P|tlsonly1/unix/smtp_tls_policy_maps=socketmap:" + s.Socketmap + ":policy", mta.Hole, "transport", "forced1 alone"},

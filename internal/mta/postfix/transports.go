@@ -132,9 +132,15 @@ func (d *doctor) transport(s Service) {
 		fault("transport-program", "", "%s isn't the smtp client", s.Command)
 		return
 	}
-	if level := d.option(s, "smtp_tls_security_level"); !enforcing(level) {
+	switch level := d.option(s, "smtp_tls_security_level"); {
+	case !enforcing(level):
 		fault("transport-level", "/smtp_tls_security_level",
 			"smtp_tls_security_level = %s can send in the clear", level)
+	case level != "encrypt": // setup has it from the site's client
+		d.warn("transport-floor", inMaster(s)+"/smtp_tls_security_level",
+			"set the site's own to encrypt, write rules with tls = \"secure\", and run "+runSetup,
+			"transport %s: smtp_tls_security_level = %s, so mail that a rule of level encrypt accepts "+
+				"waits where a destination is not authenticated", s.Name, level)
 	}
 	class, _, _ := contract.ParseTransport(s.Name)
 	want := contract.ForcedMap(class, "").Table(d.smap)
