@@ -76,6 +76,7 @@ var checks = map[string]string{
 	"sendmail-filter-unasked": "filter", "sendmail-filter-bounces": "filter",
 	"sendmail-filter-open": "filter", "sendmail-filter-elsewhere": "filter",
 	"sendmail-filter-impatient": "filter", "sendmail-daemon-unfiltered": "filter",
+	"sendmail-submit": "filter", "sendmail-submit-elsewhere": "filter", "sendmail-submit-unknown": "filter",
 	"sendmail-rcpt-map": "map", "sendmail-rcpt-map-missing": "map",
 	"sendmail-rcpt-map-elsewhere": "map", "sendmail-rcpt-map-changed": "map",
 	"sendmail-report-map-missing": "map", "sendmail-report-map-elsewhere": "map",

@@ -28,7 +28,7 @@ func (in Installation) Doctor(ctx context.Context, s Settings) ([]mta.Finding, e
 		return nil, err
 	}
 	c := parseConf(string(text))
-	found := slices.Concat(daemon(ctx, s), c.filter(s), c.checkMaps(s), c.certificates(), c.features(), c.bounces(s))
+	found := slices.Concat(daemon(ctx, s), c.filter(s), in.submission(ctx), c.checkMaps(s), c.certificates(), c.features(), c.bounces(s))
 	running, err := in.running(c)
 	if found = append(found, running...); err != nil {
 		return found, err

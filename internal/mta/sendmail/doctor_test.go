@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -354,5 +355,58 @@ func TestUndo(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(etc, ".tlsonly-*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+// What programs hand in must go to the Sendmail whose filter is asked.
+func TestDoctorSubmission(t *testing.T) {
+	in := Installation{Cf: filepath.Join(t.TempDir(), "sendmail.cf")}
+	submit := filepath.Join(filepath.Dir(in.Cf), submitFile)
+	if found := in.submission(t.Context()); len(found) > 0 {
+		t.Errorf("no submit.cf: %s", list(found))
+	}
+	for host, want := range map[string]mta.Severity{
+		"[127.0.0.1]": mta.OK, "[localhost]": mta.OK, "localhost": mta.OK, "[IPv6:::1]": mta.OK, "[LOCALHOST.]": mta.OK, "127.0.0.1": mta.OK,
+		"[192.0.2.1]": mta.Hole, "hub.example": mta.Hole, "[IPv6:2001:db8::1]": mta.Hole,
+	} {
+		if err := os.WriteFile(submit, []byte("V10/Berkeley\nDj$w.test\nD{MTAHost}"+host+"\nSlocalhost\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		found := in.submission(t.Context())
+		if len(found) != 1 || found[0].Severity != want || found[0].Where != "submit.cf:3" || (found[0].Remedy == "") != (want == mta.OK) {
+			t.Errorf("%s: %s", host, list(found))
+		}
+	}
+	if err := os.WriteFile(submit, []byte("V10/Berkeley\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if found := in.submission(t.Context()); len(found) > 0 {
+		t.Errorf("no such host in it: %s", list(found))
+	}
+}
+
+// A name is this host where all its addresses are.
+func TestLocal(t *testing.T) {
+	known := map[string][]netip.Addr{
+		"mail.example": {netip.MustParseAddr("127.0.0.1")},
+		"hub.example":  {netip.MustParseAddr("192.0.2.1")},
+		"both.example": {netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1")},
+		"none.example": {},
+	}
+	lookup := func(name string) ([]netip.Addr, error) {
+		if ips, ok := known[name]; ok {
+			return ips, nil
+		}
+		return nil, errors.New("no answer")
+	}
+	for host, want := range map[string]bool{
+		"[mail.example]": true, "mail.example": false, "[hub.example]": false, "[both.example]": false, "[none.example]": false,
+	} {
+		if got, err := local(host, lookup); got != want || err != nil {
+			t.Errorf("%s: %v, %v", host, got, err)
+		}
+	}
+	if here, err := local("[down.example]", lookup); here || err == nil {
+		t.Errorf("a name that nobody answers for: %v, %v", here, err)
 	}
 }
