@@ -32,6 +32,7 @@ func restrictedHosts() []agreeCase {
 // A site that restricts what its MTA offers gets probes that offer just that, and
 // what then can't be delivered isn't accepted.
 func TestMTAAgreementRestricted(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newAgreeWorld(t, restrictedHosts())
 	run := func(t *testing.T, which string, r restriction, accepted map[string]bool) {

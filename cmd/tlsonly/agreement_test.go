@@ -391,6 +391,7 @@ func (w *agreeWorld) compare(t *testing.T, on string) {
 
 // TestMTAAgreementGreeters has only the hosts that have the MTA's name somewhere.
 func TestMTAAgreementGreeters(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newAgreeWorld(t, greeters())
 	t.Run("Postfix", func(t *testing.T) { w.postfix(t, "", nil) })

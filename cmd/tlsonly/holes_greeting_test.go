@@ -12,6 +12,7 @@ import (
 // hosts that break EHLO. Mail that may leave in the clear leaves so; of mail
 // that was accepted for TLS none would ever leave.
 func TestMTAHolesGreeting(t *testing.T) {
+	long(t)
 	isolated(t)
 	for _, c := range []struct{ name, setting, value string }{
 		{name: "words", setting: "smtp_discard_ehlo_keywords", value: "chunking, STARTTLS"},

@@ -31,6 +31,7 @@ func toInner(more ...string) map[string]string {
 // Bounces and notices that are sent on to a host by a route that doesn't depend
 // on who sends.
 func TestMTAHolesOnward(t *testing.T) {
+	long(t)
 	const x = "x@inner.example"
 	here := func(more ...string) map[string]string {
 		return toInner(append(more, "mydestination", "local.example, clinic.example", "alias_maps", "texthash:DIR/aliases")...)
@@ -69,6 +70,7 @@ func TestMTAHolesOnward(t *testing.T) {
 // What goes there besides waits, too, unless the site says that it stays there,
 // and doctor says so; mail of others by other routes leaves as before.
 func TestMTAHolesOnwardOthers(t *testing.T) {
+	long(t)
 	isolated(t)
 	main := toInner("virtual_alias_domains", "clinic.example, shop.example",
 		"virtual_alias_maps", "inline:{ {doctor@clinic.example = x@inner.example}, {boss@shop.example = boss@other-inner.example} }")

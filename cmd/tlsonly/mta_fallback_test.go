@@ -125,6 +125,7 @@ func (w *wire) copies(domain string) []testnet.Message {
 // Where there is good TLS nobody asks the gateway; where there is none it says so,
 // of each recipient.
 func TestMTAFallbackAnswers(t *testing.T) {
+	long(t)
 	isolated(t)
 	_, none := newKey(t, "nobody@nowhere.example")
 	runWire(t, []wireCase{
@@ -163,6 +164,7 @@ func TestMTAFallbackAnswers(t *testing.T) {
 
 // What isn't TLS's fault waits, whatever the rule says, and arrives once it can.
 func TestMTAFallbackOtherCauses(t *testing.T) {
+	long(t)
 	isolated(t)
 	_, keys := newKey(t, "u@later.example")
 	w := newWire(t, wireCase{setup: true, tables: fallbackTables(keys, onLostBounce), rules: fallbackRule,
@@ -181,6 +183,7 @@ func TestMTAFallbackOtherCauses(t *testing.T) {
 // The milter takes a recipient whom only a method can protect, and the gateway
 // does it; without a key the client hears so.
 func TestMTAFallbackAccepted(t *testing.T) {
+	long(t)
 	isolated(t)
 	key, keys := newKey(t, "u@none.example")
 	w := newWire(t, wireCase{setup: true, tables: fallbackTables(keys), rules: fallbackRule}, true)
@@ -205,6 +208,7 @@ func TestMTAFallbackAccepted(t *testing.T) {
 
 // A recipient with a key gets an encrypted copy, which a requeue doesn't change.
 func TestMTAFallbackEncrypts(t *testing.T) {
+	long(t)
 	isolated(t)
 	key, keys := newKey(t, "u@none.example")
 	encrypted := func(w *wire) {
@@ -274,6 +278,7 @@ func TestMTAFallbackClosed(t *testing.T) {
 
 // Undo leaves nothing, and without the gateway setup takes its services out.
 func TestMTAFallbackUndo(t *testing.T) {
+	long(t)
 	isolated(t)
 	w := newWire(t, wireCase{setup: true}, true)
 	read := func() string {
@@ -311,6 +316,7 @@ func TestMTAFallbackUndo(t *testing.T) {
 
 // Who takes the gateway's port gets no MAIL.
 func TestMTAFallbackSquatter(t *testing.T) {
+	long(t)
 	isolated(t)
 	_, keys := newKey(t, "u@none.example")
 	w := newWire(t, wireCase{setup: true, tables: fallbackTables(keys), rules: fallbackRule,
@@ -385,6 +391,7 @@ func TestMTAFallbackSquatter(t *testing.T) {
 // The daemon is killed at random moments while mail falls back: each message
 // arrives, encrypted, and as a rule once.
 func TestMTAFallbackKills(t *testing.T) {
+	long(t)
 	isolated(t)
 	key, keys := newKey(t, "u@none.example")
 	w := newWire(t, wireCase{setup: true, tables: fallbackTables(keys), rules: fallbackRule,
