@@ -151,7 +151,7 @@ deps:
 	@$(DEPS) go cc mta pcre debootstrap lists postgres package crypto
 
 deps-demo:
-	@$(DEPS) go mta unbound
+	@$(DEPS) go mta unbound gpg
 
 deps-test-package:
 	@$(DEPS) go cc debootstrap package

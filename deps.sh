@@ -3,7 +3,7 @@
 # packages with apt-get, elsewhere it says what is missing.
 #
 #   deps.sh NEED...     go cc mta pcre debootstrap lists postgres package crypto
-#                       python unbound bench chromium: get what is missing of these
+#                       python unbound bench gpg chromium: get what is missing of these
 #   deps.sh go-command  print the go command to use: $GO, or the first new enough
 #
 # Nothing is installed before it is clear that all of it can be: each package
@@ -129,6 +129,8 @@ lacks() {
 		ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql ;;
 	package) # rpm installs into a root directory that a test makes; mandoc, lintian and shellcheck are critics
 		! has_apt || for tool in git rpm mandoc lintian shellcheck; do has $tool || echo $tool; done ;;
+	gpg) # it opens what the demo's recipient gets
+		has gpg && has gpgconf || echo gnupg ;;
 	crypto) # programs that open OpenPGP and S/MIME: tests believe them, not our own reading
 		! has_apt || {
 			for tool in gpgsm rnp sq openssl notmuch; do has $tool || echo $tool; done

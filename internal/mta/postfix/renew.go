@@ -285,11 +285,13 @@ func procNet(pid int, table string, least int, do func(fields []string)) error {
 	return err
 }
 
-// renewTime is how long a restart may take, and answerTime how long a reload
-// may keep Postfix from answering.
+// renewTime is how long a restart may take, answerTime how long a reload may keep
+// Postfix from answering, and settleTime until it has read its files on a machine
+// that is busy.
 const (
 	renewTime  = time.Minute
 	answerTime = 10 * time.Second
+	settleTime = 30 * time.Second
 )
 
 // Renew makes the running Postfix of the instance use its files, and returns
@@ -464,7 +466,7 @@ func Running(ctx context.Context, s Settings, i Instance, bound bool) ([]mta.Fin
 	d := doctor{Settings: s.withDefaults(), Facts: f, instance: i, postfix: f.owner()}
 	d.until = time.Now().Add(s.Patience)
 	if s.Patience == 0 {
-		d.until = time.Now().Add(answerTime)
+		d.until = time.Now().Add(settleTime)
 	}
 	d.running(ctx)
 	for _, name := range d.Settings.transports() {

@@ -1,9 +1,10 @@
 // Command demo shows what tlsonly does: it starts a Postfix of its own, the daemon in front of it and a small internet of
 // destinations good and bad behind it, sends each of them one message of a protected and one of an unprotected sender,
-// and prints what happened to each. Everything runs in namespaces of its own and is gone when it ends.
+// and prints what happened to each. One recipient without TLS has an OpenPGP key, and gpg opens what arrives there. Everything runs in namespaces of its own and is gone when it ends.
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -32,6 +33,7 @@ const (
 	smtpAddress   = "127.0.0.1:2525"
 	resolver      = "127.0.0.1:53"
 	withDANE      = "dane.example"
+	withKey       = "key.example"
 	protected     = "doctor@clinic.example"
 	unprotected   = "news@shop.example"
 )
@@ -47,6 +49,17 @@ resolver = "` + resolver + `"
 helo = "mail.clinic.example"
 timeout = "5s"
 confirm = "1s"
+
+[fallback]
+listen = "inet:127.0.0.1:8692"
+
+[[rule]]
+name = "partners"
+from = ["@clinic.example"]
+to = ["@` + withKey + `"]
+tls = "encrypt"
+on_fail = "fallback"
+fallback = ["openpgp"]
 
 [[rule]]
 name = "clinic"
@@ -81,7 +94,8 @@ func main() {
 
 func demo(ctx context.Context, binary string) (err error) {
 	sites := append([]testnet.Site{{Domain: withDANE, Offers: "DANE", Hosts: []testnet.Host{{}}}}, testnet.Sites()...)
-	sites = append(sites, testnet.Site{Domain: "nowhere.example", Offers: "no such domain"})
+	sites = append(sites, testnet.Site{Domain: "nowhere.example", Offers: "no such domain"},
+		testnet.Site{Domain: withKey, Offers: "no STARTTLS, but a key", Hosts: []testnet.Host{{NoTLS: true}}})
 	fmt.Println("Starting DNS, mail hosts, tlsonly and Postfix …")
 	world, stopWorld, err := startWorld(ctx, sites)
 	if err != nil {
@@ -89,7 +103,13 @@ func demo(ctx context.Context, binary string) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopWorld()) }()
 
-	file, stopDaemon, log, err := startDaemon(ctx, binary)
+	recipient, err := newKeyOwner(ctx, "user@"+withKey)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, recipient.end()) }()
+
+	file, stopDaemon, log, err := startDaemon(ctx, binary, recipient.published)
 	if err != nil {
 		return err
 	}
@@ -127,7 +147,7 @@ func demo(ctx context.Context, binary string) (err error) {
 	fmt.Printf("One message to each destination from %s (protected) and from %s (not).\n\n", protected, unprotected)
 	rows := sendAll(sites)
 	waitDelivered(ctx, world, rows)
-	printTable(world, rows)
+	printTable(ctx, world, rows, recipient)
 	fmt.Printf("\nWhat is accepted and has not arrived waits in Postfix's queue. What the daemon logged of its decisions, in their order\n"+
 		"(a recipient that is refused first has no queue id yet):\n\n%s\n", indent(decisions(log())))
 	return nil
@@ -182,14 +202,15 @@ func validate(ctx context.Context, world *testnet.World) (stop func() error, err
 }
 
 // startDaemon starts tlsonly serve and waits until it takes connections. file is its configuration.
-func startDaemon(ctx context.Context, binary string) (file string, stop func() error, log func() string, err error) {
+// keys is a folder of OpenPGP keys.
+func startDaemon(ctx context.Context, binary, keys string) (file string, stop func() error, log func() string, err error) {
 	dir, err := rig.TempDir()
 	if err != nil {
 		return "", nil, nil, err
 	}
 	file = filepath.Join(dir, "tlsonly.toml")
 	logFile := filepath.Join(dir, "log")
-	text := ruleFile + fmt.Sprintf("\n[store]\nurl = %q\n", "sqlite://"+filepath.Join(dir, "state", "tlsonly.db"))
+	text := ruleFile + fmt.Sprintf("\n[openpgp]\nkeys = [%q]\n\n[store]\nurl = %q\n", keys, "sqlite://"+filepath.Join(dir, "state", "tlsonly.db"))
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return "", nil, nil, err
 	}
@@ -312,28 +333,33 @@ func deliverable(s testnet.Site) bool {
 	return len(s.Hosts) > 0 && s.Hosts[0].Fault != testnet.HangConnect && s.Hosts[0].Fault != testnet.GarbageAfter
 }
 
+// arrived is the message of a row, or its copy: one that is encrypted has its
+// subject inside, and is the only one that the protected sender has there.
 func arrived(world *testnet.World, r row) *testnet.Message {
 	for _, m := range world.Messages(r.site.Domain) {
-		if strings.Contains(string(m.Data), "Subject: "+r.subject+"\r\n") {
+		if strings.Contains(string(m.Data), "Subject: "+r.subject+"\r\n") || r.from == protected && bytes.Contains(m.Data, pgpBegin) {
 			return &m
 		}
 	}
 	return nil
 }
 
-func printTable(world *testnet.World, rows []row) {
+func printTable(ctx context.Context, world *testnet.World, rows []row, recipient *keyOwner) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FROM\tDESTINATION\tOFFERS\tREPLY\tARRIVED\tOVER")
+	fmt.Fprintln(w, "FROM\tDESTINATION\tOFFERS\tREPLY\tARRIVED\tOVER\tMESSAGE")
 	for _, r := range rows {
-		came, over := "no", "-"
+		came, over, what := "no", "-", "-"
 		if m := arrived(world, r); m != nil {
-			came, over = "yes", "the clear"
+			came, over, what = "yes", "the clear", "as it was sent"
 			if m.TLS {
 				over = tls.VersionName(m.Version)
 			}
+			if bytes.Contains(m.Data, pgpBegin) {
+				what = recipient.opens(ctx, m.Data, r.subject)
+			}
 		}
 		who, _, _ := strings.Cut(r.from, "@")
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", who, r.site.Domain, r.site.Offers, r.reply, came, over)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", who, r.site.Domain, r.site.Offers, r.reply, came, over, what)
 	}
 	w.Flush()
 }
