@@ -411,6 +411,14 @@ func TestMTAHardClock(t *testing.T) {
 					}
 				}
 			}
+			if bare && i == 3 { // the last one in which they have none
+				waitFor(t, "a loss of TLS to be stored "+when, func() bool {
+					for domain := range fading {
+						_, _ = answer("u@" + domain) // it may take two probes
+					}
+					return d.ledger.Stats().Events[store.LostTLS] > 0
+				})
+			}
 			if bare && i == 2 { // all are due
 				waitFor(t, "looks by the monitor "+when, func() bool { return monitored() >= looks+batch*9/10 })
 				if n := monitored() - looks; n > batch*(1+int(time.Since(began)/tick)) {
