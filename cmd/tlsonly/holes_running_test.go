@@ -40,6 +40,17 @@ func (w *wire) doctorSays(status int, level, code string) string {
 	return out
 }
 
+// doctorComesTo is doctorSays where the daemon may remember for a moment what was.
+func (w *wire) doctorComesTo(status int, level, code string) {
+	w.t.Helper()
+	waitFor(w.t, "doctor to say "+code, func() bool {
+		out, got := w.program("doctor", "postfix")
+		lines := found(out, code)
+		return got == status && len(lines) > 0 && strings.HasPrefix(lines[0], level)
+	})
+	w.doctorSays(status, level, code)
+}
+
 // Doctor speaks of the Postfix that runs, not of its files.
 func TestMTAHolesDoctorRunning(t *testing.T) {
 	long(t)

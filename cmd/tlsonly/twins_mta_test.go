@@ -488,27 +488,27 @@ func TestMTATwinsDoctor(t *testing.T) {
 	}
 	site.fail(true)
 	refused("451 4.3.0")
-	w.doctorSays(exitNo, "broken", "twin-unread")
+	w.doctorComesTo(exitNo, "broken", "twin-unread")
 	if !strings.Contains(w.daemon.log(), "the site's way of a sender isn't known") {
 		t.Error("the daemon says nothing")
 	}
 	site.fail(false)
 	answers("mailbox:inet:mx1.good.example:24")
 	refused("451 4.3.0")
-	w.doctorSays(exitNo, "broken", "twin-unheld")
+	w.doctorComesTo(exitNo, "broken", "twin-unheld")
 	answers("nosuch:")
-	w.doctorSays(exitNo, "broken", "twin-form")
+	w.doctorComesTo(exitNo, "broken", "twin-form")
 	answers("error:5.7.1 suspended")
 	refused("550 5.7.1")
-	w.doctorSays(exitOK, "ok", "twin-asked")
+	w.doctorComesTo(exitOK, "ok", "twin-asked")
 
 	// A client that is new, and one that has changed.
 	w.run("postconf", "-M", "new/unix=new unix - - n - - smtp -o smtp_bind_address=127.0.0.13")
 	w.run("postconf", "-P", "slow/unix/smtp_bind_address=127.0.0.14")
 	w.reload()
 	answers("new:")
-	w.doctorSays(exitNo, "broken", "twin-missing")
-	w.doctorSays(exitNo, "warning", "transport-differs")
+	w.doctorComesTo(exitNo, "broken", "twin-missing")
+	w.doctorComesTo(exitNo, "warning", "transport-differs")
 	refused("250")
 	w.marker += "y"
 	w.message(doctor, []string{"w@good.example"}, nil)
@@ -595,7 +595,7 @@ func TestMTATwinsTable(t *testing.T) {
 	before := w.files()
 	w.daemon.write(daemonHead + "[forwarding]\npostfix = \"" + w.postfix.Etc + "\"\n" + asTable + clinicRule)
 	if out, status := w.program("setup", "postfix", "--apply", "--no-reload"); status != exitNo ||
-		!strings.Contains(out, table+":2: "+doctor+" goes by smtp-167:") || !strings.Contains(out, `set [binding] senders = "map"`) {
+		!strings.Contains(out, table+":2: "+doctor+" uses smtp-167:") || !strings.Contains(out, `set [binding] senders = "map"`) {
 		t.Errorf("setup: exit status %d\n%s", status, out)
 	}
 	if after := w.files(); !bytes.Equal(after, before) {
