@@ -173,7 +173,7 @@ func TestMTARights(t *testing.T) {
 		rcpt("here@good.example", "250")
 		rcpt("there@good.example", "550 5.7.10 TLS required: there@good.example does not offer STARTTLS (forwarded)")
 		d.wait("/readyz", func() bool { status, _ := d.ready(); return status == http.StatusOK })
-		if out, _ := d.asked("doctor", "postfix", "--config-directory", p.Etc); !strings.Contains(out, "forwards-read: the daemon's user tlsonly reads") {
+		if out, _ := d.asked("doctor", "postfix", "--config-directory", p.Etc); !strings.Contains(out, "forwards-read: the daemon's user tlsonly can read") {
 			t.Error("doctor doesn't say that all is read, and by whom")
 		}
 		if e, status := explain(d); status != exitOK || e.By != "the running daemon, user tlsonly" {
