@@ -117,8 +117,8 @@ func (s *session) reissueSender(msg *message, m gomilter.Modifier) error {
 	return nil
 }
 
-// reissued returns the ESMTP arguments that bind the MTA, "" where nothing is to be changed. tag is the level of the tag, "" for
-// none.
+// reissued returns the ESMTP arguments that bind the MTA, "" where nothing is
+// to be changed. tag is the level of the tag, "" for none.
 func (e envelope) reissued(redact bool, tag contract.Tag) string {
 	given := map[string]string{}
 	for _, arg := range strings.Fields(e.args) {

@@ -25,8 +25,10 @@ const maxPacket = 1 << 20
 const (
 	// bufferSize holds nearly every packet sequence an MTA sends between two waits.
 	bufferSize = 4096
-	// connMemory is how large a connection's buffer gets without asking; what is beyond comes from sharedMemory, of which
-	// there is so much for all connections. Else those that send long packets, and not their end, would have it all.
+	// connMemory is how large a connection's buffer gets without asking; what
+	// is beyond comes from sharedMemory, of which there is so much for all
+	// connections. Else those that send long packets, and not their end, would
+	// have it all.
 	connMemory   = 16 << 10
 	sharedMemory = 32 << 20
 )

@@ -312,8 +312,10 @@ func routed(to addr.Address, m gomilter.Modifier) addr.Address {
 	return to
 }
 
-// isMTAName reports whether d is what the MTA calls itself, or localhost. Without a client it doesn't say that it delivers
-// that here: what cron mails to root must not be taken for mail that leaves. If it does leave, delivery holds it.
+// isMTAName reports whether d is what the MTA calls itself, or localhost.
+// Without a client it doesn't say that it delivers that here: what cron mails
+// to root must not be taken for mail that leaves. If it does leave, delivery
+// holds it.
 func isMTAName(d addr.Domain, m gomilter.Modifier) bool {
 	own, err := addr.ParseDomain(m.Get(gomilter.MacroMTAFQDN))
 	return d.String() == "localhost" || err == nil && d == own

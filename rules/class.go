@@ -326,8 +326,10 @@ func (c *Class) Strictest(now time.Time) policy.Demand { return c.strictest.at(c
 // Enforces reports whether a rule of the class enforces at now.
 func (c *Class) Enforces(now time.Time) bool { return c.Strictest(now).Level.Enforces() }
 
-// Requirement returns what the class's rules ask of mail to recipients of d: the first rule that selects one decides for it.
-// Where rules tell addresses of one domain apart the strictest holds for all of it, because an MTA binds next hops.
+// Requirement returns what the class's rules ask of mail to recipients of d:
+// the first rule that selects one decides for it. Where rules tell addresses of
+// one domain apart the strictest holds for all of it, because an MTA binds next
+// hops.
 func (c *Class) Requirement(d addr.Domain, now time.Time) Requirement {
 	return c.requirement(d, now, nil)
 }
@@ -373,7 +375,8 @@ func (c *Class) requirement(d addr.Domain, now time.Time, heed func(*Rule)) Requ
 	return ask
 }
 
-// RequirementFor returns what the class's rules ask of mail to one recipient, and the rule that decides, nil for none.
+// RequirementFor returns what the class's rules ask of mail to one recipient,
+// and the rule that decides, nil for none.
 func (c *Class) RequirementFor(to addr.Address, now time.Time) (Requirement, *Rule) {
 	for i := range c.indexes() {
 		r := c.set.rules[i]
@@ -384,7 +387,8 @@ func (c *Class) RequirementFor(to addr.Address, now time.Time) (Requirement, *Ru
 	return Requirement{}, nil
 }
 
-// requirementOf returns what one rule asks where it decides. One that only observes changes nothing, so it asks nothing.
+// requirementOf returns what one rule asks where it decides. One that only
+// observes changes nothing, so it asks nothing.
 func (s *Set) requirementOf(i int, now time.Time) Requirement {
 	r := s.rules[i]
 	switch {

@@ -159,7 +159,8 @@ func everybody(ps []addr.Pattern) bool {
 // domain) and, under each, by what they ask, so that the many that ask the same are passed over at once.
 type recipientIndex map[addr.Pattern]map[mtaDemand][]*rules.Rule
 
-// mtaDemand is a demand as an MTA would be bound to it; the zero value is none, or only TLS when offered.
+// mtaDemand is a demand as an MTA would be bound to it; the zero value is none,
+// or only TLS when offered.
 type mtaDemand struct {
 	level   policy.Level
 	version policy.Version

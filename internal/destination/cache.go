@@ -89,8 +89,8 @@ func (c *cache[K, V]) again(key K, now time.Time, pause time.Duration) bool {
 	return true
 }
 
-// complete keeps what a flight found; an answer kept so far stays where it serves still and keep says so. Those who wait are
-// told by finish.
+// complete keeps what a flight found; an answer kept so far stays where it
+// serves still and keep says so. Those who wait are told by finish.
 func (c *cache[K, V]) complete(key K, found entry[V], keep func(old, found V) bool) {
 	c.mu.Lock()
 	old, ok := c.entries[key]

@@ -95,10 +95,12 @@ type Config struct {
 	// Versions, where set, says which TLS versions an address takes, each tried on a connection of its own.
 	Versions func(ctx context.Context, t starttls.Target) starttls.Versions
 
-	// OnResult is told of every finished look, before those who wait for it. It doesn't wait; nil: nobody is told.
+	// OnResult is told of every finished look, before those who wait for it. It
+	// doesn't wait; nil: nobody is told.
 	OnResult func(policy.Assessment)
-	// OnAssessed is told of every finished look at a destination and how long it took, Probed of one at an address. They don't wait;
-	// nil: nobody is told.
+	// OnAssessed is told of every finished look at a destination and how long
+	// it took, Probed of one at an address. They don't wait; nil: nobody is
+	// told.
 	OnAssessed func(policy.Assessment, time.Duration)
 	Probed     func(policy.Observation)
 	// Confirmed is told what a second probe of a destination's hosts came to.
@@ -289,7 +291,8 @@ func (a *Assessor) Expire() {
 	a.hosts.expire(a.c.Now())
 }
 
-// Remembered returns what memory has of d, also when that is too old to serve; false for nothing. It never looks.
+// Remembered returns what memory has of d, also when that is too old to serve;
+// false for nothing. It never looks.
 func (a *Assessor) Remembered(d addr.Destination) (policy.Assessment, bool) {
 	return a.destinations.peek(d)
 }

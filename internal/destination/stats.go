@@ -12,7 +12,8 @@ type Stats struct {
 
 type counters struct{ served, joined, assessed atomic.Uint64 }
 
-// count counts a question: flying says that there is no answer in memory, mine that the question begins the look.
+// count counts a question: flying says that there is no answer in memory, mine
+// that the question begins the look.
 func (c *counters) count(flying, mine bool) {
 	switch {
 	case mine:

@@ -81,8 +81,9 @@ func (e *Expander) checkFiles(ctx context.Context) {
 	}
 }
 
-// fileStates is what every file was like when somebody looked at it. Whoever finds another state tells of it, so that no change
-// is missed between the first who read a file and the next.
+// fileStates is what every file was like when somebody looked at it. Whoever
+// finds another state tells of it, so that no change is missed between the
+// first who read a file and the next.
 type fileStates struct {
 	changed chan struct{}
 	seed    maphash.Seed
@@ -112,8 +113,9 @@ func (k *fileStates) tell() {
 	}
 }
 
-// check returns the state of files, and tells of one that isn't as it was. Of one that had just been written it is told once more
-// when it has settled: what came after it was first read may not show in its times.
+// check returns the state of files, and tells of one that isn't as it was. Of
+// one that had just been written it is told once more when it has settled: what
+// came after it was first read may not show in its times.
 func (k *fileStates) check(files []string) (state string, settled bool) {
 	var b strings.Builder
 	settled = true

@@ -128,8 +128,9 @@ func mayHaveDANE(h policy.Host) bool {
 	return h.DANE == policy.DANEUsable || h.DANE == policy.DANEUnknown
 }
 
-// matchSTS binds to the names of the MTA-STS policy. "*." is one label there and any number of labels to an MTA: a
-// certificate for more labels is the domain's own, too.
+// matchSTS binds to the names of the MTA-STS policy. "*." is one label there
+// and any number of labels to an MTA: a certificate for more labels is the
+// domain's own, too.
 func matchSTS(b *policy.TLSPolicy, a policy.Assessment) {
 	sts := a.MTASTS // a copy, for what b points to is kept
 	b.Level, b.STS = policy.LevelSecure, &sts

@@ -10,11 +10,13 @@ import (
 	"tlsonly/internal/store"
 )
 
-// outage notices when this host's own network is at fault: when many hosts that are known to be well fail alike at one time,
-// because port 25 is closed on the way out, or because a device on the way overwrites what hosts say. What is seen then is no
-// fault of theirs, and doesn't count against them. It can't hide that STARTTLS is gone: only looks that found out nothing are
-// left uncounted. The few looks that lead to the suspicion have counted by then, as one failure each, which the next success
-// takes back.
+// outage notices when this host's own network is at fault: when many hosts that
+// are known to be well fail alike at one time, because port 25 is closed on the
+// way out, or because a device on the way overwrites what hosts say. What is
+// seen then is no fault of theirs, and doesn't count against them. It can't
+// hide that STARTTLS is gone: only looks that found out nothing are left
+// uncounted. The few looks that lead to the suspicion have counted by then, as
+// one failure each, which the next success takes back.
 type outage struct {
 	goodFor time.Duration // how long a host that was seen well is known to be
 
@@ -40,7 +42,8 @@ const (
 	outageWindow, outageSweep = 10 * time.Minute, 10 * time.Second
 	// outageHosts fail at least.
 	outageHosts = 5
-	// outageQuiet is how long a suspicion lasts after the last host that failed: then nothing is known of the network.
+	// outageQuiet is how long a suspicion lasts after the last host that
+	// failed: then nothing is known of the network.
 	outageQuiet = time.Hour
 	// maxWell bounds what is remembered: so many hosts tell as much as all do.
 	maxWell = 10_000

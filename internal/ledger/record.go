@@ -179,8 +179,8 @@ func (l *Ledger) ping(ctx context.Context) error {
 	return l.c.Store.Ping(ctx)
 }
 
-// recordAll learns what waits, until there is nothing more or the store is away, and reports whether it is; was says
-// that it was before.
+// recordAll learns what waits, until there is nothing more or the store is
+// away, and reports whether it is; was says that it was before.
 func (l *Ledger) recordAll(ctx context.Context, was bool) (away bool) {
 	for ctx.Err() == nil {
 		found, ok := l.next()
@@ -200,8 +200,9 @@ func (l *Ledger) recordAll(ctx context.Context, was bool) (away bool) {
 	return was
 }
 
-// probedAt is when the hosts of an assessment were looked at last. Hosts are shared, so that may be before the assessment was
-// made of it, and one look at a host must not count for two.
+// probedAt is when the hosts of an assessment were looked at last. Hosts are
+// shared, so that may be before the assessment was made of it, and one look at
+// a host must not count for two.
 func probedAt(a policy.Assessment) time.Time {
 	var last time.Time
 	for _, h := range a.Hosts {

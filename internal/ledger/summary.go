@@ -43,8 +43,9 @@ func (k *record) fault() Fault {
 // yieldEvery is after how many destinations All lets others write.
 const yieldEvery = 500
 
-// All hands what is known to each, in no order, until it returns false. Decisions go on meanwhile, so what is learned
-// while All runs may be in it or not. Each doesn't call the Ledger, and it doesn't wait.
+// All hands what is known to each, in no order, until it returns false.
+// Decisions go on meanwhile, so what is learned while All runs may be in it or
+// not. Each doesn't call the Ledger, and it doesn't wait.
 func (l *Ledger) All(each func(Summary) bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

@@ -279,7 +279,8 @@ func textLeft(detail []byte) bool {
 		bytes.Contains(detail, []byte("(in reply to BDAT command)"))
 }
 
-// assign gives the session of the line's process to the first message that is delivered after it, whoever's it is.
+// assign gives the session of the line's process to the first message that is
+// delivered after it, whoever's it is.
 func (r *Reader) assign(key queueKey, turn uint32) {
 	if p := r.processOf(); len(p.sessions) > 0 && !p.sessions[0].assigned {
 		s := &p.sessions[0]

@@ -8,8 +8,8 @@ import (
 	"tlsonly/internal/addr"
 )
 
-// ReferenceNames is how a destination led to a mail host. It decides for which names the host may show a certificate where
-// DANE-TA(2) matched.
+// ReferenceNames is how a destination led to a mail host. It decides for which
+// names the host may show a certificate where DANE-TA(2) matched.
 type ReferenceNames struct {
 	Base    addr.Domain // the name below which the TLSA records were found
 	NextHop addr.Domain // the destination as asked for: a domain, or the host in brackets

@@ -306,8 +306,9 @@ func (s *Server) leadsHome(hop addr.Destination, now time.Time) bool {
 	})
 }
 
-// standingDemand is what a destination is held to whoever sends. Mail of a class heeds demands in any case: it may be mail
-// that was accepted for another recipient, or by another rule, and forwarded.
+// standingDemand is what a destination is held to whoever sends. Mail of a
+// class heeds demands in any case: it may be mail that was accepted for another
+// recipient, or by another rule, and forwarded.
 func (s *Server) standingDemand(hop addr.Destination, protected bool) policy.Demand {
 	var found policy.Demand // honors nothing: that is for those who ask to say
 	if s.trace != nil {

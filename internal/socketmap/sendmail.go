@@ -201,7 +201,8 @@ func (s *Server) rightAt(ctx context.Context, hop addr.Destination, demand polic
 // make us look all the time.
 const renewed = time.Minute
 
-// assessmentFor returns what is known of a destination; for protected mail, and where [binding] says so, it is found out.
+// assessmentFor returns what is known of a destination; for protected mail, and
+// where [binding] says so, it is found out.
 func (s *Server) assessmentFor(ctx context.Context, d addr.Destination, protected bool) (policy.Assessment, bool) {
 	if protected || s.c.Others == contract.OthersPublished {
 		return s.c.Assessor.Assess(ctx, d, nil), true

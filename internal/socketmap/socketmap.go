@@ -55,7 +55,8 @@ type Ledger interface {
 
 // Assessor is what is known of destinations, and finds out what isn't.
 type Assessor interface {
-	// Remembered returns what memory has of d, also when that is too old to serve; false for nothing.
+	// Remembered returns what memory has of d, also when that is too old to
+	// serve; false for nothing.
 	Remembered(d addr.Destination) (policy.Assessment, bool)
 	// Assess returns what is known of d, by looking where needed, soon after ctx ends.
 	Assess(ctx context.Context, d addr.Destination, enough func(policy.Assessment) bool) policy.Assessment

@@ -10,7 +10,8 @@ import (
 // A commit waits for the disk, and SQLite has one at a time. So what many want to write at once goes into one transaction: each is
 // told when that is on disk, and the disk is waited for once.
 
-// maxBatch bounds how much is undone when a transaction fails, and how long it keeps other processes waiting.
+// maxBatch bounds how much is undone when a transaction fails, and how long it
+// keeps other processes waiting.
 const maxBatch = 64
 
 // job is what one caller of update wants.
@@ -69,8 +70,9 @@ func (s *Store) serve() {
 	}
 }
 
-// batch runs jobs in one transaction, one that fails as if it hadn't been there, and tells all of them. It returns false when
-// the transaction came to nothing, and nobody was told.
+// batch runs jobs in one transaction, one that fails as if it hadn't been
+// there, and tells all of them. It returns false when the transaction came to
+// nothing, and nobody was told.
 func (s *Store) batch(jobs []*job) bool {
 	errs := make([]error, len(jobs))
 	ctx := context.WithoutCancel(jobs[0].ctx)

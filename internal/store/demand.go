@@ -18,7 +18,8 @@ func (t *work) lockRow(ctx context.Context, d addr.Destination) (Entry, error) {
 	if d.IsZero() {
 		return Entry{}, fmt.Errorf("no destination: %w", errCaller)
 	}
-	// Planned from its birth: a daemon that dies before it has learned the first look must not leave it unwatched.
+	// Planned from its birth: a daemon that dies before it has learned the
+	// first look must not leave it unwatched.
 	err := t.exec(ctx, `INSERT INTO destination (name, born, next) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO NOTHING`,
 		d.String(), micros(t.now), micros(t.now.Add(firstDue)))
 	if err != nil {
@@ -34,9 +35,11 @@ func (t *work) lockRow(ctx context.Context, d addr.Destination) (Entry, error) {
 	return e, err
 }
 
-// RecordPromise makes what is demanded of d at least demand, part by part, and pins d by whom by names, "" for nobody, in one transaction.
-// It returns what is demanded now and whether the pin is new. Both are durable when it returns. What stands already writes nothing;
-// raises of several processes merge, and a pin stays as it is, but an administrator's takes the place of another's.
+// RecordPromise makes what is demanded of d at least demand, part by part, and
+// pins d by whom by names, "" for nobody, in one transaction. It returns what
+// is demanded now and whether the pin is new. Both are durable when it returns.
+// What stands already writes nothing; raises of several processes merge, and a
+// pin stays as it is, but an administrator's takes the place of another's.
 func (s *Store) RecordPromise(ctx context.Context, d addr.Destination, demand Demand, by string) (now Demand, pinned bool, err error) {
 	if _, err := policy.ParseLevel(string(demand.Level)); err != nil {
 		return Demand{}, false, fmt.Errorf("store: demand of %s: %w", d, err)
@@ -82,7 +85,8 @@ func (s *Store) recordPromise(ctx context.Context, act string, d addr.Destinatio
 	return now, pinned, nil
 }
 
-// DropDemand is the administrator's way back: nothing is demanded of d any more. Without a demand it does nothing.
+// DropDemand is the administrator's way back: nothing is demanded of d any
+// more. Without a demand it does nothing.
 func (s *Store) DropDemand(ctx context.Context, d addr.Destination, why string) error {
 	return s.update(ctx, "drop demand", func(t *work) error {
 		e, err := t.lockRow(ctx, d)
@@ -105,8 +109,8 @@ func (t *work) setDemand(ctx context.Context, d addr.Destination, demand Demand)
 	return t.changed(ctx, kindDestination, d.String())
 }
 
-// Pin pins d and reports whether that is new. A pin stays as it is, but an administrator's takes the place of
-// another's.
+// Pin pins d and reports whether that is new. A pin stays as it is, but an
+// administrator's takes the place of another's.
 func (s *Store) Pin(ctx context.Context, d addr.Destination, by string) (bool, error) {
 	if by == "" {
 		return false, fmt.Errorf("store: pin of %s: nobody pins it", d)
@@ -133,8 +137,8 @@ func (t *work) pin(ctx context.Context, e Entry, by, why string) error {
 	return t.event(ctx, Event{Destination: e.Destination, What: Pinned, From: was, To: by, Why: why})
 }
 
-// Unpin takes the pin off; looks have to earn it anew. Error: ErrUnknown when d isn't pinned. The demand stays:
-// DropDemand.
+// Unpin takes the pin off; looks have to earn it anew. Error: ErrUnknown when d
+// isn't pinned. The demand stays: DropDemand.
 func (s *Store) Unpin(ctx context.Context, d addr.Destination, why string) error {
 	if e, err := s.Get(ctx, d); err != nil {
 		return err

@@ -31,8 +31,9 @@ type Effect struct {
 	Unpinned string // why this look ended the pin; "": it didn't
 }
 
-// RecordAssessment stores a result and what follows from it, in one transaction: schedule, track, pin, assessment, history.
-// A claim (Due) ends with it.
+// RecordAssessment stores a result and what follows from it, in one
+// transaction: schedule, track, pin, assessment, history. A claim (Due) ends
+// with it.
 func (s *Store) RecordAssessment(ctx context.Context, l Result) (Effect, error) {
 	if l.Assessment != nil && l.Assessment.Destination != l.Destination {
 		return Effect{}, fmt.Errorf("store: look at %s found %s", l.Destination, l.Assessment.Destination)
@@ -99,10 +100,11 @@ func (t *work) applyTrack(ctx context.Context, e Entry, l Result) (Effect, error
 	return result, nil
 }
 
-// Due claims up to n destinations whose next look is due, the longest due first, for as long as lease. Nobody else
-// gets them meanwhile; RecordAssessment ends the claim. A claim whose host died runs out. What a clock that was set back
-// leaves behind lies further ahead than it can: a claim than lease, which has run out, and a next look than farthest,
-// which is due.
+// Due claims up to n destinations whose next look is due, the longest due
+// first, for as long as lease. Nobody else gets them meanwhile;
+// RecordAssessment ends the claim. A claim whose host died runs out. What a
+// clock that was set back leaves behind lies further ahead than it can: a claim
+// than lease, which has run out, and a next look than farthest, which is due.
 func (s *Store) Due(ctx context.Context, now time.Time, n int, lease, farthest time.Duration) ([]addr.Destination, error) {
 	var due []addr.Destination
 	err := s.update(ctx, "due", func(t *work) error {

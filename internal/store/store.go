@@ -2,10 +2,12 @@
 // mail hosts they share, MTA-STS policies, pins, demands, the schedule of looks and the history of changes. It
 // keeps them in SQLite (one host) or PostgreSQL (a fleet), with one schema and one code path.
 //
-// It doesn't decide what is worth keeping. A caller that hands over a failed look replaces a good assessment with
-// it; that it mustn't do so before the good one's end is the caller's to know. Two things never get weaker here,
-// whoever asks: a demand only rises, and a mail host that showed TLS isn't replaced, before its end, by one that
-// didn't because some other destination's look failed (Assessment.Replace overrides). Certificates are kept as
+// It doesn't decide what is worth keeping. A caller that hands over a failed
+// look replaces a good assessment with it; that it mustn't do so before the
+// good one's end is the caller's to know. Two things never get weaker here,
+// whoever asks: a demand only rises, and a mail host that showed TLS isn't
+// replaced, before its end, by one that didn't because some other destination's
+// look failed (Assessment.Replace overrides). Certificates are kept as
 // policy.Certificate is written in JSON, without their DER.
 //
 // SECURITY: what a method acknowledged is on disk (SQLite: WAL with synchronous=FULL; PostgreSQL:

@@ -269,7 +269,8 @@ func (x *collector) Collect(out chan<- prometheus.Metric) {
 	count("socketmap_malformed_connections_total", n.SocketmapMalformed)
 }
 
-// pingStore says how long the store takes to answer, and for how long the look that is due longest has been due.
+// pingStore says how long the store takes to answer, and for how long the look
+// that is due longest has been due.
 func (c *Config) pingStore(ctx context.Context) (took, lag time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()

@@ -9,11 +9,15 @@
 // The caller listens, calls Serve, and Shutdown at the end. Meter counts from the start of the daemon, whether anything
 // is served or not.
 //
-// SECURITY: on a loopback address no password is needed, but a request must name a loopback host: else a page on the
-// internet could have its own name resolve to 127.0.0.1 and read all this (DNS rebinding). Elsewhere Serve refuses to
-// run without a password, and everything wants it, metrics and health too. Basic authentication (RFC 7617) needs TLS
-// around it: Config.Cert, or a proxy. GET changes and probes nothing, other methods take no request that another site's
-// page caused: JSON only, and forms that a page from here sent. There are no cookies. Pages carry a policy under which a browser runs no script at all.
+// SECURITY: on a loopback address no password is needed, but a request must
+// name a loopback host: else a page on the internet could have its own name
+// resolve to 127.0.0.1 and read all this (DNS rebinding). Elsewhere Serve
+// refuses to run without a password, and everything wants it, metrics and
+// health too. Basic authentication (RFC 7617) needs TLS around it: Config.Cert,
+// or a proxy. GET changes and probes nothing, other methods take no request
+// that another site's page caused: JSON only, and forms that a page from here
+// sent. There are no cookies. Pages carry a policy under which a browser runs
+// no script at all.
 package web
 
 import (
@@ -78,8 +82,9 @@ type Check struct {
 	Test func(ctx context.Context) error // what is wrong, in words
 }
 
-// Config is what a Server shows. Survey, Remembered, Store, Rules and Meter are needed; a nil function means that there is
-// nothing of the kind, zero fields mean the defaults named.
+// Config is what a Server shows. Survey, Remembered, Store, Rules and Meter are
+// needed; a nil function means that there is nothing of the kind, zero fields
+// mean the defaults named.
 type Config struct {
 	Version string
 

@@ -3,8 +3,10 @@
 // sections 2.2 and 3. It is pure: records, chain and time come from its caller, who must have the records from an answer
 // that DNSSEC vouches for; unsigned records are worth nothing.
 //
-// A match on an anchor, DANE-TA(2), is half an answer: the host's certificate must also bear one of the names that policy.ReferenceNames
-// gives. The halves are apart because one look at a mail host serves many destinations, and the names are theirs.
+// A match on an anchor, DANE-TA(2), is half an answer: the host's certificate
+// must also bear one of the names that policy.ReferenceNames gives. The halves
+// are apart because one look at a mail host serves many destinations, and the
+// names are theirs.
 //
 // Verify asks for what OpenSSL asks for, since the MTA that delivers will, also where RFC 5280, section 6.1.1, would take
 // an anchor's name and key for enough: an anchor that is a certificate must be an authority's, and when it is

@@ -25,8 +25,9 @@ var (
 	errTruncated = errors.New("answer truncated over TCP")
 )
 
-// query puts a question until an answer comes or the tries are used up. What an answer says, SERVFAIL too, is final:
-// the resolver has done its own tries. When ctx has ended, what tries are left fail at once.
+// query puts a question until an answer comes or the tries are used up. What an
+// answer says, SERVFAIL too, is final: the resolver has done its own tries.
+// When ctx has ended, what tries are left fail at once.
 func (r *Resolver) query(ctx context.Context, name string, qtype uint16) (*miekg.Msg, error) {
 	var err error
 	for range r.tries {

@@ -23,7 +23,8 @@ var (
 	errReferral  = errors.New("the resolver only refers to other servers, it does not resolve")
 )
 
-// records is the answer to one name and type, its records not yet read. All records are of the type asked.
+// records is the answer to one name and type, its records not yet read. All
+// records are of the type asked.
 type records struct {
 	records   []miekg.RR
 	status    Status

@@ -67,7 +67,8 @@ type Settings struct {
 	// Daemon is what only Doctor looks at: who is to answer; zero is any daemon of
 	// this kind.
 	Daemon instance.Identity
-	// Protected is what only Doctor looks at: mail that must not leave in the clear, to be asked of the daemon.
+	// Protected is what only Doctor looks at: mail that must not leave in the
+	// clear, to be asked of the daemon.
 	Protected []Question
 	// So are these: FreeBounces is [binding] bounces = "others", Followed says
 	// that the daemon reads this sendmail.cf, and Protects whether an enforcing

@@ -61,7 +61,8 @@ func (in Installation) Apply(ctx context.Context, s Settings, now time.Time) (Ch
 	return in.replace(now, replacement{mcPath, oldMc, []byte(mc)}, replacement{in.cf(), oldCf, cf})
 }
 
-// mcInclude: m4 makes sendmail.cf of Debian's sendmail.mc alone; others must be given cf.m4 besides, from wherever it is.
+// mcInclude: m4 makes sendmail.cf of Debian's sendmail.mc alone; others must be
+// given cf.m4 besides, from wherever it is.
 var mcInclude = regexp.MustCompile("(?m)^[ \t]*include\\(`?[^)]*/cf/m4/cf\\.m4'?\\)")
 
 // What a site may have of its own that would be there twice, which Sendmail reads as something else than either.

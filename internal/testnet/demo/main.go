@@ -1,6 +1,9 @@
-// Command demo shows what tlsonly does: it starts a Postfix of its own, the daemon in front of it and a small internet of
-// destinations good and bad behind it, sends each of them one message of a protected and one of an unprotected sender,
-// and prints what happened to each. One recipient without TLS has an OpenPGP key, and gpg opens what arrives there. Everything runs in namespaces of its own and is gone when it ends.
+// Command demo shows what tlsonly does: it starts a Postfix of its own, the
+// daemon in front of it and a small internet of destinations good and bad
+// behind it, sends each of them one message of a protected and one of an
+// unprotected sender, and prints what happened to each. One recipient without
+// TLS has an OpenPGP key, and gpg opens what arrives there. Everything runs in
+// namespaces of its own and is gone when it ends.
 package main
 
 import (
