@@ -38,7 +38,7 @@ func gpgKey(t *testing.T, user string) string {
 // Keys are added, shown and forgotten; files win, and stay.
 func TestKeys(t *testing.T) {
 	if _, err := exec.LookPath("gpg"); err != nil {
-		t.Skip("no gpg here")
+		t.Skip("gpg is not installed: \"./deps.sh crypto\" installs it")
 	}
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -40,6 +40,7 @@ var houseRules = map[string][]string{
 	"tlsonly/internal/fallback/keyring":     {"tlsonly/internal/fallback", "tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/message", "tlsonly/internal/fallback/openpgp", "tlsonly/internal/fallback/smime", "tlsonly/internal/store", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/reassess":    {"tlsonly/internal/fallback", "tlsonly/milter", "tlsonly/rules", "tlsonly/internal/judge", "tlsonly/internal/policy", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/gateway":     {"tlsonly/internal/fallback", "tlsonly/internal/fallback/message", "tlsonly/internal/contract", "tlsonly/internal/policy", "tlsonly/internal/addr"},
+	"tlsonly/internal/fallback/keyfile":     {"tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/openpgp":     {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/owner":       {"tlsonly/internal/addr"},
 	"tlsonly/internal/fallback/smime":       {"tlsonly/internal/fallback/keyfile", "tlsonly/internal/fallback/owner", "tlsonly/internal/addr"},

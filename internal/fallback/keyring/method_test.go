@@ -30,7 +30,7 @@ const secretText = "Subject: Your biopsy\r\nFrom: dr@clinic.example\r\nTo: amy@e
 func run(t *testing.T, input []byte, name string, args ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("no %s here", name)
+		t.Skipf("%s is not installed: \"./deps.sh crypto\" installs it", name)
 	}
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = bytes.NewReader(input)

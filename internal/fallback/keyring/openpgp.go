@@ -8,7 +8,6 @@ import (
 
 	"tlsonly/internal/addr"
 	"tlsonly/internal/fallback"
-	"tlsonly/internal/fallback/message"
 	"tlsonly/internal/fallback/openpgp"
 	"tlsonly/internal/policy"
 )
@@ -78,49 +77,10 @@ func ofKey(k *openpgp.Key) Found {
 		Source: k.Source, Octets: k.Octets, use: k}
 }
 
-// openpgpMethod is the method "openpgp".
-type openpgpMethod struct {
-	*Ring
-	options openpgp.Options
-	subject string
-}
-
 // NewOpenPGP returns the method "openpgp" with the keys of a Ring of OpenPGP.
 // Signer may be nil, and subject "" for the default.
 func NewOpenPGP(r *Ring, signer *openpgp.Signer, subject string) fallback.Method {
-	return openpgpMethod{r, openpgp.Options{Signer: signer}, subject}
-}
-
-func (m openpgpMethod) Name() string { return string(policy.OpenPGP) }
-
-func (m openpgpMethod) Known(ctx context.Context, _, recipient addr.Address) (fallback.State, error) {
-	_, state, err := m.Lookup(ctx, recipient)
-	return state, err
-}
-
-func (m openpgpMethod) Encrypt(ctx context.Context, w io.Writer, text io.Reader, c fallback.Copy) error {
-	found, state, err := m.Lookup(ctx, c.Recipient)
-	if state != fallback.Certain {
-		return errors.Join(errNoLonger, err)
-	}
-	return write(w, text, c, m.subject, func(inside func(io.Writer) error) error {
-		return found.use.(*openpgp.Key).WriteMIME(w, m.options, inside)
-	})
-}
-
-// errNoLonger says that a method that could be had can't be any more.
-var errNoLonger = errors.New("no key can be had any more")
-
-// write writes a message anew: its outside, then what encrypt makes of the
-// inside.
-func write(w io.Writer, text io.Reader, c fallback.Copy, subject string, encrypt func(inside func(io.Writer) error) error) error {
-	m, err := message.Read(text)
-	if err != nil {
-		return err
-	}
-	wrapping := message.Wrapping{Subject: subject, MessageID: c.MessageID, Extra: c.Extra}
-	if err := m.WriteOutside(w, wrapping); err != nil {
-		return err
-	}
-	return encrypt(func(inside io.Writer) error { return m.WriteInside(inside, wrapping) })
+	return method{r, subject, func(w io.Writer, found Found, inside func(io.Writer) error) error {
+		return found.use.(*openpgp.Key).WriteMIME(w, openpgp.Options{Signer: signer}, inside)
+	}}
 }

@@ -92,32 +92,10 @@ func ofCertificate(c *smime.Certificate) Found {
 		Source: c.Source, Octets: c.X509.Raw, use: c}
 }
 
-// smimeMethod is the method "smime".
-type smimeMethod struct {
-	*Ring
-	options smime.Options
-	subject string
-}
-
 // NewSMIME returns the method "smime" with the certificates of a Ring of SMIME.
 // Signer may be nil, and subject "" for the default.
 func NewSMIME(r *Ring, signer *smime.Signer, subject string) fallback.Method {
-	return smimeMethod{r, smime.Options{Signer: signer}, subject}
-}
-
-func (m smimeMethod) Name() string { return string(policy.SMIME) }
-
-func (m smimeMethod) Known(ctx context.Context, _, recipient addr.Address) (fallback.State, error) {
-	_, state, err := m.Lookup(ctx, recipient)
-	return state, err
-}
-
-func (m smimeMethod) Encrypt(ctx context.Context, w io.Writer, text io.Reader, c fallback.Copy) error {
-	found, state, err := m.Lookup(ctx, c.Recipient)
-	if state != fallback.Certain {
-		return errors.Join(errNoLonger, err)
-	}
-	return write(w, text, c, m.subject, func(inside func(io.Writer) error) error {
-		return found.use.(*smime.Certificate).WriteMIME(w, m.options, inside)
-	})
+	return method{r, subject, func(w io.Writer, found Found, inside func(io.Writer) error) error {
+		return found.use.(*smime.Certificate).WriteMIME(w, smime.Options{Signer: signer}, inside)
+	}}
 }

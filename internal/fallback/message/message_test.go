@@ -296,7 +296,7 @@ func FuzzWrap(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := Read(bytes.NewReader(text))
 		if err != nil {
-			t.Skip()
+			t.Skip("no message")
 		}
 		var all []byte
 		for _, field := range m.Fields {

@@ -5,9 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -16,44 +14,12 @@ import (
 	"tlsonly/internal/fallback/keyfile"
 )
 
-// Problem is what is wrong with a file of keys, or with one key of it.
-type Problem = keyfile.Problem
+// Store holds the keys of files, each in binary. It is safe for concurrent use.
+type Store struct{ *keyfile.Store[[]byte] }
 
-// Store holds the keys of files: those that an administrator has put there. It
-// is safe for concurrent use.
-type Store struct {
-	paths []string
-
-	mu       sync.RWMutex
-	keys     map[addr.Address][]stored
-	count    int
-	problems []Problem
-}
-
-// stored is a certificate that was readable.
-type stored struct {
-	octets []byte
-	file   string
-}
-
-// OpenStore returns a Store of these files and folders, read (keyfile.Each).
-// What is wrong is told by Problems: it isn't the others' fault.
+// OpenStore returns a Store of these files and folders, read (keyfile.Open).
 func OpenStore(paths []string) *Store {
-	s := &Store{paths: paths}
-	s.Reload()
-	return s
-}
-
-// Reload reads all files anew, puts what they have in place of what they had,
-// and returns what is wrong with them.
-func (s *Store) Reload() []Problem {
-	keys := make(map[addr.Address][]stored)
-	var problems []Problem
-	count := 0
-	unread := keyfile.Each(s.paths, func(file string, text []byte) {
-		bad := func(key string, err error) {
-			problems = append(problems, Problem{File: file, Key: key, Err: err})
-		}
+	return &Store{keyfile.Open(paths, func(text []byte, add func([]byte, []addr.Address), bad func(string, error)) {
 		certificates, err := ReadKeys(text)
 		if err != nil {
 			bad("", err)
@@ -69,51 +35,9 @@ func (s *Store) Reload() []Problem {
 				bad("key "+fingerprint(e.PrimaryKey), errors.New("no user id with an address"))
 				continue
 			}
-			count++
-			for _, a := range named {
-				keys[a] = append(keys[a], stored{octets, file})
-			}
+			add(octets, named)
 		}
-	})
-	problems = append(problems, unread...)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keys, s.count, s.problems = keys, count, problems
-	return problems
-}
-
-// Problems returns what was wrong when the files were last read.
-func (s *Store) Problems() []Problem {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return slices.Clone(s.problems)
-}
-
-// Len returns how many keys there are, whether or not they can be used.
-func (s *Store) Len() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.count
-}
-
-// Addresses returns the addresses for which there are keys, sorted.
-func (s *Store) Addresses() []addr.Address {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	all := make([]addr.Address, 0, len(s.keys))
-	for a := range s.keys {
-		all = append(all, a)
-	}
-	slices.SortFunc(all, func(a, b addr.Address) int { return strings.Compare(a.String(), b.String()) })
-	return all
-}
-
-// Has reports whether the files have any key for a, also one that can't be
-// used.
-func (s *Store) Has(a addr.Address) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.keys[a.Fold()]) > 0
+	})}
 }
 
 // Lookup returns the key to encrypt to a with at now: of several the one that
@@ -123,32 +47,12 @@ func (s *Store) Has(a addr.Address) bool {
 // that can't be used; another one when a file couldn't be read, which could
 // have had it.
 func (s *Store) Lookup(a addr.Address, now time.Time) (*Key, error) {
-	s.mu.RLock()
-	candidates, problems := s.keys[a.Fold()], s.problems
-	s.mu.RUnlock()
-	var best *Key
-	var why []error
-	for _, c := range candidates {
-		key, err := ParseKey(c.octets, a, c.file, now)
-		switch {
-		case err != nil:
-			why = append(why, err)
-		case best == nil || key.Created.After(best.Created):
-			best = key
-		}
-	}
-	if best != nil {
-		return best, nil
-	}
-	for _, p := range problems {
-		if p.Key == "" { // it could have had the key
-			return nil, fmt.Errorf("OpenPGP keys: %w", p)
-		}
-	}
-	if len(why) > 0 {
-		return nil, errors.Join(why...)
-	}
-	return nil, fmt.Errorf("%w for %s in the files", ErrNoKey, a)
+	return keyfile.Choose(s.Store, a, keyfile.Choice[[]byte, *Key]{
+		Kind:   "OpenPGP keys",
+		None:   ErrNoKey,
+		Use:    func(e keyfile.Entry[[]byte]) (*Key, error) { return ParseKey(e.Key, a, e.File, now) },
+		Better: func(x, y *Key) bool { return x.Created.After(y.Created) },
+	})
 }
 
 // ReadKeys cuts a keyring into certificates in binary. It may be binary, or any

@@ -68,14 +68,6 @@ func (f fresh) Assess(ctx context.Context, d addr.Destination, enough func(polic
 	return f.Assessor.Assess(ctx, d, enough)
 }
 
-// Methods are the ways to encrypt that there are.
-type Methods interface {
-	// First returns the first of the methods named that is certain for this mail.
-	// Without one the state is None only where it is None of all of them, and the
-	// error says why.
-	First(ctx context.Context, names []policy.Method, sender, recipient addr.Address) (fallback.Method, fallback.State, error)
-}
-
 // Judge is a fallback.Judge. Its fields don't change while it is in use.
 type Judge struct {
 	// Decider decides by what is found out; see Fresh. It stores nothing.
@@ -83,7 +75,7 @@ type Judge struct {
 	// Candidates returns the rules for a sender, those too that are not in force any
 	// more and bind its mail. An error says that it can't be told whose mail it is.
 	Candidates func(sender addr.Address) (rules.Candidates, error)
-	Methods    Methods
+	Methods    milter.Protector
 	// Bounce returns mail whose destination is known not to have the TLS that is
 	// asked: [binding] on_lost = "bounce".
 	Bounce bool

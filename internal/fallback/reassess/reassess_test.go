@@ -56,7 +56,7 @@ func (a *assessor) Refresh(_ context.Context, _ addr.Destination, age time.Durat
 	return a.next("refresh " + age.String())
 }
 
-// methods is a Methods that knows one answer.
+// methods is a milter.Protector that knows one answer.
 type methods struct {
 	state fallback.State
 	err   error

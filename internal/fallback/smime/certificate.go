@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"tlsonly/internal/addr"
@@ -120,43 +119,14 @@ func addresses(c *x509.Certificate) []addr.Address {
 	return all
 }
 
-// Problem is what is wrong with a file of certificates, or one of them.
-type Problem = keyfile.Problem
-
-// Store holds the certificates of files: those that an administrator has put
-// there. It is safe for concurrent use.
+// Store holds the certificates of files. It is safe for concurrent use.
 type Store struct {
-	paths []string
-
-	mu           sync.RWMutex
-	certificates map[addr.Address][]stored
-	count        int
-	problems     []Problem
+	*keyfile.Store[*x509.Certificate]
 }
 
-type stored struct {
-	x509 *x509.Certificate
-	file string
-}
-
-// OpenStore returns a Store of these files and folders, read (keyfile.Each).
-// What is wrong is told by Problems: it isn't the others' fault.
+// OpenStore returns a Store of these files and folders, read (keyfile.Open).
 func OpenStore(paths []string) *Store {
-	s := &Store{paths: paths}
-	s.Reload()
-	return s
-}
-
-// Reload reads all files anew, puts what they have in place of what they had,
-// and returns what is wrong with them.
-func (s *Store) Reload() []Problem {
-	all := make(map[addr.Address][]stored)
-	var problems []Problem
-	count := 0
-	unread := keyfile.Each(s.paths, func(file string, text []byte) {
-		bad := func(key string, err error) {
-			problems = append(problems, Problem{File: file, Key: key, Err: err})
-		}
+	return &Store{keyfile.Open(paths, func(text []byte, add func(*x509.Certificate, []addr.Address), bad func(string, error)) {
 		blocks, err := ReadCertificates(text)
 		if err != nil {
 			bad("", err)
@@ -175,51 +145,9 @@ func (s *Store) Reload() []Problem {
 				}
 				continue
 			}
-			count++
-			for _, a := range named {
-				all[a] = append(all[a], stored{c, file})
-			}
+			add(c, named)
 		}
-	})
-	problems = append(problems, unread...)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.certificates, s.count, s.problems = all, count, problems
-	return problems
-}
-
-// Problems returns what was wrong when the files were last read.
-func (s *Store) Problems() []Problem {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return slices.Clone(s.problems)
-}
-
-// Len returns how many certificates there are, whether or not they can be used.
-func (s *Store) Len() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.count
-}
-
-// Addresses returns the addresses for which there are certificates, sorted.
-func (s *Store) Addresses() []addr.Address {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	all := make([]addr.Address, 0, len(s.certificates))
-	for a := range s.certificates {
-		all = append(all, a)
-	}
-	slices.SortFunc(all, func(a, b addr.Address) int { return strings.Compare(a.String(), b.String()) })
-	return all
-}
-
-// Has reports whether the files have any certificate for a, also one that can't be
-// used.
-func (s *Store) Has(a addr.Address) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.certificates[a.Fold()]) > 0
+	})}
 }
 
 // Lookup returns the certificate to encrypt to a with at now: of several the
@@ -229,32 +157,12 @@ func (s *Store) Has(a addr.Address) bool {
 // of those that can't be used; another one when a file couldn't be read, which
 // could have had it.
 func (s *Store) Lookup(a addr.Address, now time.Time) (*Certificate, error) {
-	s.mu.RLock()
-	candidates, problems := s.certificates[a.Fold()], s.problems
-	s.mu.RUnlock()
-	var best *Certificate
-	var why []error
-	for _, candidate := range candidates {
-		c, err := Use(candidate.x509, a, candidate.file, now)
-		switch {
-		case err != nil:
-			why = append(why, err)
-		case best == nil || c.X509.NotBefore.After(best.X509.NotBefore):
-			best = c
-		}
-	}
-	if best != nil {
-		return best, nil
-	}
-	for _, p := range problems {
-		if p.Key == "" { // it could have had the certificate
-			return nil, fmt.Errorf("S/MIME certificates: %w", p)
-		}
-	}
-	if len(why) > 0 {
-		return nil, errors.Join(why...)
-	}
-	return nil, fmt.Errorf("%w for %s in the files", ErrNoCertificate, a)
+	return keyfile.Choose(s.Store, a, keyfile.Choice[*x509.Certificate, *Certificate]{
+		Kind:   "S/MIME certificates",
+		None:   ErrNoCertificate,
+		Use:    func(e keyfile.Entry[*x509.Certificate]) (*Certificate, error) { return Use(e.Key, a, e.File, now) },
+		Better: func(x, y *Certificate) bool { return x.X509.NotBefore.After(y.X509.NotBefore) },
+	})
 }
 
 // ReadCertificates returns the certificates of a file in DER. It may be one in

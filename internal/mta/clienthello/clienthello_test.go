@@ -40,7 +40,7 @@ func opensslClient(t *testing.T, args ...string) func(context.Context, string) e
 // What a client with known settings offers is what is found.
 func TestOf(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("no openssl")
+		t.Skip("openssl is not installed: \"./deps.sh crypto\" installs it")
 	}
 	for _, c := range []struct {
 		name     string

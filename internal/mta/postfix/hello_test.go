@@ -102,7 +102,7 @@ esac
 		t.Errorf("with one that fails: %+v, %v", m.TLS, err)
 	}
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("no openssl")
+		t.Skip("openssl is not installed: \"./deps.sh crypto\" installs it")
 	}
 	program(finger, `[ "$A" = b ] || exit 1
 for last; do :; done
