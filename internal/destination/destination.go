@@ -95,15 +95,14 @@ type Config struct {
 	// Versions, where set, says which TLS versions an address takes, each tried on a connection of its own.
 	Versions func(ctx context.Context, t starttls.Target) starttls.Versions
 
-	// OnResult is told of every finished look, before those who wait for it. It
-	// doesn't wait; nil: nobody is told.
+	// OnResult gets every finished assessment, before those who wait for it. It
+	// must not block. It may be nil.
 	OnResult func(policy.Assessment)
-	// OnAssessed is told of every finished look at a destination and how long
-	// it took, Probed of one at an address. They don't wait; nil: nobody is
-	// told.
+	// OnAssessed gets every finished assessment and how long it took, Probed
+	// every finished probe. They must not block. They may be nil.
 	OnAssessed func(policy.Assessment, time.Duration)
 	Probed     func(policy.Observation)
-	// Confirmed is told what a second probe of a destination's hosts came to.
+	// Confirmed gets what a second probe of a destination's hosts came to.
 	Confirmed func(Second)
 
 	Now func() time.Time

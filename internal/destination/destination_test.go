@@ -413,7 +413,7 @@ func TestPanicLeavesNobodyWaiting(t *testing.T) {
 }
 
 // A look that found out nothing doesn't replace what is known; one that found
-// the loss does. OnResult is told of all.
+// the loss does. OnResult gets all.
 func TestRefresh(t *testing.T) {
 	d := &fakeDNS{
 		mx:    map[string]dns.Answer[dns.MX]{"x.test": mx("h.test"), "y.test": mx("h.test")},
